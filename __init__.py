@@ -1,0 +1,1 @@
+"""lostattn: model surgery for large vision-language models with a Shared Attention Prior (SAP)."""

@@ -1,0 +1,26 @@
+"""What is put into a model: plan, priors, attention, model classes.
+
+Importing this package registers the patched classes with transformers' Auto classes.
+"""
+
+# ruff: noqa: E402, I001 - the first two calls have to run before transformers loads its model code
+from .torchvision_ops import make_torchvision_importable
+
+make_torchvision_importable()
+
+from .compat import check_versions
+
+check_versions()
+
+from .discover import load_all
+from .errors import LostattnError
+from .load import load_patched
+from .plan import Band, Plan
+from .register import register_auto_classes
+from .supplied import use_prior
+from .trace import trace_heads
+
+__all__ = ["Band", "LostattnError", "Plan", "load_patched", "make_torchvision_importable", "trace_heads", "use_prior"]
+
+load_all(__name__, list(__path__))
+register_auto_classes()

@@ -1,0 +1,114 @@
+"""SAP attention for any mask, differentiable, on any SDPA kernel: the prior rides in extra coordinates of the keys."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+
+from .eager import eager_attention, heads_4d
+from .job import Job
+
+# Up to this many query rows a written-out score row is cheaper than copying the keys to widen them.
+FEW_ROWS = 8
+
+
+def any_mask_attention(job: Job) -> torch.Tensor:
+    """Same meaning as `eager.eager_attention` for any mask, rows, blend and per-sample heads; keeps no S x S scores.
+
+    Patched rows in half precision carry the prior in three coordinates (high, middle, low part), so no bit is lost.
+
+    Returns:
+        (B, H, Sq, Dv).
+    """
+    if job.q.shape[2] <= FEW_ROWS:
+        return eager_attention(job)[0]
+    heads = job.head_list()
+    out = plain(job, job.q, job.may_see() if _needs_mask(job) else None)
+    first, last = _row_span(job)
+    if not heads or first == last:
+        return out
+    if last - first <= FEW_ROWS:
+        return torch.cat([out[:, :, :first], eager_attention(_only_rows(job, first, last))[0], out[:, :, last:]], 2)
+    patched = _patched_rows(job, heads, first, last)
+    old = out[:, heads, first:last]
+    if job.heads.dim() == 2:
+        patched = torch.where(heads_4d(job.heads[:, heads]), patched, old)
+    if job.rows is not None:
+        patched = torch.where(job.rows[:, None, first:last, None], patched, old)
+    # Built anew, not written in place: autograd needs the parts.
+    index = torch.tensor(heads, device=out.device)
+    tail = out[:, :, first:last].index_copy(1, index, patched)
+    return torch.cat([out[:, :, :first], tail, out[:, :, last:]], 2)
+
+
+def plain(job: Job, q: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Ordinary attention of rows q (B, H, R, D); mask None means causal with as many rows as keys, or one row."""
+    k, v = job.k, job.v
+    if mask is not None and q.device.type == "cuda":  # grouped heads with a mask would fall to the slow math kernel
+        k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
+    return F.scaled_dot_product_attention(
+        q, k, v, mask, is_causal=mask is None and q.shape[2] > 1, scale=job.scale, enable_gqa=k.shape[1] != q.shape[1]
+    )
+
+
+def _only_rows(job: Job, first: int, last: int) -> Job:
+    """The same job for query rows [first, last) alone."""
+    rows = None if job.rows is None else job.rows[:, first:last]
+    return replace(job, q=job.q[:, :, first:last], mask=job.may_see()[..., first:last, :], rows=rows)
+
+
+def _needs_mask(job: Job) -> bool:
+    """False where SDPA's own causal flag means the same."""
+    return job.mask is not None or 1 < job.q.shape[2] < job.k.shape[2]
+
+
+def _row_span(job: Job) -> tuple[int, int]:
+    """Smallest range of query rows that holds every patched row of every sample."""
+    if job.rows is None:
+        return 0, job.q.shape[2]
+    hit = job.rows.any(0).nonzero()[:, 0].tolist()
+    return (hit[0], hit[-1] + 1) if hit else (0, 0)
+
+
+def _patched_rows(job: Job, heads: list[int], first: int, last: int) -> torch.Tensor:
+    """Rows [first, last) of the listed heads, all of them patched: (B, len(heads), last - first, Dv)."""
+    group = job.q.shape[1] // job.k.shape[1]
+    kv = [h // group for h in heads]
+    q = job.q[:, heads, first:last]
+    mask = job.may_see()[..., first:last, :]
+    if mask.shape[1] > 1:
+        mask = mask[:, heads]
+    extra_q, extra_k = _extra_coordinates(job, heads)
+    keep = torch.where(job.scores.visual, 1 - job.blend, 1.0).to(q.dtype)
+    k = torch.cat([job.k[:, kv] * keep[:, None, :, None], extra_k.expand(-1, len(heads), -1, -1)], -1)
+    q = torch.cat([q, extra_q.expand(q.shape[0], -1, last - first, -1)], -1)
+    v = F.pad(job.v[:, kv], (0, q.shape[-1] - job.v.shape[-1]))
+    out = F.scaled_dot_product_attention(q, k, v, mask, scale=job.scale)
+    return out[..., : job.v.shape[-1]]
+
+
+def _extra_coordinates(job: Job, heads: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Coordinates whose product is blend * p / scale: for queries (1, h, 1, E), for keys (B, 1, K, E), E a multiple of 8."""
+    scores, q = job.scores, job.q
+    parts = 1 if q.dtype in (torch.float32, torch.float64) else 3
+    key_columns = _split(scores.prior.nan_to_num(0.0) * (job.blend / job.scale), q.dtype, parts)
+    query_columns = [torch.ones(len(heads), device=q.device, dtype=q.dtype)] * parts
+    if scores.level is not None:
+        takes = scores.visual if scores.exact is None else scores.visual & ~scores.exact
+        key_columns += [takes.to(q.dtype)] * parts
+        query_columns += _split(scores.level[heads] * (job.blend / job.scale), q.dtype, parts)
+    pad = -len(key_columns) % 8
+    extra_k = F.pad(torch.stack(key_columns, -1), (0, pad))[:, None]
+    extra_q = F.pad(torch.stack(query_columns, -1), (0, pad))[None, :, None]
+    return extra_q, extra_k
+
+
+def _split(x: torch.Tensor, dtype: torch.dtype, parts: int) -> list[torch.Tensor]:
+    """x as a sum of `parts` tensors of a shorter dtype."""
+    out = []
+    for _ in range(parts):
+        out.append(x.to(dtype))
+        x = x - out[-1].to(x.dtype)
+    return out

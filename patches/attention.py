@@ -1,0 +1,202 @@
+"""The attention function that patched models run in transformers; here, and only here, a form is chosen."""
+
+from __future__ import annotations
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.utils import logging
+
+from .anymask import any_mask_attention
+from .call import Call, LayerPlan
+from .closed import closed_attention, visual_summary
+from .eager import attend, eager_attention, raw_scores
+from .errors import LostattnError
+from .heads import in_band, mass_ranking, score_ranking
+from .job import Job, PriorScores, causal
+from .scores import mean_raw_score
+from .trace import current_trace
+
+logger = logging.get_logger(__name__)
+
+# One name per copy of this module: a copy that came with a checkpoint must not replace the installed one.
+NAME = "sap_" + __name__.replace(".", "_")
+
+
+def sap_attention_forward(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sap_call: Call | None = None,
+    **kwargs: object,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Attention of one decoder layer (transformers' attention interface).
+
+    Args:
+        query: (B, H, Sq, D). key, value: (B, Hkv, K, D).
+        sap_call: facts of this forward call, or None if no image has been seen.
+
+    Returns:
+        output (B, Sq, H, Dv) and, on the eager path, weights (B, H, Sq, K).
+    """
+    layer: LayerPlan = module.sap_layer  # type: ignore[assignment]
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if sap_call is None or not layer.active:
+        if layer.settings.path == "eager":
+            return _plain_eager(query, key, value, attention_mask, scale)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs  # type: ignore[arg-type]
+        )
+    if dropout:
+        raise LostattnError("patched layers have no attention dropout: set attention_dropout to 0 or call model.eval()")
+    if attention_mask is not None and attention_mask.shape[-1] < key.shape[2]:
+        key, value = key[:, :, : attention_mask.shape[-1]], value[:, :, : attention_mask.shape[-1]]
+    job = _job(module.layer_idx, layer, sap_call, query, key, value, attention_mask, scale)  # type: ignore[arg-type]
+    path, reason = choose_path(layer, sap_call, job)
+    layer.settings.counts[path] += 1
+    if reason:
+        logger.warning_once(f"SAP attention runs in its any-mask form, which saves no time: {reason}")
+    weights = None
+    if path == "closed":
+        out = closed_attention(_with_summary(job, sap_call, module.layer_idx, layer))  # type: ignore[arg-type]
+    elif path == "any_mask":
+        out = any_mask_attention(job)
+    else:
+        out, weights = eager_attention(job)
+    return out.transpose(1, 2).contiguous(), weights
+
+
+def choose_path(layer: LayerPlan, call: Call, job: Job) -> tuple[str, str]:
+    """Which form computes this call, and, if a faster one had to be passed over, why.
+
+    Raises:
+        LostattnError: the closed form is forced but cannot compute this call.
+    """
+    forced = layer.settings.path
+    obstacle = _closed_obstacle(layer, call, job)
+    if forced == "closed" and obstacle:
+        raise LostattnError(f"the closed form was forced but cannot run here: {obstacle}")
+    if forced != "auto":
+        return forced, ""
+    if obstacle:
+        return "any_mask", obstacle if layer.band is None and layer.blend == 1.0 else ""
+    return ("closed" if closed_pays(job) else "any_mask"), ""
+
+
+def _closed_obstacle(layer: LayerPlan, call: Call, job: Job) -> str:
+    if layer.band is not None:
+        return "the heads of this plan are chosen anew in every call"
+    if layer.blend != 1.0:
+        return "blend is below 1, so scores of visual keys are needed"
+    if call.rows is not None and not call.visual_rows_plain and not bool(call.rows.all()):
+        return "only some of the query rows are patched"
+    if torch.is_grad_enabled() and (job.q.requires_grad or job.v.requires_grad):
+        return "gradients are needed"
+    if job.scores.level is not None and job.scores.exact is not None:
+        return "some priors were given as exact scores beside calibrated levels"
+    if job.layout is None:
+        return "padding, a sliding window, or images at different places within the batch"
+    return ""
+
+
+def closed_pays(job: Job) -> bool:
+    """Whether the closed form is expected to be faster than scoring everything, by shape (`lostattn bench attention`)."""
+    if job.q.shape[2] > 1:
+        return True
+    group = job.q.shape[1] // job.k.shape[1]
+    touched = {h // group for h in job.head_list()}
+    whole = len(touched) * group == len(job.head_list())
+    assert job.layout is not None
+    return whole and job.layout.visual.numel() >= 512
+
+
+def _job(
+    index: int,
+    layer: LayerPlan,
+    call: Call,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+) -> Job:
+    """Collect one attention call; chooses the heads of a dynamic band and measures what `prob_rescaled` needs."""
+    rows, total = q.shape[2], call.past + q.shape[2]
+    if index not in call.offsets and k.shape[2] > total:  # a static cache has room behind the last key
+        k, v = k[:, :, :total], v[:, :, :total]
+        mask = mask[..., :total] if mask is not None else None
+    prior, exact = (x if x is None else x.to(q.device) for x in call.keys(index, k.shape[2]))
+    plain = index not in call.offsets and call.is_plain_causal(mask, total)
+    keep = None if mask is None else _visible(mask, k.shape[2])
+    if layer.rescale:
+        factor = mean_raw_score(q, k, scale, keep)[:, None].to(prior.dtype)
+        prior = prior * factor if exact is None else torch.where(exact, prior, prior * factor)
+    scores = PriorScores(prior, layer.levels, exact)
+    heads = layer.heads
+    if layer.band is not None:
+        heads = _band_heads(index, layer, layer.band, q, k, prior, keep, scale)
+    assert heads is not None
+    layout = call.layout(total) if plain else None
+    return Job(q, k, v, scale, scores, heads, layer.blend, None if plain else mask, call.rows, layout)
+
+
+def _band_heads(
+    index: int,
+    layer: LayerPlan,
+    band: object,
+    q: torch.Tensor,
+    k: torch.Tensor,
+    prior: torch.Tensor,
+    keep: torch.Tensor | None,
+    scale: float,
+) -> torch.Tensor:
+    """Heads in the band, bool (B, H), ranked by the last query row of every sample."""
+    visual = ~prior.isnan()
+    visible = torch.ones_like(visual) if keep is None else keep
+    raw = raw_scores(q[:, :, -1:], k, scale)[:, :, 0]
+    if layer.band.rank_by == "mass":  # type: ignore[union-attr]
+        ranking = mass_ranking(raw, visible & ~visual, visible)
+    else:
+        before = (visual.cumsum(-1) == 0) if layer.two_sided else None
+        ranking = score_ranking(raw, visible & ~visual, before)
+    heads = in_band(ranking, layer.band)  # type: ignore[arg-type]
+    if (trace := current_trace()) is not None:
+        trace.add(index, ranking, heads, prior)
+    return heads
+
+
+def _visible(mask: torch.Tensor, keys: int) -> torch.Tensor:
+    """Keys that the last query row of every sample may see, bool (B, K)."""
+    last = mask[:, 0, -1, :keys]
+    return last if last.dtype == torch.bool else last > torch.finfo(last.dtype).min / 2
+
+
+def _with_summary(job: Job, call: Call, index: int, layer: LayerPlan) -> Job:
+    """At a decode step, bring the summary of all visual values, from the cache's state if it is there already."""
+    if job.q.shape[2] > 1 or layer.rescale or job.layout is None:
+        return job
+    found = call.state.summaries.get(index)
+    if found is None:
+        found = call.state.summaries[index] = visual_summary(job.scores.prior, job.v, job.layout)
+    return Job(**{**vars(job), "summary": found})
+
+
+def _plain_eager(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if mask is None:
+        if 1 < q.shape[2] < k.shape[2]:  # first call on an empty static cache
+            k, v = k[:, :, : q.shape[2]], v[:, :, : q.shape[2]]
+        mask = causal(q.shape[2], k.shape[2], q.device)
+    out, weights = attend(raw_scores(q, k, scale), mask[..., : k.shape[2]], v)
+    return out.transpose(1, 2).contiguous(), weights
+
+
+AttentionInterface.register(NAME, sap_attention_forward)
+# Without a mask function of the same name transformers passes no mask at all: padding would be attended to.
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,92 @@
+"""Families: what differs between model architectures. One file each, `family_<model_type>.py`, found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from .errors import LostattnError
+from .plan import Pixels
+from .tap import Tap
+
+# What get_image_features was called with besides the pixels (image_grid_thw, image_sizes, ...).
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture.
+
+    Attributes:
+        name: model_type of the plain checkpoint.
+        title: models that users know it by.
+        config_class, model_class: the patched classes.
+        layers, heads: the paper's defaults: first and last layer, both included, and percentile band.
+        rescaled: preset `reference` rescales by measured scores (`prob_rescaled`), else `prob`.
+        two_sided: preset `reference` ranks heads by the mean of the text in front of and behind the image.
+        split: (inner model, pixel_values, arguments) -> pixels of every image, (..., 3, h, w).
+        complexity: (inner model, images as split, arguments, normalisation) -> one (n,) tensor per image.
+        tap: (inner model, pool) -> what has to listen to the vision tower.
+        received: (inner model, that tap after the call, arguments) -> one (n,) tensor per image.
+        towers, text_models: model types of vision tower and decoder that are supported; empty for any.
+        video: what happens with videos, for `lostattn families`.
+    """
+
+    name: str
+    title: str
+    config_class: type[PretrainedConfig]
+    model_class: type[PreTrainedModel]
+    layers: tuple[int, int]
+    heads: tuple[float, float]
+    rescaled: bool
+    two_sided: bool
+    split: Callable[[Any, torch.Tensor, Arguments], list[torch.Tensor]]
+    complexity: Callable[[Any, list[torch.Tensor], Arguments, Pixels | None], list[torch.Tensor]]
+    tap: Callable[[Any, str], Tap]
+    received: Callable[[Any, Tap, Arguments], list[torch.Tensor]]
+    towers: Sequence[str] = ()
+    text_models: Sequence[str] = ()
+    video: str = "refused"
+
+    @property
+    def plain_class(self) -> type[PreTrainedModel]:
+        """The class of transformers that runs the plain checkpoint."""
+        return self.model_class.__mro__[2]
+
+    def check(self, config: PretrainedConfig) -> None:
+        """Refuse a checkpoint whose vision tower or decoder the family does not cover."""
+        parts = (("vision tower", self.towers, config.vision_config), ("text model", self.text_models, config.text_config))
+        for what, known, part in parts:
+            if known and part.model_type not in known:
+                raise LostattnError(
+                    f"family '{self.name}' does not cover the {what} '{part.model_type}': it covers {', '.join(known)}"
+                )
+
+
+FAMILIES: dict[str, Family] = {}
+
+
+def register_family(family: Family) -> Family:
+    """Make a family known; called once by its file."""
+    FAMILIES[family.name] = family
+    return family
+
+
+def get_family(name: str) -> Family:
+    """The family of a model_type, plain or patched; LostattnError lists the known ones."""
+    plain = name.removeprefix("sap_")
+    if plain not in FAMILIES:
+        raise LostattnError(f"model type '{name}' is not supported: the families are {', '.join(sorted(FAMILIES))}")
+    return FAMILIES[plain]
+
+
+def last_attention(tower: torch.nn.Module) -> torch.nn.Module:
+    """The self-attention module of the tower's last layer."""
+    found = [m for m in tower.modules() if type(m).__name__.endswith("Attention")]
+    if not found:
+        raise LostattnError(f"no attention module found in the vision tower {type(tower).__name__}")
+    return found[-1]

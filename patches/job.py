@@ -1,0 +1,110 @@
+"""What one attention call of a patched layer has to compute, whichever form computes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class PriorScores:
+    """Scores p of the visual keys of one call.
+
+    Attributes:
+        prior: (B, K) float, NaN on keys that keep their ordinary score.
+        level: (H,) float added for each head, or None.
+        exact: (B, K) bool, visual keys whose prior takes no level, or None.
+    """
+
+    prior: torch.Tensor
+    level: torch.Tensor | None = None
+    exact: torch.Tensor | None = None
+
+    @property
+    def visual(self) -> torch.Tensor:
+        """Visual keys, bool (B, K)."""
+        return ~self.prior.isnan()
+
+    def dense(self) -> torch.Tensor:
+        """p per head, (B, H or 1, K), zero on text keys."""
+        p = self.prior.nan_to_num(0.0)[:, None]
+        if self.level is None:
+            return p
+        takes = self.visual if self.exact is None else self.visual & ~self.exact
+        return p + self.level[None, :, None] * takes[:, None]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the visual keys lie when every sample of the batch has them at the same place.
+
+    Attributes:
+        runs: (start, end, is_visual) of every maximal run of keys, in order, covering all K keys.
+        text: indices of the other keys, int64 (T,).
+        visual: indices of visual keys, int64 (N,).
+    """
+
+    runs: tuple[tuple[int, int, bool], ...]
+    text: torch.Tensor
+    visual: torch.Tensor
+
+    @classmethod
+    def of(cls, visual: torch.Tensor) -> Layout | None:
+        """Layout of visual (B, K) bool, or None if the samples differ. One host synchronisation."""
+        flags = visual.tolist()
+        if any(row != flags[0] for row in flags[1:]):
+            return None
+        row, runs, start = flags[0], [], 0
+        for end in range(1, len(row) + 1):
+            if end == len(row) or row[end] != row[start]:
+                runs.append((start, end, row[start]))
+                start = end
+        return cls(tuple(runs), (~visual[0]).nonzero()[:, 0], visual[0].nonzero()[:, 0])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attention call. Query row i stands at key position K - Sq + i.
+
+    Attributes:
+        q: (B, H, Sq, D).
+        k, v: (B, Hkv, K, D) and (B, Hkv, K, Dv).
+        scale: factor of q.k.
+        scores: what visual keys score instead.
+        heads: patched query heads, bool (H,) or, chosen per sample, (B, H).
+        blend: lambda of ``(1 - lambda) q.k + lambda p``.
+        mask: None for plain causal, else bool (True = may see) or additive, broadcastable to (B, H, Sq, K).
+        rows: patched query rows, bool (B, Sq), or None for all.
+        layout: where visual keys lie if all samples agree and the mask is plain causal, else None.
+        summary: running mean and log mass of all visual keys, if known (see `closed.visual_summary`).
+    """
+
+    q: torch.Tensor
+    k: torch.Tensor
+    v: torch.Tensor
+    scale: float
+    scores: PriorScores
+    heads: torch.Tensor
+    blend: float = 1.0
+    mask: torch.Tensor | None = None
+    rows: torch.Tensor | None = None
+    layout: Layout | None = None
+    summary: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def head_list(self) -> list[int]:
+        """Heads patched in at least one sample."""
+        heads = self.heads if self.heads.dim() == 1 else self.heads.any(0)
+        return heads.nonzero()[:, 0].tolist()
+
+    def may_see(self) -> torch.Tensor:
+        """The mask as bool or additive tensor, plain causal written out, broadcastable to (B, H, Sq, K)."""
+        if self.mask is not None:
+            return self.mask
+        rows, keys = self.q.shape[2], self.k.shape[2]
+        return causal(rows, keys, self.q.device)
+
+
+def causal(rows: int, keys: int, device: torch.device | str) -> torch.Tensor:
+    """Causal mask, the last row sees all keys; bool (1, 1, rows, keys)."""
+    return torch.ones(rows, keys, dtype=torch.bool, device=device).tril(keys - rows)[None, None]

@@ -1,0 +1,41 @@
+"""Loading a patched checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from .errors import LostattnError
+
+
+def load_patched(directory: str | Path, **from_pretrained_kwargs: Any) -> Any:
+    """Load a patched checkpoint with the installed lostattn; no remote code is run.
+
+    Args:
+        directory: local folder or Hub id.
+        from_pretrained_kwargs: passed on to transformers (`dtype`, `device_map`, `revision`, `attn_implementation`, ...).
+
+    Returns:
+        The patched model in eval mode. ``model.sap_plan`` is its plan, ``model.sap_settings`` tells and forces the path.
+
+    Raises:
+        LostattnError: not a patched checkpoint, or weights that are missing or left over.
+    """
+    known = ("revision", "cache_dir", "local_files_only", "token", "subfolder")
+    config = AutoConfig.from_pretrained(
+        directory, trust_remote_code=False, **{k: v for k, v in from_pretrained_kwargs.items() if k in known}
+    )
+    if not config.model_type.startswith("sap_"):
+        raise LostattnError(
+            f"{directory} is not a patched checkpoint (model_type '{config.model_type}'): "
+            "make one with 'lostattn patch', or load it with transformers itself"
+        )
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        directory, trust_remote_code=False, output_loading_info=True, **from_pretrained_kwargs
+    )
+    wrong = sorted([*info["missing_keys"], *info["unexpected_keys"]])
+    if wrong:
+        raise LostattnError(f"the weights in {directory} do not fit the model: {', '.join(wrong[:5])} ({len(wrong)} keys)")
+    return model.eval()

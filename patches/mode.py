@@ -1,0 +1,87 @@
+"""Modes: where the prior of an image comes from. One file each, `mode_<name>.py`, found by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from .errors import LostattnError
+from .plan import Plan
+
+
+class ImageContext(Protocol):
+    """What a mode may ask about the images of one encoder call. Lists have one entry per image."""
+
+    plan: Plan
+    lengths: Sequence[int]
+    device: torch.device
+
+    def complexity(self) -> list[torch.Tensor]:
+        """Patch complexity of every visual token, (n,) float32; 0 for tokens that show no pixels."""
+
+    def received_attention(self) -> list[torch.Tensor]:
+        """Attention that every visual token receives in the vision encoder's last layer, (n,) float32."""
+
+    def digests(self) -> list[bytes]:
+        """A digest of the plan's seed and each image's content."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One source of prior numbers.
+
+    Attributes:
+        name: as users write it.
+        summary: one line for `lostattn modes`.
+        weights: context -> one float32 (n,) tensor per image, n visual tokens.
+        listens: the vision tower's attention has to be read.
+        options: option -> the values it may take, the first is the default.
+        reference: options under preset `reference`.
+    """
+
+    name: str
+    summary: str
+    weights: Callable[[ImageContext], list[torch.Tensor]]
+    listens: bool = False
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    reference: Mapping[str, str] = field(default_factory=dict)
+
+    def settle(self, preset: str, chosen: Mapping[str, str] | None = None) -> dict[str, str]:
+        """All options of a plan: chosen ones, else the preset's, else the first value.
+
+        Raises:
+            LostattnError: an option or a value that this mode does not know.
+        """
+        settled = {name: values[0] for name, values in self.options.items()}
+        if preset == "reference":
+            settled |= self.reference
+        for name, value in (chosen or {}).items():
+            if value not in self.options.get(name, ()):
+                known = "; ".join(f"{n}: {', '.join(v)}" for n, v in self.options.items()) or "none"
+                raise LostattnError(f"mode '{self.name}' has no option {name}={value}: its options are {known}")
+            settled[name] = value
+        return settled
+
+
+MODES: dict[str, Mode] = {}
+
+
+def register_mode(mode: Mode) -> Mode:
+    """Make a mode known; called once by its file."""
+    MODES[mode.name] = mode
+    return mode
+
+
+def get_mode(name: str) -> Mode:
+    """The mode of that name; LostattnError lists the known ones."""
+    if name not in MODES:
+        raise LostattnError(f"unknown mode '{name}': choose one of {', '.join(sorted(MODES))}")
+    return MODES[name]
+
+
+def option(context: ImageContext, name: str) -> Any:
+    """Value of one of the plan's mode options."""
+    return context.plan.options[name]

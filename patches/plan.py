@@ -1,0 +1,162 @@
+"""The plan: which attention of which model is replaced by what. It lives in ``config.json`` under ``sap``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from .errors import LostattnError
+
+FORMAT = 1
+PRESETS = ("paper", "reference", "efficient")
+SCORES = ("raw", "prob", "prob_rescaled", "log")
+QUERIES = ("all", "after_image", "last")
+RANK_BY = ("mass", "score")
+
+
+@dataclass(frozen=True)
+class Band:
+    """Heads chosen at run time: those whose ranking lies between two quantiles of their layer, both ends included."""
+
+    low: float
+    high: float
+    rank_by: str = "mass"
+
+    def __post_init__(self) -> None:
+        if not (0.0 <= self.low <= self.high <= 1.0):
+            raise LostattnError(f"a head band needs 0 <= low <= high <= 1, not {self.low}-{self.high}")
+        one_of("rank_by", self.rank_by, RANK_BY)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """How the image processor normalised RGB: ``x = (rgb * rescale - mean) / std``, rgb in 0..255."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    rescale: float = 1 / 255
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that decides what a patched model computes, exact, for one model.
+
+    ``heads`` maps a layer to its patched query heads (static choice). With ``band`` the heads are chosen anew in every
+    forward call and ``heads`` maps each affected layer to an empty tuple. ``levels`` holds, for scores rule ``log``, one
+    number per entry of ``heads``. Raises LostattnError for any value that no model could run.
+    """
+
+    family: str
+    mode: str
+    preset: str
+    scores: str
+    queries: str
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    heads: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    band: Band | None = None
+    blend: float = 1.0
+    seed: int = 0
+    temperature: float = 1.0
+    levels: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    options: Mapping[str, str] = field(default_factory=dict)
+    pixels: Pixels | None = None
+
+    def __post_init__(self) -> None:
+        one_of("preset", self.preset, PRESETS)
+        one_of("scores", self.scores, SCORES)
+        one_of("queries", self.queries, QUERIES)
+        if not 0.0 <= self.blend <= 1.0:
+            raise LostattnError(f"blend must lie in [0, 1], not {self.blend}")
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise LostattnError(f"temperature must be positive and finite, not {self.temperature}")
+        if not 0 <= self.seed < 2**63:
+            raise LostattnError(f"seed must lie in [0, 2^63), not {self.seed}")
+        for layer, heads in self.heads.items():
+            self._check_heads(layer, heads)
+        for layer, levels in self.levels.items():
+            if len(levels) != len(self.heads.get(layer, ())) or not all(map(math.isfinite, levels)):
+                raise LostattnError(f"levels of layer {layer} must be one finite number per patched head")
+
+    def _check_heads(self, layer: int, heads: tuple[int, ...]) -> None:
+        if not 0 <= layer < self.num_layers:
+            raise LostattnError(f"layer {layer} does not exist: the model has layers 0-{self.num_layers - 1}")
+        if self.band is not None and heads:
+            raise LostattnError("a plan has either static heads or a dynamic band, not both")
+        if self.band is None and not heads:
+            raise LostattnError(f"layer {layer} of a static plan names no heads")
+        if list(heads) != sorted(set(heads)) or any(not 0 <= h < self.num_heads for h in heads):
+            raise LostattnError(
+                f"heads of layer {layer} must be ascending and within 0-{self.num_heads - 1}, not {list(heads)}"
+            )
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Affected layers, ascending."""
+        return tuple(sorted(self.heads))
+
+    @property
+    def inert(self) -> bool:
+        """True if the plan changes nothing: no layers, or blend 0."""
+        return not self.heads or self.blend == 0.0
+
+    @property
+    def dynamic(self) -> bool:
+        """True if heads are chosen anew in every forward call."""
+        return self.band is not None
+
+    def whole_groups(self, layer: int) -> tuple[int, ...]:
+        """KV heads of a layer all of whose query heads are patched; only these can save KV memory."""
+        size = self.num_heads // self.num_kv_heads
+        heads = set(self.heads.get(layer, ()))
+        return tuple(
+            g for g in range(self.num_kv_heads) if all(h in heads for h in range(g * size, (g + 1) * size))
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON: layers as string keys, tuples as lists, absent parts left out."""
+        raw = asdict(self)
+        raw["heads"] = {str(layer): list(self.heads[layer]) for layer in self.layers}
+        raw["levels"] = {str(layer): list(levels) for layer, levels in sorted(self.levels.items())}
+        raw["options"] = dict(self.options)
+        if self.pixels is not None:
+            raw["pixels"] = {"mean": list(self.pixels.mean), "std": list(self.pixels.std), "rescale": self.pixels.rescale}
+        return {"format": FORMAT} | {k: v for k, v in raw.items() if v not in (None, {}) or k == "heads"}
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Plan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            LostattnError: not a plan, a newer format, an unknown or missing key, a value of the wrong kind.
+        """
+        if not isinstance(raw, Mapping):
+            raise LostattnError("config.json has no plan under 'sap': this is not a patched checkpoint")
+        if raw.get("format") != FORMAT:
+            raise LostattnError(f"the plan has format {raw.get('format')}, this lostattn reads {FORMAT}: update lostattn")
+        known = {f.name for f in fields(cls)}
+        values = {k: v for k, v in raw.items() if k != "format"}
+        if unknown := sorted(set(values) - known):
+            raise LostattnError(f"the plan has unknown keys: {', '.join(unknown)}")
+        try:
+            values["heads"] = {int(k): tuple(int(h) for h in v) for k, v in values["heads"].items()}
+            values["levels"] = {int(k): tuple(float(x) for x in v) for k, v in values.get("levels", {}).items()}
+            if values.get("band") is not None:
+                values["band"] = Band(**values["band"])
+            if values.get("pixels") is not None:
+                p = values["pixels"]
+                values["pixels"] = Pixels(tuple(p["mean"]), tuple(p["std"]), float(p["rescale"]))
+            return cls(**values)
+        except LostattnError:
+            raise
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise LostattnError(f"the plan under 'sap' cannot be read: {error}") from error
+
+
+def one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise LostattnError, listing what is known, unless value is among it."""
+    if value not in known:
+        raise LostattnError(f"unknown {name} '{value}': choose one of {', '.join(known)}")

@@ -1,0 +1,28 @@
+"""Make patched classes known to transformers."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+from .conversions import inherit_conversions
+from .family import FAMILIES, Family
+
+
+def register_auto_classes() -> None:
+    """Let AutoConfig and AutoModelForImageTextToText load patched checkpoints of every family; may run again."""
+    for family in FAMILIES.values():
+        register_classes(family)
+
+
+def register_classes(family: Family) -> None:
+    """The same for one family."""
+    AutoConfig.register(family.config_class.model_type, family.config_class, exist_ok=True)
+    AutoModelForImageTextToText.register(family.config_class, family.model_class, exist_ok=True)
+    inherit_key_renames(family)
+
+
+def inherit_key_renames(family: Family) -> None:
+    """Published key names load into the patched classes as into the plain ones."""
+    inner = family.model_class.inner_class  # type: ignore[attr-defined]
+    inherit_conversions(family.model_class, family.plain_class, family.name)
+    inherit_conversions(inner, inner.__mro__[2])

@@ -1,0 +1,57 @@
+"""Helpers of the LLaVA families: square pictures cut into patches, tiles put together again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+from .family import Arguments, last_attention
+from .pixels import patch_complexity, to_gray, to_rgb
+from .plan import Pixels
+from .tap import Tap
+
+
+def tile_complexity(images: torch.Tensor, size: int, pixels: Pixels | None) -> torch.Tensor:
+    """Complexity of every patch of square pictures.
+
+    Args:
+        images: normalised pixels (N, 3, height, width); pixels behind the last whole patch do not count, as in the tower.
+        size: side of a patch.
+
+    Returns:
+        (N, patches), row by row.
+    """
+    gray = to_gray(to_rgb(images, pixels))
+    patches = gray.unfold(1, size, size).unfold(2, size, size)  # (N, rows, columns, size, size)
+    return patch_complexity(patches).flatten(1)
+
+
+def counts(inner: Any, arguments: Arguments) -> list[int]:
+    """Number of pictures (base picture and tiles) of every image, as the model counts them."""
+    sizes = arguments["image_sizes"]
+    per_sample = arguments.get("batch_num_images")
+    tiled = [True] * len(sizes) if per_sample is None else [n == 1 for n in per_sample for _ in range(int(n))]
+    side, points = inner.config.vision_config.image_size, inner.config.image_grid_pinpoints
+    return [image_size_to_num_patches(s, points, side) if t else 1 for s, t in zip(sizes, tiled, strict=True)]
+
+
+def split_tiles(inner: Any, pixel_values: torch.Tensor, arguments: Arguments) -> list[torch.Tensor]:
+    """Pictures of every image without the padding of the batch: a list of (pictures, 3, h, w)."""
+    amounts = counts(inner, arguments)
+    if pixel_values.dim() == 5:
+        return [x[:n] for x, n in zip(pixel_values, amounts, strict=True)]
+    return list(pixel_values.split(amounts))
+
+
+def tower_tap(inner: Any, pool: str) -> Tap:
+    """Listen to the last layer of a CLIP (with CLS token) or SigLIP (without) tower; their patches are not merged."""
+    tower = inner.vision_tower
+    return Tap(last_attention(tower), pool=pool, skip=int(inner.config.vision_config.model_type == "clip_vision_model"))
+
+
+def received_by_patches(tap: Tap) -> torch.Tensor:
+    """Mean attention that every patch of every picture receives from the patches, (pictures, patches)."""
+    sums = torch.cat(tap.received)
+    return sums / sums.shape[1]

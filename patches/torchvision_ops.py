@@ -1,0 +1,40 @@
+"""Make ``import torchvision`` work beside a torch build without torchvision's compiled operators.
+
+Image and video processors of transformers need torchvision's pure Python transforms only, but with a CPU build of
+torch and the ordinary torchvision wheel the import itself dies ("operator torchvision::nms does not exist").
+Declaring the schemas of the missing operators is enough to import; calling them still fails, as it should.
+"""
+
+import importlib.util
+
+import torch
+
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+_declared: list[torch.library.Library] = []
+
+
+def make_torchvision_importable() -> bool:
+    """Declare torchvision's operator schemas if, and only if, the real operators cannot load.
+
+    Returns:
+        True if the schemas had to be declared, False if torchvision is absent or needs no help.
+    """
+    if _declared:
+        return True
+    if importlib.util.find_spec("torchvision") is None or _real_operators_load():
+        return False
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(name + _SCHEMA)
+    _declared.append(library)  # the declaration lives as long as this object
+    return True
+
+
+def _real_operators_load() -> bool:
+    if hasattr(torch.ops.torchvision, "nms"):
+        return True
+    try:
+        import torchvision  # noqa: F401
+    except (RuntimeError, OSError):
+        return False
+    return True

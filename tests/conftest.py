@@ -1,0 +1,31 @@
+"""Tests of this checkout, installed or not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _import_checkout() -> None:
+    """Make `import lostattn` mean this folder, whatever it is called and whatever is installed."""
+    spec = importlib.util.spec_from_file_location(
+        "lostattn", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["lostattn"] = module
+    spec.loader.exec_module(module)
+
+
+_import_checkout()
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)
