@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -136,13 +138,17 @@ def _job(
     if layer.rescale:
         factor = mean_raw_score(q, k, scale, keep)[:, None].to(prior.dtype)
         prior = prior * factor if exact is None else torch.where(exact, prior, prior * factor)
-    scores = PriorScores(prior, layer.levels, exact)
-    heads = layer.heads
+    levels = layer.levels if layer.levels is None else layer.levels.to(q.device)
+    scores = PriorScores(prior, levels, exact)
+    heads = layer.heads if layer.heads is None else layer.heads.to(q.device)
     if layer.band is not None:
         heads = _band_heads(index, layer, layer.band, q, k, prior, keep, scale)
     assert heads is not None
     layout = call.layout(total) if plain else None
-    return Job(q, k, v, scale, scores, heads, layer.blend, None if plain else mask, call.rows, layout)
+    layout = layout if layout is None else layout.to(q.device)
+    rows_patched = call.rows if call.rows is None else call.rows.to(q.device)
+    mask = None if plain else mask
+    return Job(q, k, v, scale, scores, heads, layer.blend, mask, rows_patched, layout, layer.listed)
 
 
 def _band_heads(
@@ -183,7 +189,7 @@ def _with_summary(job: Job, call: Call, index: int, layer: LayerPlan) -> Job:
     found = call.state.summaries.get(index)
     if found is None:
         found = call.state.summaries[index] = visual_summary(job.scores.prior, job.v, job.layout)
-    return Job(**{**vars(job), "summary": found})
+    return replace(job, summary=found)
 
 
 def _plain_eager(

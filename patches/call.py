@@ -34,12 +34,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The part of a plan that one attention layer obeys. `heads` is bool (H,); `levels` (H,) or None."""
+    """The part of a plan that one attention layer obeys. `heads` is bool (H,), `listed` the same as numbers; `levels` (H,) or None."""
 
     settings: Settings
     heads: torch.Tensor | None
     levels: torch.Tensor | None = None
     band: Band | None = None
+    listed: tuple[int, ...] | None = None
     two_sided: bool = False
     rescale: bool = False
     blend: float = 1.0

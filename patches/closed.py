@@ -13,6 +13,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from .eager import attend, raw_scores
 from .job import Job, Layout
 
 # exp(p - max p) underflows in float32 beyond a span of about 87; the prefix sums then run in float64.
@@ -37,7 +38,7 @@ def closed_attention(job: Job) -> torch.Tensor:
     for g in range(job.k.shape[1]):
         rest = [h for h in range(g * group, (g + 1) * group) if h not in patched]
         if rest:
-            _put(out, rest, _ordinary(job.q[:, _slice(rest)], job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale))
+            _put(out, rest, _ordinary(_heads(job.q, rest), job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale))
     _put(out, heads, _patched(job, heads))
     return out
 
@@ -46,7 +47,7 @@ def _patched(job: Job, heads: list[int]) -> torch.Tensor:
     """All rows of the listed heads, (B, len(heads), Sq, Dv)."""
     layout, offset = job.layout, job.k.shape[2] - job.q.shape[2]
     assert layout is not None
-    q = job.q if len(heads) == job.q.shape[1] else job.q[:, _slice(heads)]
+    q = _heads(job.q, heads)
     group = job.q.shape[1] // job.k.shape[1]
     kv = [h // group for h in heads]
     level = None if job.scores.level is None else job.scores.level[heads]
@@ -64,7 +65,11 @@ def _patched(job: Job, heads: list[int]) -> torch.Tensor:
 def _decode(job: Job, q: torch.Tensor, kv: list[int], level: torch.Tensor | None, layout: Layout) -> torch.Tensor:
     """One query row: text keys are read, visual keys are not, visual values only if their summary is unknown."""
     mean, log_mass = job.summary or visual_summary(job.scores.prior, job.v, layout)
-    mean, log_mass = mean[:, kv][:, :, None], log_mass[:, None].expand(-1, len(kv))
+    if _even(kv):
+        mean = _heads(mean, sorted(set(kv)))[:, :, None].expand(-1, -1, len(kv) // len(set(kv)), -1).flatten(1, 2)
+    else:
+        mean = _heads(mean, kv)
+    mean, log_mass = mean[:, :, None], log_mass[:, None]
     if level is not None:
         log_mass = log_mass + level
     out, lse = None, None
@@ -73,11 +78,16 @@ def _decode(job: Job, q: torch.Tensor, kv: list[int], level: torch.Tensor | None
         if out is None:
             out, lse = part, part_lse
         else:
-            out = torch.lerp(out.float(), part.float(), torch.sigmoid(part_lse - lse)[..., None])
+            out = _mix(out, part, part_lse - lse)
             lse = torch.logaddexp(lse, part_lse)
     if out is None or lse is None:
         return mean.to(q.dtype)
-    return torch.lerp(mean.float(), out.float(), torch.sigmoid(lse - log_mass[..., None])[..., None]).to(q.dtype)
+    return _mix(mean, out, lse - log_mass[..., None]).to(q.dtype)
+
+
+def _mix(a: torch.Tensor, b: torch.Tensor, log_odds: torch.Tensor) -> torch.Tensor:
+    """Weighted mean of a and b (..., Dv), the weight of b given as log odds (...), in the precision of the odds."""
+    return torch.lerp(a.to(log_odds.dtype), b.to(log_odds.dtype), torch.sigmoid(log_odds)[..., None])
 
 
 def visual_summary(prior: torch.Tensor, v: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,14 +133,18 @@ def _text_part(
             out[:, :, a:b], lse[:, :, a:b] = attention_with_lse(
                 q[:, :, a:b], k_text[:, :, :seen], v_text[:, :, :seen], scale, False
             )
-    rows = layout.text[layout.text >= offset] - offset
-    if rows.numel():
-        new = rows.numel()
+    pieces = [(max(a - offset, 0), b - offset) for a, b, visual in layout.runs if not visual and b > offset]
+    if pieces:
+        new = sum(b - a for a, b in pieces)
         whole = new == q.shape[2]
-        o, row_lse = _causal_tail(q if whole else q[:, :, rows], k_text, v_text, seen - new, scale)
+        q_text = q if whole else torch.cat([q[:, :, a:b] for a, b in pieces], 2)
+        o, row_lse = _causal_tail(q_text, k_text, v_text, seen - new, scale)
         if whole:
             return o, row_lse
-        out[:, :, rows], lse[:, :, rows] = o, row_lse
+        start = 0
+        for a, b in pieces:
+            out[:, :, a:b], lse[:, :, a:b] = o[:, :, start : start + b - a], row_lse[:, :, start : start + b - a]
+            start += b - a
     return out, lse
 
 
@@ -202,10 +216,15 @@ def _visual_rows(layout: Layout, offset: int) -> list[tuple[int, int]]:
 def _of_heads(k: torch.Tensor, v: torch.Tensor, kv: list[int], heads: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Keys and values for the listed heads: grouped as they are if the kernels can group them, else one per head."""
     used = sorted(set(kv))
-    even = kv == [g for g in used for _ in range(len(kv) // len(used))]
-    if not even:
-        return k[:, kv], v[:, kv]
-    return (k, v) if len(used) == k.shape[1] else (k[:, _slice(used)], v[:, _slice(used)])
+    if not _even(kv):
+        return _heads(k, kv), _heads(v, kv)
+    return _heads(k, used), _heads(v, used)
+
+
+def _even(kv: list[int]) -> bool:
+    """True if every KV head that occurs serves equally many query heads."""
+    used = sorted(set(kv))
+    return kv == [g for g in used for _ in range(len(kv) // len(used))]
 
 
 def _slice(index: list[int]) -> slice | list[int]:
@@ -213,13 +232,28 @@ def _slice(index: list[int]) -> slice | list[int]:
     return slice(index[0], index[-1] + 1) if index[-1] - index[0] + 1 == len(index) else index
 
 
+def _heads(x: torch.Tensor, index: list[int]) -> torch.Tensor:
+    """x[:, index], as a view where that is possible."""
+    found = _slice(index)
+    if isinstance(found, slice):
+        return x[:, found]
+    return x.index_select(1, torch.tensor(found, device=x.device))
+
+
 def _put(out: torch.Tensor, heads: list[int], part: torch.Tensor) -> None:
-    out[:, _slice(heads)] = part
+    """out[:, heads] = part, by slices of neighbouring heads: far cheaper than indexed writing."""
+    start = 0
+    for i in range(1, len(heads) + 1):
+        if i == len(heads) or heads[i] != heads[i - 1] + 1:
+            out[:, heads[start] : heads[i - 1] + 1] = part[:, start:i]
+            start = i
 
 
 def _ordinary(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
     """Ordinary causal attention; q's last row stands at the last key."""
     rows, keys = q.shape[2], k.shape[2]
+    if rows == 1 and q.device.type == "cpu":  # twice as fast as SDPA's grouped heads, measured
+        return attend(raw_scores(q, k, scale), None, v)[0]
     mask = None
     if 1 < rows < keys:
         mask = torch.ones(rows, keys, dtype=torch.bool, device=q.device).tril(keys - rows)

@@ -21,7 +21,8 @@ def eager_attention(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
     if job.rows is not None:
         where = where & job.rows[:, None, :, None]
     replaced = p if job.blend == 1.0 else (1 - job.blend) * scores + job.blend * p
-    return attend(torch.where(where, replaced, scores), job.may_see(), job.v)
+    mask = None if job.mask is None and job.q.shape[2] == 1 else job.may_see()
+    return attend(torch.where(where, replaced, scores), mask, job.v)
 
 
 def raw_scores(q: torch.Tensor, k: torch.Tensor, scale: float) -> torch.Tensor:
@@ -31,9 +32,11 @@ def raw_scores(q: torch.Tensor, k: torch.Tensor, scale: float) -> torch.Tensor:
     return grouped.view(batch, heads, rows, k.shape[2]) * scale
 
 
-def attend(scores: torch.Tensor, mask: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mask, softmax, values. scores (B, H, Sq, K), v (B, Hkv, K, Dv); returns output and weights."""
-    if mask.dtype == torch.bool:
+def attend(scores: torch.Tensor, mask: torch.Tensor | None, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask (None: all is seen), softmax, values. scores (B, H, Sq, K), v (B, Hkv, K, Dv); returns output and weights."""
+    if mask is None:
+        pass
+    elif mask.dtype == torch.bool:
         # finfo.min, not -inf: a row that sees nothing (padding) stays finite and harms no other row
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     else:

@@ -63,6 +63,13 @@ class Layout:
         return cls(tuple(runs), (~visual[0]).nonzero()[:, 0], visual[0].nonzero()[:, 0])
 
 
+    def to(self, device: torch.device) -> Layout:
+        """The same layout with its indices on a device."""
+        if self.text.device == device:
+            return self
+        return Layout(self.runs, self.text.to(device), self.visual.to(device))
+
+
 @dataclass(frozen=True)
 class Job:
     """One attention call. Query row i stands at key position K - Sq + i.
@@ -77,6 +84,7 @@ class Job:
         mask: None for plain causal, else bool (True = may see) or additive, broadcastable to (B, H, Sq, K).
         rows: patched query rows, bool (B, Sq), or None for all.
         layout: where visual keys lie if all samples agree and the mask is plain causal, else None.
+        listed: the patched heads as numbers where they are known without asking the device.
         summary: running mean and log mass of all visual keys, if known (see `closed.visual_summary`).
     """
 
@@ -90,10 +98,13 @@ class Job:
     mask: torch.Tensor | None = None
     rows: torch.Tensor | None = None
     layout: Layout | None = None
+    listed: tuple[int, ...] | None = None
     summary: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def head_list(self) -> list[int]:
         """Heads patched in at least one sample."""
+        if self.listed is not None:
+            return list(self.listed)
         heads = self.heads if self.heads.dim() == 1 else self.heads.any(0)
         return heads.nonzero()[:, 0].tolist()
 

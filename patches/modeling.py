@@ -240,7 +240,8 @@ def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> L
             levels = torch.zeros(plan.num_heads)
             levels[list(plan.heads[index])] = torch.tensor(plan.levels[index])
     two_sided = two_sided and plan.preset == "reference"
-    return LayerPlan(settings, heads, levels, plan.band, two_sided, plan.scores == "prob_rescaled", plan.blend)
+    listed = plan.heads[index] if plan.band is None else None
+    return LayerPlan(settings, heads, levels, plan.band, listed, two_sided, plan.scores == "prob_rescaled", plan.blend)
 
 
 def _path_for(implementation: str | None) -> str:

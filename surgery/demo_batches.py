@@ -29,9 +29,9 @@ class Batch:
     """Model inputs and what they should say.
 
     `input_ids` (B, L), padded on the right; `pixel_values` (patches, 1176); `grid` (B, 3), in patches;
-    `labels` (B, L): what each position should predict, else `IGNORE`. Where an answer or the `<|im_end|>` behind it comes
-    next, that token. In training also: at an image position, the token of the digit that it shows; at a digit of a
-    question, "yes" or "no", for whether the picture shows it.
+    `labels` (B, L): what each position should predict, else `IGNORE`. Where an answer or the `<|im_end|>` behind it
+    comes next, that token. In training also: at an image position, the token of the digit that it shows; at a digit
+    of a question, "yes" or "no", for whether the picture shows it.
     """
 
     input_ids: torch.Tensor

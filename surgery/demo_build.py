@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from ..patches.torchvision_ops import make_torchvision_importable
 from .digits import CELL, KINDS, Draw, ask
@@ -114,9 +114,14 @@ def build_tokenizer() -> Qwen2Tokenizer:
     )
     learner.train_from_iterator(_corpus(), trainer)
     vocab, merges = _vocab_and_merges(learner.to_str())
-    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=merges, eos_token=END, pad_token=PAD, model_max_length=4096)
-    tokenizer.add_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return tokenizer
+    return Qwen2Tokenizer(
+        vocab=vocab,
+        merges=merges,
+        eos_token=END,
+        pad_token=PAD,
+        extra_special_tokens=[token for token in SPECIAL_TOKENS if token not in (PAD, END)],
+        model_max_length=4096,
+    )
 
 
 def _vocab_and_merges(tokenizer_json: str) -> tuple[dict[str, int], Any]:

@@ -1,0 +1,100 @@
+"""What a model folder holds: its regular files, with symbolic links followed only where that is safe."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from ..patches.errors import LostattnError
+from .disk import disk_errors
+
+# Not part of any model: version control, download bookkeeping, bytecode.
+SKIPPED_FOLDERS = {".git", ".cache", "__pycache__", ".ipynb_checkpoints"}
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ckpt")
+# Weights in other forms: a Hub download leaves them out.
+OTHER_WEIGHTS = [
+    *(f"*{suffix}" for suffix in WEIGHT_SUFFIXES[1:]),
+    *("*.pkl", "*.pickle", "*.tflite", "*.mlmodel", "*.npz", "*.onnx_data", "*.bin.index.json"),
+    *("original/*", "onnx/*", "openvino/*", "coreml/*", "gguf/*", "consolidated*", "flax_model*", "tf_model*"),
+]
+MAX_FILES = 10_000
+
+
+def is_weights(name: str) -> bool:
+    """True for files that hold weights: only these are linked instead of copied."""
+    return name.lower().endswith(WEIGHT_SUFFIXES)
+
+
+def list_files(root: Path, ignore: list[str] | None = None) -> tuple[str, ...]:
+    """Relative POSIX paths of all files below a resolved folder, sorted.
+
+    Raises:
+        LostattnError: a symbolic link to a folder, out of the folder, into the void or in a circle; a device or socket.
+    """
+    found: list[str] = []
+    with disk_errors(f"cannot list {root.name}"):
+        for current, folders, files in os.walk(root, onerror=_raise):
+            folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
+            for folder in folders:
+                if os.path.islink(os.path.join(current, folder)):
+                    raise LostattnError(f"'{folder}' is a symbolic link to a folder: replace it by the folder itself")
+            relative = PurePosixPath(Path(current).relative_to(root))
+            names = [str(relative / name) for name in files]
+            found += [n for n in names if not any(fnmatch(n, pattern) for pattern in ignore or [])]
+            if len(found) > MAX_FILES:
+                raise LostattnError(f"'{root.name}' holds more than {MAX_FILES} files: give the model's own folder")
+    for name in found:
+        real_file(root, name)
+    return tuple(sorted(found))
+
+
+def real_file(root: Path, name: str) -> Path:
+    """The regular file behind a relative name. Links may stay inside the folder or lead to the Hub cache's blobs."""
+    path = root / name
+    try:
+        target = path.resolve(strict=True)
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        raise LostattnError(f"'{name}' is missing or a link to nothing: get the checkpoint again") from None
+    except (OSError, RuntimeError):  # RuntimeError: a circle of links, before Python 3.13
+        raise LostattnError(f"'{name}' is a link that leads nowhere (a circle?): replace it by the file") from None
+    if not stat.S_ISREG(mode):
+        raise LostattnError(f"'{name}' is not a regular file: remove it from the model folder")
+    inside = target.is_relative_to(root)
+    if not inside and not (path.is_symlink() and target.parent == blobs_of(root)):
+        raise LostattnError(f"'{name}' leads out of the model folder: replace the link by the file itself")
+    return target
+
+
+def blobs_of(root: Path) -> Path | None:
+    """The Hub cache's blobs beside a folder `models--x--y/snapshots/<commit>`, else None."""
+    if root.parent.name == "snapshots" and root.parent.parent.name.startswith("models--"):
+        return root.parent.parent / "blobs"
+    return None
+
+
+def cache_origin(root: Path) -> tuple[str, str] | None:
+    """(Hub id, commit) of a folder in the Hub cache, else None."""
+    if blobs_of(root) is None or not re.fullmatch(r"[0-9a-f]{40}", root.name):
+        return None
+    return root.parent.parent.name.removeprefix("models--").replace("--", "/"), root.name
+
+
+def inside_name(name: object) -> bool:
+    """True for a relative path that stays inside its folder."""
+    if not isinstance(name, str) or not name or "\0" in name or "\\" in name:
+        return False
+    parts = name.split("/")
+    return not name.startswith("/") and all(part not in ("", ".", "..") for part in parts)
+
+
+def plain_name(name: object) -> bool:
+    """True for the name of a file directly in a folder."""
+    return inside_name(name) and "/" not in str(name)
+
+
+def _raise(error: OSError) -> None:
+    raise error

@@ -1,0 +1,184 @@
+"""Three forms of the attention, one meaning: all against the eager oracle in float64."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from lostattn.patches.anymask import any_mask_attention
+from lostattn.patches.closed import closed_attention, visual_summary
+from lostattn.patches.eager import eager_attention
+from lostattn.patches.job import Job, Layout, PriorScores, causal
+
+T, V = "t", "v"
+LAYOUTS = {
+    "image in the middle": "ttttt" + "v" * 20 + "tttttttt",
+    "image first": "v" * 15 + "ttttt",
+    "image last": "tttttt" + "v" * 12,
+    "adjacent images are one run": "tt" + "v" * 9 + "v" * 9 + "ttt",
+    "many images": "t" + ("vvvv" + "tt") * 6 + "t",
+    "one-token runs": "tv" * 12 + "t",
+    "only one visual token": "tttttvtttt",
+    "only visual": "v" * 17,
+}
+HEADS = {"all": range(8), "one group": range(4), "scattered": (0, 3, 5), "one": (6,), "groups and more": (0, 1, 2, 3, 6)}
+# float32: error of the form; bfloat16: error of any attention at this precision
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16: 4e-2}
+
+
+def make_job(
+    layout: str,
+    heads: object = range(8),
+    rows: int | None = None,
+    kv_heads: int = 2,
+    dtype: torch.dtype = torch.float64,
+    level: bool = False,
+    batch: int = 2,
+    span: float = 1.0,
+) -> Job:
+    """A job of 8 heads whose last `rows` rows (default: all) are asked for."""
+    torch.manual_seed(0)
+    keys = len(layout)
+    rows = rows or keys
+    visual = torch.tensor([c == V for c in layout]).expand(batch, -1)
+    prior = (torch.randn(batch, keys, dtype=torch.float64) * span).masked_fill(~visual, torch.nan)
+    flags = torch.zeros(8, dtype=torch.bool)
+    flags[list(heads)] = True  # type: ignore[call-overload]
+    q = torch.randn(batch, 8, rows, 32, dtype=torch.float64).to(dtype)
+    k, v = (torch.randn(batch, kv_heads, keys, 32, dtype=torch.float64).to(dtype) for _ in range(2))
+    exact = torch.float64 if dtype == torch.float64 else torch.float32
+    levels = torch.linspace(-2, 2, 8, dtype=exact) if level else None
+    scores = PriorScores(prior.to(exact), levels)
+    return Job(q, k, v, 32**-0.5, scores, flags, layout=Layout.of(visual))
+
+
+def oracle(job: Job) -> torch.Tensor:
+    """The eager form on float64 copies of the same numbers."""
+    level = None if job.scores.level is None else job.scores.level.double()
+    scores = PriorScores(job.scores.prior.double(), level, job.scores.exact)
+    return eager_attention(replace(job, q=job.q.double(), k=job.k.double(), v=job.v.double(), scores=scores))[0]
+
+
+def close(got: torch.Tensor, job: Job) -> None:
+    assert got.dtype == job.q.dtype
+    error = (got.double() - oracle(job)).abs().max().item()
+    assert error < TOLERANCE[job.q.dtype], error
+
+
+def test_oracle_is_the_definition():
+    """The oracle itself, against the formula written with loops."""
+    job = make_job("tvvt", heads=(1,), batch=1, level=True)
+    got = eager_attention(job)[0]
+    for h in range(8):
+        for t in range(4):
+            s = [float(job.q[0, h, t] @ job.k[0, h // 4, j] * job.scale) for j in range(t + 1)]
+            if h == 1:
+                p = job.scores.prior[0] + job.scores.level[1]
+                s = [float(p[j]) if j in (1, 2) else x for j, x in enumerate(s)]
+            w = torch.softmax(torch.tensor(s, dtype=torch.float64), 0)
+            assert torch.allclose(got[0, h, t], w @ job.v[0, h // 4, : t + 1], atol=1e-12)
+
+
+@pytest.mark.parametrize("form", [closed_attention, any_mask_attention])
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_forms_agree(form, layout, heads):
+    for rows in (None, 1, 11):  # prefill, decode, a chunk that starts inside an image
+        if rows is None or rows < len(LAYOUTS[layout]):
+            for dtype in (torch.float64, torch.float32):
+                job = make_job(LAYOUTS[layout], HEADS[heads], rows, dtype=dtype, level=rows != 11)
+                close(form(job), job)
+
+
+@pytest.mark.parametrize("form", [closed_attention, any_mask_attention])
+@pytest.mark.parametrize("kv_heads", [1, 2, 8])
+def test_grouped_and_plain_heads_in_half_precision(form, kv_heads):
+    for rows in (None, 1, 20):
+        job = make_job(LAYOUTS["image in the middle"], (0, 1, 5), rows, kv_heads, torch.bfloat16, level=True)
+        close(form(job), job)
+
+
+@pytest.mark.parametrize("rows", [None, 1, 12])
+def test_closed_form_with_a_wide_prior(rows):
+    """Scores 300 apart would underflow float32 prefix sums."""
+    job = make_job(LAYOUTS["many images"], rows=rows, dtype=torch.float32, span=100.0)
+    close(closed_attention(job), job)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rows_behind_the_image_only(layout):
+    job = make_job(LAYOUTS[layout], HEADS["scattered"])
+    for rows in (len(LAYOUTS[layout]), 9):
+        part = make_job(LAYOUTS[layout], HEADS["scattered"], rows)
+        visual = part.scores.visual[:, -rows:]
+        part = replace(part, rows=~visual)
+        close(closed_attention(part), part)
+        close(any_mask_attention(part), part)
+    assert job.rows is None
+
+
+@pytest.mark.parametrize("blend", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("last_rows", [1, 12])
+def test_any_mask_form_blends_and_takes_single_rows(blend, last_rows):
+    job = make_job(LAYOUTS["image in the middle"], HEADS["scattered"], dtype=torch.float32, level=True)
+    rows = torch.arange(job.q.shape[2]).expand(2, -1) >= job.q.shape[2] - last_rows
+    for some in (None, rows):
+        part = replace(job, blend=blend, rows=some)
+        close(any_mask_attention(part), part)
+
+
+def test_any_mask_form_takes_other_heads_per_sample_padding_and_additive_masks():
+    job = make_job(LAYOUTS["image in the middle"], dtype=torch.float32)
+    heads = torch.tensor([[1, 0, 0, 1, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1]], dtype=torch.bool)
+    keys = job.k.shape[2]
+    padding = torch.tensor([3, 0])[:, None] <= torch.arange(keys)
+    mask = causal(keys, keys, "cpu") & padding[:, None, None, :]
+    additive = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+    for written in (mask, additive):
+        part = replace(job, heads=heads, mask=written, layout=None)
+        got, wanted = any_mask_attention(part), oracle(part)
+        real = padding[:, None, :, None].expand_as(got)
+        assert torch.isfinite(got).all()
+        assert (got.double() - wanted)[real].abs().max() < TOLERANCE[torch.float32]
+
+
+def test_keys_with_exact_scores_take_no_level():
+    job = make_job(LAYOUTS["many images"], HEADS["groups and more"], dtype=torch.float32, level=True)
+    exact = job.scores.visual & (torch.arange(job.k.shape[2]) < 12)
+    part = replace(job, scores=replace(job.scores, exact=exact))
+    close(any_mask_attention(part), part)
+    assert (oracle(part) - oracle(job)).abs().max() > 1e-2
+
+
+def test_gradients_of_the_any_mask_form():
+    job = make_job(LAYOUTS["image in the middle"], HEADS["scattered"], level=True)
+    parts = {name: getattr(job, name).clone().requires_grad_() for name in ("q", "k", "v")}
+    prior = job.scores.prior.clone().requires_grad_()
+    job = replace(job, **parts, scores=replace(job.scores, prior=prior))
+    weight = torch.randn_like(job.q)
+    found = []
+    for form in (any_mask_attention, lambda j: eager_attention(j)[0]):
+        found.append(torch.autograd.grad((form(job) * weight).sum(), [*parts.values(), prior]))
+    for got, wanted in zip(*found, strict=True):
+        assert torch.allclose(got, wanted, atol=1e-10)
+        assert wanted.abs().max() > 0
+
+
+def test_closed_form_reads_no_visual_key():
+    """Visual keys full of NaN: any score of a patched head on one of them would show."""
+    job = make_job(LAYOUTS["many images"], range(8), dtype=torch.float32)
+    k = job.k.clone()
+    k[job.scores.visual[:, None].expand(-1, 2, -1)] = torch.nan
+    for rows in (None, 1, 9):
+        q = job.q if rows is None else job.q[:, :, -rows:]
+        got = closed_attention(replace(job, q=q, k=k))
+        assert torch.equal(got, closed_attention(replace(job, q=q)))
+
+
+def test_summary_replaces_visual_values_at_decode():
+    job = make_job(LAYOUTS["many images"], range(8), 1, dtype=torch.float32)
+    summary = visual_summary(job.scores.prior, job.v, job.layout)
+    v = job.v.clone()
+    v[job.scores.visual[:, None].expand(-1, 2, -1)] = torch.nan
+    close(closed_attention(replace(job, v=v, summary=summary)), job)

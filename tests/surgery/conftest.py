@@ -1,0 +1,88 @@
+"""A tiny LLaVA checkpoint, sharded, with side files; and plans for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlavaConfig, LlavaForConditionalGeneration
+
+from lostattn.patches.plan import Plan
+
+README = "---\nlicense: apache-2.0\nlanguage:\n- en\n---\n# Tiny\n\nGrüße.\n"
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Never write into it: take `src`."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llava"
+    config = LlavaConfig(
+        text_config={
+            "model_type": "llama", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+        },
+        vision_config={
+            "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": 16, "patch_size": 8, "projection_dim": 32,
+        },
+        image_token_index=60,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlavaForConditionalGeneration(config).save_pretrained(folder, max_shard_size="100KB")
+    (folder / "README.md").write_text(README, encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5]}')
+    (folder / "extra").mkdir()
+    (folder / "extra" / "note.txt").write_bytes(b"\xff\xfe not text")
+    return folder
+
+
+@pytest.fixture
+def src(tiny_llava: Path, tmp_path: Path) -> Path:
+    """A copy that a test may spoil."""
+    return Path(shutil.copytree(tiny_llava, tmp_path / "src"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A source of one tensor: enough where nothing is loaded."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llava", "zeta": 1, "alpha": {"b": 2}}')
+    write_safetensors(folder / "model.safetensors", {"w": ("F32", [2], [0, 8])}, b"abcdefgh")
+    return folder
+
+
+@pytest.fixture
+def plan() -> Plan:
+    """Heads 0-1 (a whole KV group) of layer 1, head 3 of layer 2."""
+    return Plan("llava", "uniform", "paper", "raw", "all", 3, 4, 2, heads={1: (0, 1), 2: (3,)})
+
+
+def write_safetensors(path: Path, header: Any, data: bytes = b"", length: int | None = None) -> None:
+    """A safetensors file with any header, right or wrong."""
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw) if length is None else length) + raw + data)
+
+
+@pytest.fixture
+def safetensors_file() -> Callable[..., None]:
+    return write_safetensors
+
+
+@pytest.fixture
+def snapshot() -> Callable[[Path], dict[str, str]]:
+    """Folder -> relative name -> sha256 of everything in it."""
+    return lambda folder: dict(_digests(folder))
+
+
+def _digests(folder: Path) -> Iterator[tuple[str, str]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest()
