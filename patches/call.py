@@ -83,7 +83,7 @@ class Call:
         past: keys that were in the cache before, int.
         rows: patched query rows, bool (B, Sq), or None for all.
         visual_rows_plain: rows leaves out exactly the visual rows (`after_image`).
-        offsets: layer index -> position of its first key, for layers whose cache slides.
+        offsets: layer index -> position of its first key, for layers whose window has slid past the first token.
     """
 
     state: CacheState

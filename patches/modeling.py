@@ -163,7 +163,8 @@ class SapInner:
             visual = torch.nn.functional.pad(~state.prior.isnan(), (0, past + rows - state.prior.shape[1]))[:, past:]
             patched = ~visual if bool(visual.any()) else None
         sliding = [i for i, on in enumerate(getattr(cache, "is_sliding", [])) if on]
-        offsets = {i: cache.get_mask_sizes(rows, i)[1] for i in sliding}  # type: ignore[union-attr]
+        offsets = {i: int(cache.get_mask_sizes(rows, i)[1]) for i in sliding}  # type: ignore[union-attr]
+        offsets = {i: start for i, start in offsets.items() if start}
         return Call(state, past, patched, self.sap_plan.queries == "after_image", offsets)
 
 

@@ -90,6 +90,11 @@ class Manifest:
         return manifest
 
     def _check(self) -> None:
+        texts = (self.lostattn, self.command, self.created, self.plan, self.spec or "")
+        if not all(isinstance(text, str) for text in texts) or not all(
+            isinstance(table, dict) for table in (self.versions, self.base)
+        ):
+            raise LostattnError(f"{MANIFEST} holds values of the wrong kind: patch the source again")
         for name, record in self.files.items():
             if not inside_name(name) or record.role not in ROLES:
                 raise LostattnError(f"{MANIFEST} has a wrong entry for {name[:80]!r}: do not trust this folder")

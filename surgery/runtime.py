@@ -43,7 +43,7 @@ def entry_text(family: str) -> str:
             "from .register import inherit_key_renames",
             "",
             f'__all__ = ["{config}", "{model}"]',
-            f"MODES = ({', '.join(mode.upper() for mode in modes)},)",
+            f"MODES = [{', '.join(mode.upper() for mode in modes)}]",
             "",
             "inherit_key_renames(FAMILY)",
             "",
