@@ -33,7 +33,7 @@ def _mean_abs(x: torch.Tensor) -> torch.Tensor:
 
 
 def grid_complexity(gray: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """`patch_complexity` of an image cut into rows x columns patches whose borders are ``i * size // count``.
+    """`patch_complexity` of an image cut into rows x columns patches of equal whole size; the last ones take the rest.
 
     Args:
         gray: (height, width) in [0, 1].
@@ -42,8 +42,8 @@ def grid_complexity(gray: torch.Tensor, rows: int, columns: int) -> torch.Tensor
         (rows * columns,), row by row.
     """
     height, width = gray.shape
-    ys = [i * height // rows for i in range(rows + 1)]
-    xs = [i * width // columns for i in range(columns + 1)]
+    ys = [i * (height // rows) for i in range(rows)] + [height]
+    xs = [i * (width // columns) for i in range(columns)] + [width]
     cells = [gray[a:b, c:d] for a, b in zip(ys, ys[1:], strict=False) for c, d in zip(xs, xs[1:], strict=False)]
     return torch.stack([patch_complexity(cell) for cell in cells])
 

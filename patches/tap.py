@@ -41,14 +41,24 @@ class Tap:
         rows = max(ROWS_AT_ONCE // self.block, 1) * self.block
         for part in q[:, :, self.skip :].split(rows, dim=2):
             weights = torch.softmax((part @ k.transpose(-1, -2)).float() * scale, -1)[..., self.skip :]
-            if self.pool == "max":
-                blocks = weights.unflatten(3, (-1, self.block)).unflatten(2, (-1, self.block))
-                found = blocks.amax((3, 5)).sum(2).mean(1)  # (B, h, R, m, n, m) -> (B, n)
-            else:
-                found = weights.sum(2).mean(1).unflatten(1, (-1, self.block)).mean(-1) / self.block
+            found = pool_blocks(weights, self.block, self.pool).sum(2).mean(1)
             total = found if total is None else total + found
         assert total is not None
         self.received.append(total)
+
+
+def pool_blocks(weights: torch.Tensor, block: int, pool: str) -> torch.Tensor:
+    """Attention between blocks of `block` consecutive patches.
+
+    Args:
+        weights: (B, h, R, N) with R and N multiples of block.
+        pool: `avg` (paper C.3) or `max` (the authors' code) over the queries and the keys of a block.
+
+    Returns:
+        (B, h, R / block, N / block).
+    """
+    blocks = weights.unflatten(3, (-1, block)).unflatten(2, (-1, block))
+    return blocks.amax((3, 5)) if pool == "max" else blocks.mean((3, 5))
 
 
 _TAP: ContextVar[Tap | None] = ContextVar("lostattn_vision_tap", default=None)

@@ -39,8 +39,8 @@ def bench_patch(gigabytes: float = 10.0, weights: str = "auto", parent: str | Pa
         parent: where to make the temporary folder; the system's default if None.
 
     Returns:
-        `gigabytes`, `files`, `placed`, `seconds` (resolve and write) and `memory_mb` (peak resident memory above what the
-        process had with the package imported, in 2^20 bytes).
+        `gigabytes`, `files`, `placed`, `seconds` (resolve and write) and `memory_mb` (peak resident memory above what
+        the process had with the package imported, in 2^20 bytes).
 
     Raises:
         LostattnError: no room, or the child failed.
@@ -65,10 +65,8 @@ def child(source: str, out: str, weights: str) -> None:
     from .checkpoint import write_patched
     from .source import resolve_source
 
-    layers = range(18, 24)
-    plan = Plan(
-        "llava", "uniform", "paper", "raw", "all", _LAYERS, _HEADS, _HEADS, heads=dict.fromkeys(layers, tuple(range(16)))
-    )
+    heads = dict.fromkeys(range(18, 24), tuple(range(16)))
+    plan = Plan("llava", "uniform", "paper", "raw", "all", _LAYERS, _HEADS, _HEADS, heads)
     before, start = _memory("VmRSS"), time.perf_counter()
     written = write_patched(resolve_source(source), plan, out, weights=weights, card="# benchmark\n")
     seconds = time.perf_counter() - start

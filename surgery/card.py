@@ -58,7 +58,7 @@ def card_text(
         _loading_section(source),
         _undo_section(),
         _limits_section(plan),
-        _origin_section(plan, source, command, versions, spec, original),
+        _origin_section(source, command, versions, spec, original),
     ]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
 
@@ -80,8 +80,8 @@ def _title(plan: Plan, source: Source) -> str:
         did = "Nothing is replaced: the plan is empty, so it answers exactly as the original."
     else:
         did = (
-            f"In {len(plan.layers)} of {plan.num_layers} decoder layers the attention that chosen heads pay to image tokens "
-            f"is replaced by a Shared Attention Prior (SAP, {PAPER}), mode `{plan.mode}`; no weight was changed."
+            f"In {len(plan.layers)} of {plan.num_layers} decoder layers the attention that chosen heads pay to image "
+            f"tokens is replaced by a Shared Attention Prior (SAP, {PAPER}), mode `{plan.mode}`; no weight was changed."
         )
     return f"# {name}, patched with lostattn\n\n{did}"
 
@@ -95,7 +95,7 @@ def _plan_section(plan: Plan) -> str:
         "blend": f"{plan.blend:g}",
         "seed": str(plan.seed),
         "temperature": f"{plan.temperature:g}",
-        **{f"option {key}": f"`{_cell(value)}`" for key, value in sorted(plan.options.items())},
+        **{f"option {key}": f"`{value}`" for key, value in sorted(plan.options.items())},
     }
     lines = ["## Plan", "", *_table(("setting", "value"), rows.items()), "", *_table(_HEADS, _head_rows(plan))]
     if plan.layers:
@@ -133,9 +133,7 @@ def _saving_section(plan: Plan, predicted: Mapping[int, Numbers] | None) -> str:
     if not predicted:
         return ""
     names = list(dict.fromkeys(name for row in predicted.values() for name in row))
-    rows = [
-        (f"{tokens:,}", *(_share(values.get(name, "")) for name in names)) for tokens, values in sorted(predicted.items())
-    ]
+    rows = [[f"{n:,}", *(_share(row.get(name, "")) for name in names)] for n, row in sorted(predicted.items())]
     head = ("visual tokens", *(name.replace("_", " ") for name in names))
     return "\n".join(["## Predicted saving", "", "Computed from the plan, not measured.", "", *_table(head, rows)])
 
@@ -167,8 +165,8 @@ Without lostattn, torch and transformers are enough, but the Python files in thi
 model = AutoModelForImageTextToText.from_pretrained("{name}", trust_remote_code=True)
 ```
 
-With neither, loading fails: this model never runs unpatched in silence. vLLM serves it through lostattn's plugin, without
-remote code:
+With neither, loading fails: this model never runs unpatched in silence. vLLM serves it through lostattn's plugin,
+without remote code:
 
 ```sh
 pip install 'lostattn[vllm]'
@@ -201,9 +199,11 @@ def _limits_section(plan: Plan) -> str:
 
 
 def _origin_section(
-    plan: Plan, source: Source, command: str, versions: Mapping[str, str], spec: str | None, original: str | None
+    source: Source, command: str, versions: Mapping[str, str], spec: str | None, original: str | None
 ) -> str:
-    base = f"[{source.repo}](https://huggingface.co/{source.repo})" if source.repo else f"a local folder, `{_cell(source.name)}`"
+    base = f"a local folder, `{_cell(source.name)}`"
+    if source.repo:
+        base = f"[{source.repo}](https://huggingface.co/{source.repo})"
     lines = ["## Origin", "", f"Base: {base}" + (f" at revision `{source.revision}`." if source.revision else ".")]
     if "license" not in inherited(original):
         lines += ["", "The base model's card states no licence that could be taken over: its terms apply all the same."]

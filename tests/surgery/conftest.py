@@ -12,8 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlavaConfig, LlavaForConditionalGeneration
-
 from lostattn.patches.plan import Plan
 
 README = "---\nlicense: apache-2.0\nlanguage:\n- en\n---\n# Tiny\n\nGrüße.\n"
@@ -22,6 +20,8 @@ README = "---\nlicense: apache-2.0\nlanguage:\n- en\n---\n# Tiny\n\nGrüße.\n"
 @pytest.fixture(scope="session")
 def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Never write into it: take `src`."""
+    from transformers import LlavaConfig, LlavaForConditionalGeneration
+
     folder = tmp_path_factory.mktemp("models") / "tiny-llava"
     config = LlavaConfig(
         text_config={
@@ -55,7 +55,7 @@ def small(tmp_path: Path) -> Path:
     folder = tmp_path / "small"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llava", "zeta": 1, "alpha": {"b": 2}}')
-    write_safetensors(folder / "model.safetensors", {"w": ("F32", [2], [0, 8])}, b"abcdefgh")
+    write_safetensors(folder / "model.safetensors", {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"abcdefgh")
     return folder
 
 
