@@ -235,11 +235,12 @@ def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> L
         return LayerPlan(settings, None)
     heads = levels = None
     if plan.band is None:
-        heads = torch.zeros(plan.num_heads, dtype=torch.bool)
+        # "cpu" by name: from_pretrained builds models on the meta device
+        heads = torch.zeros(plan.num_heads, dtype=torch.bool, device="cpu")
         heads[list(plan.heads[index])] = True
         if index in plan.levels:
-            levels = torch.zeros(plan.num_heads)
-            levels[list(plan.heads[index])] = torch.tensor(plan.levels[index])
+            levels = torch.zeros(plan.num_heads, device="cpu")
+            levels[list(plan.heads[index])] = torch.tensor(plan.levels[index], device="cpu")
     two_sided = two_sided and plan.preset == "reference"
     listed = plan.heads[index] if plan.band is None else None
     return LayerPlan(settings, heads, levels, plan.band, listed, two_sided, plan.scores == "prob_rescaled", plan.blend)

@@ -76,18 +76,18 @@ def bench_attention(
     return {"rows": [asdict(r) for r in rows], "growth": _growth(rows), "environment": _environment(threads, dtype)}
 
 
-def make_job(phase: str, visual: int, heads: list[int], dtype: torch.dtype) -> Job:
+def make_job(phase: str, visual: int, heads: list[int], dtype: torch.dtype, device: str = "cpu") -> Job:
     """One image between two texts, random numbers; `decode` is one query row with the image's summary at hand."""
     torch.manual_seed(0)
     keys = TEXT_BEFORE + visual + TEXT_AFTER
     rows = keys if phase == "prefill" else 1
-    is_visual = torch.zeros(1, keys, dtype=torch.bool)
+    is_visual = torch.zeros(1, keys, dtype=torch.bool, device=device)
     is_visual[:, TEXT_BEFORE : TEXT_BEFORE + visual] = True
-    prior = torch.randn(1, keys).masked_fill(~is_visual, torch.nan)
-    flags = torch.zeros(HEADS, dtype=torch.bool)
+    prior = torch.randn(1, keys).to(device).masked_fill(~is_visual, torch.nan)
+    flags = torch.zeros(HEADS, dtype=torch.bool, device=device)
     flags[heads] = True
-    q = torch.randn(1, HEADS, rows, DIM).to(dtype)
-    k, v = (torch.randn(1, KV_HEADS, keys, DIM).to(dtype) for _ in range(2))
+    q = torch.randn(1, HEADS, rows, DIM).to(device, dtype)
+    k, v = (torch.randn(1, KV_HEADS, keys, DIM).to(device, dtype) for _ in range(2))
     job = Job(q, k, v, DIM**-0.5, PriorScores(prior), flags, layout=Layout.of(is_visual), listed=tuple(heads))
     if phase == "decode":
         assert job.layout is not None

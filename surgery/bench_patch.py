@@ -77,15 +77,16 @@ def child(source: str, out: str, weights: str) -> None:
 def sparse_checkpoint(folder: Path, gigabytes: float) -> int:
     """Write config, index and shards with true headers and holes for data; returns the number of shards."""
     folder.mkdir(parents=True)
-    tensors, shards, size = _tensors(int(gigabytes * 1e9)), [], _SHARD
-    for name, shape in tensors:
+    shards: list[dict[str, Any]] = []
+    size = _SHARD
+    for name, shape in _tensors(int(gigabytes * 1e9)):
         count = 2 * shape[0] * shape[1]
         if size + count > _SHARD:
             shards.append({})
             size = 0
         shards[-1][name] = {"dtype": "BF16", "shape": shape, "data_offsets": [size, size + count]}
         size += count
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for index, header in enumerate(shards, 1):
         name = f"model-{index:05}-of-{len(shards):05}.safetensors"
         _write_shard(folder / name, header)

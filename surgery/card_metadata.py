@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import yaml
 
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_MAX = 2**16
+_MAX, _MAX_SETTING = 2**16, 2**12  # characters
 _LICENCE_KEYS = ("license", "license_name", "license_link")
+_SETTING = re.compile(r"^(?:license|license_name|license_link|language):.*$(?:\r?\n(?:[ \t]|-).*$)*", re.MULTILINE)
 
 
 def front_matter(repo: str | None, modes: tuple[str, ...], original: str | None) -> str:
@@ -34,21 +36,21 @@ def front_matter(repo: str | None, modes: tuple[str, ...], original: str | None)
 
 def inherited(original: str | None) -> dict[str, Any]:
     """Licence and languages of the base model's card, as far as they are plain strings."""
-    raw = parse_front_matter(original)
+    match = _FRONT.match((original or "")[:_MAX])
+    raw = _settings(match.group(1)) if match else {}
     found = {key: raw[key] for key in (*_LICENCE_KEYS, "language") if _plain(raw.get(key))}
     return found if "license" in found else {key: value for key, value in found.items() if key == "language"}
 
 
-def parse_front_matter(text: str | None) -> dict[str, Any]:
-    """The front matter of a card from anywhere; empty if there is none or it is no YAML mapping."""
-    match = _FRONT.match(text or "")
-    if match is None or len(match.group(1)) > _MAX:
-        return {}
-    try:
-        raw = yaml.safe_load(match.group(1))
-    except (yaml.YAMLError, RecursionError, ValueError):
-        return {}
-    return raw if isinstance(raw, dict) else {}
+def _settings(block: str) -> dict[str, Any]:
+    """The few wanted keys. Only their own lines are parsed: a whole block from anywhere may be made to take minutes."""
+    found: dict[str, Any] = {}
+    for match in _SETTING.finditer(block):
+        text = match.group()
+        if len(text) <= _MAX_SETTING and text.count("[") + text.count("{") <= 1:
+            with suppress(yaml.YAMLError, ValueError):
+                found |= yaml.safe_load(text)
+    return found
 
 
 def _plain(value: Any) -> bool:

@@ -34,11 +34,12 @@ ANSWERS = ("yes", "no", "A", "B", "C", "D")
 MAX_TOKENS = 256  # visual tokens of one image; larger images are scaled down
 
 # Words of the system prompts seen in training: the demo should not fall silent when somebody greets it.
-FILLER = (
+_FILLER_TEXT = (
     "You are a helpful assistant that answers questions about the image with one word only Please look at it carefully "
     "and be brief Answer yes or no just letter digits The user asks what is shown Do not explain your short visual "
     "language model Give final answer directly"
-).split()
+)
+FILLER = _FILLER_TEXT.split()
 
 INSTRUCTIONS = {
     "presence": ("Answer yes or no.", "Please answer with one word only."),

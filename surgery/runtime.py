@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from functools import cache
 from pathlib import Path
 
 from .. import patches
@@ -51,7 +50,6 @@ def entry_text(family: str) -> str:
     )
 
 
-@cache
 def travelling_files(family: str) -> dict[str, bytes]:
     """File name -> content of everything a patched checkpoint of that family has to bring, entry file included."""
     entry = entry_text(family).encode()

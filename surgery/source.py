@@ -74,6 +74,8 @@ def resolve_source(src: str | Path, revision: str | None = None, *, allow_code: 
 
 def _locate(src: str | Path, revision: str | None) -> tuple[Path, tuple[str, str] | None]:
     """The folder, resolved, and where on the Hub it comes from."""
+    if not str(src).strip():
+        raise LostattnError("the source is empty: give a folder, or a Hub id such as org/name")
     folder = Path(src).expanduser()
     with disk_errors(f"cannot open {src}"):
         if folder.is_dir():

@@ -55,7 +55,8 @@ def small(tmp_path: Path) -> Path:
     folder = tmp_path / "small"
     folder.mkdir()
     (folder / "config.json").write_text('{"model_type": "llava", "zeta": 1, "alpha": {"b": 2}}')
-    write_safetensors(folder / "model.safetensors", {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"abcdefgh")
+    header = {"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    write_safetensors(folder / "model.safetensors", header, b"abcdefgh")
     return folder
 
 

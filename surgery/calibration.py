@@ -1,0 +1,89 @@
+"""Calibration files: what was measured of every head of a model on image-question pairs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..patches.errors import LostattnError
+from ..patches.plan import one_of
+
+FORMAT = 1
+STATISTICS = ("mass", "score", "visual_mass", "level")
+Table = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Means over samples; every table has one row per layer and one number per query head.
+
+    Attributes:
+        family, num_layers, num_heads: of the model that was measured.
+        samples: number of image-question pairs.
+        data: where they came from.
+        mass: minus the mean normalised attention of the last prompt row on non-visual keys (paper C.3).
+        score: minus the mean raw score of that row on non-visual keys (authors' code).
+        visual_mass: share of attention that text rows behind the image pay to visual keys.
+        level: log-sum-exp of the visual scores of these rows: the level that lets a `log` prior keep the visual mass.
+        versions: of the programs that measured.
+    """
+
+    family: str
+    num_layers: int
+    num_heads: int
+    samples: int
+    data: str
+    mass: Table
+    score: Table
+    visual_mass: Table
+    level: Table
+    versions: dict[str, Any] = field(default_factory=dict)
+
+    def ranking(self, rank_by: str) -> Table:
+        """The table that heads are ranked by."""
+        one_of("rank_by", rank_by, ("mass", "score"))
+        return self.mass if rank_by == "mass" else self.score
+
+    def check(self, family: str, layers: int, heads: int) -> None:
+        """LostattnError unless the file belongs to a model of this shape."""
+        if (self.family, self.num_layers, self.num_heads) != (family, layers, heads):
+            raise LostattnError(
+                f"the calibration is of a {self.family} with {self.num_layers} layers and {self.num_heads} heads, the model is "
+                f"a {family} with {layers} and {heads}: calibrate this model"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, numbers rounded to 7 digits."""
+        raw = asdict(self)
+        for name in STATISTICS:
+            raw[name] = [[float(f"{x:.7g}") for x in row] for row in raw[name]]
+        return {"format": FORMAT, **raw}
+
+    @classmethod
+    def read(cls, path: str | Path) -> Calibration:
+        """Read a file that `lostattn calibrate` wrote.
+
+        Raises:
+            LostattnError: no such file, not a calibration, tables of the wrong shape.
+        """
+        try:
+            raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise LostattnError(f"cannot read the calibration {path}: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise LostattnError(f"the calibration {path} is not JSON: make it with 'lostattn calibrate'") from error
+        if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
+            raise LostattnError(f"{path} is not a calibration of format {FORMAT}: make it with 'lostattn calibrate'")
+        try:
+            found = cls(**raw)
+            shapes = {len(row) for name in STATISTICS for row in getattr(found, name)}
+            rows = {len(getattr(found, name)) for name in STATISTICS}
+            numbers = all(isinstance(x, int | float) for n in STATISTICS for row in getattr(found, n) for x in row)
+        except TypeError as error:
+            raise LostattnError(f"the calibration {path} misses or invents fields: make it anew") from error
+        if shapes != {found.num_heads} or rows != {found.num_layers} or not numbers:
+            raise LostattnError(f"the tables of the calibration {path} are damaged: make it anew")
+        return found

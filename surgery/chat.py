@@ -1,0 +1,125 @@
+"""Asking a vision-language model questions about pictures, through transformers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from ..patches import load_patched
+from ..patches.errors import LostattnError
+from .processing import load_processor
+
+
+@dataclass
+class Chat:
+    """A model with its processor.
+
+    Attributes:
+        model: plain or patched, in eval mode.
+        patched: whether it is patched.
+    """
+
+    model: Any
+    processor: Any
+    patched: bool
+
+    @classmethod
+    def load(cls, folder: str | Path, dtype: str = "auto", device: str = "cpu", attention: str = "auto") -> Chat:
+        """Load a plain or patched checkpoint; no code from it is run.
+
+        Args:
+            dtype: `auto` (as stored) or a torch dtype's name.
+            attention: path of a patched model: `auto`, `closed`, `any_mask`, `eager`.
+
+        Raises:
+            LostattnError: what keeps it from loading, with the mend.
+        """
+        patched = is_patched(folder)
+        if attention != "auto" and not patched:
+            raise LostattnError("--attention chooses the path of patched models, and this one is not patched: leave it out")
+        try:
+            kwargs = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+            model = load_patched(folder, **kwargs) if patched else _load_plain(folder, **kwargs)
+            model = model.to(device)
+        except AttributeError as error:
+            raise LostattnError(f"unknown dtype '{dtype}': use auto, float32, bfloat16 or float16") from error
+        except (OSError, RuntimeError) as error:
+            raise LostattnError(f"cannot load {folder}: {str(error).splitlines()[0]}") from error
+        if patched:
+            model.sap_settings.force(attention)
+        return cls(model, load_processor(folder), patched)
+
+    def prompt(self, question: str, images: int = 1) -> str:
+        """The chat prompt of a user turn with pictures in front of the question."""
+        content = [{"type": "image"}] * images + [{"type": "text", "text": question}]
+        if not getattr(self.processor, "chat_template", None):
+            raise LostattnError("the model's folder has no chat template: add chat_template.jinja from its repository")
+        turns = [{"role": "user", "content": content}]
+        return str(self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+    def encode(self, image: Image.Image, question: str) -> dict[str, torch.Tensor]:
+        """Model inputs of one question, batch of one."""
+        inputs = self.processor(text=[self.prompt(question)], images=[image], return_tensors="pt")
+        return {k: v.to(self.model.device) for k, v in inputs.items()}
+
+    @torch.no_grad()
+    def generate(self, inputs: dict[str, torch.Tensor], max_new_tokens: int = 64) -> list[str]:
+        """Greedy answers, special tokens left out."""
+        out = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+        new = out[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in self.processor.batch_decode(new, skip_special_tokens=True)]
+
+    def answer(self, image: Image.Image, question: str, max_new_tokens: int = 64) -> str:
+        """Greedy answer to one question."""
+        return self.generate(self.encode(image, question), max_new_tokens)[0]
+
+
+def is_patched(folder: str | Path) -> bool:
+    """Whether a folder holds a patched checkpoint.
+
+    Raises:
+        LostattnError: no folder, or no readable config.json in it.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type", "")).startswith("sap_")
+    except OSError as error:
+        raise LostattnError(f"{folder} is not a model folder: it has no readable config.json") from error
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise LostattnError(f"config.json in {folder} is not a JSON object") from error
+
+
+def _load_plain(folder: str | Path, **kwargs: Any) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    model, info = AutoModelForImageTextToText.from_pretrained(
+        folder, trust_remote_code=False, output_loading_info=True, **kwargs
+    )
+    if wrong := sorted([*info["missing_keys"], *info["unexpected_keys"]]):
+        raise LostattnError(f"the weights in {folder} do not fit the model: {', '.join(wrong[:5])} ({len(wrong)} keys)")
+    return model.eval()
+
+
+def batches(inputs: Sequence[dict[str, torch.Tensor]], size: int, image_token: int) -> list[list[int]]:
+    """Indices of inputs grouped so that no batch needs padding and all images stand at the same place.
+
+    Patched attention in such batches runs in its closed form.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, one in enumerate(inputs):
+        ids = one["input_ids"][0]
+        where = (ids == image_token).nonzero()[:, 0].tolist()
+        grid = one["image_grid_thw"].flatten().tolist() if "image_grid_thw" in one else []
+        groups.setdefault((len(ids), *where, -1, *grid), []).append(index)
+    return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+
+
+def stack(inputs: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """One batch of inputs of equal length."""
+    return {k: torch.cat([x[k] for x in inputs]) for k in inputs[0]}

@@ -1,0 +1,44 @@
+"""The command line: `lostattn`, or `python -m lostattn.surgery.cli`."""
+
+from __future__ import annotations
+
+import click
+
+from .cli_base import Group
+
+COMMANDS = {
+    "demo": "cli_demo:demo",
+    "plan": "cli_patch:plan",
+    "patch": "cli_patch:patch",
+    "calibrate": "cli_calibrate:calibrate",
+    "show": "cli_folder:show",
+    "verify": "cli_folder:verify",
+    "unpatch": "cli_folder:unpatch",
+    "ask": "cli_ask:ask",
+    "bench": "cli_bench:bench",
+    "families": "cli_about:families",
+    "modes": "cli_about:modes",
+    "doctor": "cli_about:doctor",
+}
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from .provenance import lostattn_version
+
+        click.echo(f"lostattn {lostattn_version()}")
+        ctx.exit()
+
+
+@click.group(cls=Group, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version.")
+def main() -> None:
+    """Model surgery for large vision-language models: replace attention to image tokens by a fixed prior.
+
+    Start with `lostattn demo`. Results go to stdout, progress to stderr. Exit code 0: done, 1: a check failed, 2: a
+    mistake in what was asked.
+    """
+
+
+if __name__ == "__main__":
+    main(prog_name="lostattn")

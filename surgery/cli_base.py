@@ -1,0 +1,82 @@
+"""What all commands share: errors as one sentence, tables, JSON, progress."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+
+class Group(click.Group):
+    """A click group whose commands are imported when they are asked for, and whose user errors are one sentence.
+
+    Exit codes: 0 done, 1 a check failed, 2 the user's mistake.
+    """
+
+    def __init__(self, *args: Any, lazy: dict[str, str] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lazy = lazy or {}
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of a user's work, as registered."""
+        return [*self.lazy, *(n for n in self.commands if n not in self.lazy)]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import a command on first use."""
+        if name in self.lazy and name not in self.commands:
+            import importlib
+
+            module, attribute = self.lazy[name].split(":")
+            self.commands[name] = getattr(importlib.import_module(f".{module}", __package__), attribute)
+        return super().get_command(ctx, name)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; a LostattnError ends the command with its sentence and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except ValueError as error:
+            if type(error).__name__ != "LostattnError":
+                raise
+            failure = click.ClickException(str(error))
+            failure.exit_code = 2
+            raise failure from error
+
+
+def say(text: str) -> None:
+    """A line of progress, on stderr."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Results as JSON, on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Results as an aligned table, on stdout."""
+    cells = [[str(c) for c in row] for row in (head, *rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for number, row in enumerate(cells):
+        click.echo("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+        if number == 0:
+            click.echo("  ".join("-" * w for w in widths))
+
+
+class Counter:
+    """`done/total` on one line of a terminal, or every tenth part as a line of its own elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self.what, self.shown = what, -1
+
+    def __call__(self, done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            click.echo(f"\r{self.what} {done}/{total}", err=True, nl=done == total)
+        elif (part := 10 * done // total) != self.shown:
+            self.shown = part
+            say(f"{self.what} {done}/{total}")
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

@@ -1,0 +1,75 @@
+"""`lostattn show`, `verify`, `unpatch`: what one does with a patched folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .cli_base import json_option, print_json, print_table, say
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@json_option
+def show(folder: Path, as_json: bool) -> None:
+    """Print the plan and the provenance of a patched FOLDER.
+
+    \b
+    Example:
+      lostattn show ./qwen2.5-vl-sap
+    """
+    from .checkpoint import read_patched
+    from .describe import describe_plan
+
+    found = read_patched(folder)
+    if as_json:
+        print_json({"plan": found.plan.to_json(), "manifest": found.manifest.to_json()})
+        return
+    for text in describe_plan(found.plan):
+        click.echo(text)
+    record = found.manifest
+    click.echo()
+    print_table(["what", "value"], [(k, v) for k, v in record.facts().items() if v])
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--quick", is_flag=True, help="Check sizes, tables and samples of large weights instead of every byte.")
+@json_option
+def verify(folder: Path, quick: bool, as_json: bool) -> None:
+    """Check a patched FOLDER against the hashes recorded when it was made. Exit code 1 if anything differs.
+
+    \b
+    Example:
+      lostattn verify ./qwen2.5-vl-sap
+    """
+    from .checkpoint import verify as check
+
+    found = check(folder, quick=quick)
+    rows = [[c.file, c.level, "ok" if c.ok else "FAILED", c.problem] for c in found.checks]
+    if as_json:
+        print_json({"ok": found.ok, "checks": [dict(zip(("file", "level", "result", "problem"), r, strict=True)) for r in rows]})
+    else:
+        print_table(["file", "checked by", "result", "problem"], rows)
+    if not found.ok:
+        say(f"{folder} is not as it was written: patch again, or take it back with care")
+        raise SystemExit(1)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--weights", type=click.Choice(["auto", "link", "copy"]), default="auto", show_default=True, help="auto: reflink, else hard link, else copy.")
+@click.option("--force", is_flag=True, help="Replace OUT if it is a model folder.")
+def unpatch(folder: Path, out: Path, weights: str, force: bool) -> None:
+    """Write the original of a patched FOLDER to OUT, byte for byte.
+
+    \b
+    Example:
+      lostattn unpatch ./qwen2.5-vl-sap ./qwen2.5-vl
+    """
+    from .checkpoint import unpatch as take_back
+
+    take_back(folder, out, weights=weights, force=force)
+    say(f"wrote {out}, byte-equal to what was patched")

@@ -1,0 +1,134 @@
+"""`lostattn plan` and `lostattn patch`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .cli_base import json_option, print_json, print_table, say
+
+_OPTIONS = [
+    click.option("--spec", "spec_file", type=click.Path(), help="YAML file with the options below; options given here win."),
+    click.option("--preset", help="paper (default), reference (the authors' code), or efficient (whole KV groups)."),
+    click.option("--mode", help="Where the prior comes from, see 'lostattn modes'. Default patch_complexity."),
+    click.option("--layers", help="1-27, 1,3,5-7, all, or none. Default: the family's, see 'lostattn families'."),
+    click.option("--heads", help="all, a percentile band 0.3-0.6, or lists 3:0,1,5;4:2. Default: the family's band."),
+    click.option("--rank-by", help="What ranks heads for a band: mass (paper) or score (authors' code)."),
+    click.option("--dynamic/--static", default=None, help="Choose the heads of a band anew at every step."),
+    click.option("--calibration", help="File from 'lostattn calibrate' that ranks the heads."),
+    click.option("--scores", help="How prior numbers become scores: raw, prob, prob_rescaled, log."),
+    click.option("--queries", help="Patched query rows: all, after_image, last."),
+    click.option("--blend", type=float, help="1 replaces scores (default), 0 changes nothing, between mixes."),
+    click.option("--seed", type=int, help="Seed of mode noise. Default 0."),
+    click.option("--temperature", type=float, help="Of the softmax in prob, prob_rescaled, log. Default 1."),
+    click.option("--option", "mode_options", multiple=True, metavar="NAME=VALUE", help="Option of the mode."),
+    click.option("--revision", help="Branch, tag or commit of a Hub id."),
+    click.option("--allow-code", is_flag=True, help="Accept a source that brings Python files (copied, never run)."),
+]
+
+
+def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str, Any]) -> tuple[Any, str | None]:
+    """The spec from file and options, and its text for the record."""
+    from ..patches.errors import LostattnError
+    from .spec import PatchSpec, read_spec, spec_text
+
+    spec = read_spec(spec_file) if spec_file else PatchSpec()
+    options = dict(spec.options)
+    for item in mode_options:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise LostattnError(f"--option needs NAME=VALUE, not '{item}'")
+        options[name] = value
+    spec = spec.with_changes(**wishes, options=options)
+    return spec, spec_text(spec)
+
+
+@click.command()
+@click.argument("src")
+@_plan_options
+@json_option
+def plan(src: str, spec_file: str | None, mode_options: tuple[str, ...], revision: str | None, allow_code: bool, as_json: bool, **wishes: Any) -> None:
+    """Print what `patch` would do to SRC, without doing it.
+
+    \b
+    Examples:
+      lostattn plan Qwen/Qwen2.5-VL-7B-Instruct --layers 1-27 --heads all
+      lostattn plan ./my-llava --preset reference --mode noise --json
+    """
+    from .patch import prepare
+
+    spec, _ = _spec(spec_file, mode_options, wishes)
+    _print_prepared(prepare(src, spec, revision=revision, allow_code=allow_code, say=say), as_json)
+
+
+@click.command()
+@click.argument("src")
+@click.argument("out", type=click.Path(path_type=Path))
+@_plan_options
+@click.option("--weights", type=click.Choice(["auto", "link", "copy"]), default="auto", show_default=True, help="auto: reflink, else hard link, else copy.")
+@click.option("--full-hash", is_flag=True, help="Record sha256 of all weights, even of more than 1 GiB that are linked.")
+@click.option("--force", is_flag=True, help="Replace OUT if it is a model folder.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@json_option
+def patch(
+    src: str, out: Path, spec_file: str | None, mode_options: tuple[str, ...], revision: str | None, allow_code: bool,
+    weights: str, full_hash: bool, force: bool, dry_run: bool, as_json: bool, **wishes: Any,
+) -> None:  # fmt: skip
+    """Write the patched checkpoint of SRC (a folder or a Hub id) to OUT.
+
+    \b
+    Examples:
+      lostattn patch --mode patch_complexity ./qwen2.5-vl ./qwen2.5-vl-sap
+      lostattn patch --preset reference --mode noise --seed 7 llava-hf/llava-1.5-7b-hf ./llava-noise
+      lostattn patch --heads 3:0,1,2,3;5:4,5 --layers 3,5 --dry-run ./model ./out
+      lostattn patch --spec plan.yaml ./model ./out --force
+    """
+    from .patch import patch_from_spec, prepare
+
+    spec, text = _spec(spec_file, mode_options, wishes)
+    if dry_run:
+        _print_prepared(prepare(src, spec, revision=revision, allow_code=allow_code, say=say), as_json)
+        say("dry run: nothing was written")
+        return
+    prepared, written = patch_from_spec(
+        src, out, spec, revision=revision, weights=weights, force=force, allow_code=allow_code, full_hash=full_hash,
+        spec_text=text, say=say,
+    )  # fmt: skip
+    _print_prepared(prepared, as_json, {"out": str(out), "weights": dict(written.placed)})
+    placed = ", ".join(f"{n} {how}" for how, n in written.placed.items())
+    say(f"wrote {out} (weight files: {placed}); next: lostattn verify {out}")
+
+
+def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None = None) -> None:
+    """Plan, notes and predictions."""
+    from .describe import describe_plan
+
+    settled, predictions = prepared.planned.plan, prepared.predictions
+    if as_json:
+        print_json({
+            "plan": settled.to_json(), "notes": prepared.planned.notes, "predicted": [p.as_row() for p in predictions],
+            "whole_kv_groups": {str(x): list(settled.whole_groups(x)) for x in settled.layers}, **(extra or {}),
+        })  # fmt: skip
+        return
+    for text in describe_plan(settled):
+        click.echo(text)
+    for note in prepared.planned.notes:
+        say(f"note: {note}")
+    click.echo("\nPredicted savings (one request, 128 text tokens; KV bytes are saved by the vLLM plugin only):")
+    print_table(
+        ["visual tokens", "attention FLOPs saved (prefill)", "KV cache saved", "KV bytes before", "KV bytes after"],
+        [
+            [f"{p.visual_tokens:,}", f"{100 * p.attention_flops_saved / p.attention_flops:.1f} %",
+             f"{100 * p.kv_bytes_saved / p.kv_bytes:.1f} %", f"{p.kv_bytes:,}", f"{p.kv_bytes - p.kv_bytes_saved:,}"]
+            for p in predictions
+        ],
+    )  # fmt: skip

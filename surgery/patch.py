@@ -1,0 +1,159 @@
+"""`patch_checkpoint`: from a source and a wish to a patched folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..patches import Plan
+from .builtin import builtin_examples
+from .calibration import Calibration
+from .card import card_text
+from .checkpoint import Written, write_patched
+from .planner import Planned, make_plan
+from .predict import Prediction, predict
+from .provenance import versions
+from .publish import check_replaceable
+from .ranges import Heads
+from .shape import model_shape
+from .source import Source, resolve_source
+from .spec import PatchSpec
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source, the plan for it, and what it is predicted to save."""
+
+    source: Source
+    planned: Planned
+    predictions: list[Prediction] = field(default_factory=list)
+
+
+def prepare(
+    src: str | Path, spec: PatchSpec, *, revision: str | None = None, allow_code: bool = False, say: Say = lambda _: None
+) -> Prepared:
+    """Check the source and settle the plan; nothing is written.
+
+    Heads that have to be ranked without a calibration file are ranked on a small built-in set, which loads the model.
+    """
+    source = resolve_source(src, revision, allow_code=allow_code)
+    planned = make_plan(spec, source.config, source.path, lambda: _calibrate_builtin(source, say))
+    return Prepared(source, planned, predict(planned.plan, model_shape(source.config)))
+
+
+def patch_checkpoint(
+    src: str | Path,
+    out: str | Path,
+    *,
+    preset: str = "paper",
+    mode: str = "patch_complexity",
+    layers: str | Iterable[int] | None = None,
+    heads: Heads | None = None,
+    dynamic: bool = False,
+    rank_by: str | None = None,
+    calibration: str | Path | None = None,
+    scores: str | None = None,
+    queries: str | None = None,
+    blend: float = 1.0,
+    seed: int = 0,
+    temperature: float = 1.0,
+    options: Mapping[str, str] | None = None,
+    revision: str | None = None,
+    weights: str = "auto",
+    force: bool = False,
+    allow_code: bool = False,
+    full_hash: bool = False,
+    say: Say = lambda _: None,
+) -> Plan:
+    """Patch a checkpoint: the same as `lostattn patch`.
+
+    Args:
+        src: folder or Hub id of a plain checkpoint. out: the patched folder to be written.
+        preset, mode, layers, heads, rank_by, dynamic, calibration, scores, queries, blend, seed, temperature, options:
+            see `PatchSpec`. An empty list of layers is the empty plan.
+        revision: of a Hub id.
+        weights: `auto` (reflink, else hard link, else copy), `link` or `copy`.
+        force: replace an existing model folder, atomically.
+        allow_code: accept sources that bring Python files.
+        full_hash: record sha256 of all weights, however large.
+        say: gets one line at a time of what happens.
+
+    Returns:
+        The plan that the checkpoint carries.
+
+    Raises:
+        LostattnError: any mistake, in one sentence; nothing is written then.
+    """
+    spec = PatchSpec(
+        preset=preset, mode=mode, layers=layers, heads=heads, rank_by=rank_by, dynamic=dynamic,
+        calibration=None if calibration is None else str(calibration), scores=scores, queries=queries, blend=blend,
+        seed=seed, temperature=temperature, options=dict(options or {}),
+    )  # fmt: skip
+    written = patch_from_spec(
+        src, out, spec, revision=revision, weights=weights, force=force, allow_code=allow_code, full_hash=full_hash, say=say
+    )
+    return written[0].planned.plan
+
+
+def patch_from_spec(
+    src: str | Path,
+    out: str | Path,
+    spec: PatchSpec,
+    *,
+    revision: str | None = None,
+    weights: str = "auto",
+    force: bool = False,
+    allow_code: bool = False,
+    full_hash: bool = False,
+    spec_text: str | None = None,
+    measured: Mapping[str, Any] | None = None,
+    command: str | None = None,
+    say: Say = lambda _: None,
+) -> tuple[Prepared, Written]:
+    """The same from a spec; also returns what was written."""
+    check_replaceable(Path(out), force)  # before anything long is done
+    prepared = prepare(src, spec, revision=revision, allow_code=allow_code, say=say)
+    command = command or command_line()
+    plan, source = prepared.planned.plan, prepared.source
+    original = source.real("README.md").read_text(encoding="utf-8", errors="replace") if "README.md" in source.files else None
+    card = card_text(
+        plan=plan, source=source, command=command, versions=versions(), predicted=_for_card(prepared.predictions),
+        measured=measured, spec=spec_text, original=original,
+    )  # fmt: skip
+    written = write_patched(
+        source, plan, out, card=card, weights=weights, force=force, command=command, spec=spec_text, full_hash=full_hash
+    )
+    return prepared, written
+
+
+def command_line() -> str:
+    """The command that runs now, as one would type it."""
+    name = Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
+    return shlex.join([name if name != "cli.py" else "lostattn", *sys.argv[1:]])
+
+
+def _for_card(predictions: list[Prediction]) -> dict[int, dict[str, Any]]:
+    return {
+        p.visual_tokens: {
+            "attention FLOPs saved in prefill": p.attention_flops_saved / p.attention_flops,
+            "KV cache saved": p.kv_bytes_saved / p.kv_bytes,
+        }
+        for p in predictions
+    }
+
+
+def _calibrate_builtin(source: Source, say: Say) -> Calibration:
+    """Rank heads on the built-in set."""
+    from .calibrate import calibrate
+    from .chat import Chat
+
+    examples = builtin_examples()
+    say(f"ranking heads on {len(examples)} built-in questions; 'lostattn calibrate' ranks them on your own data")
+    chat = Chat.load(source.path)
+    return calibrate(chat, model_shape(source.config).family, examples, "built-in pictures of handwritten digits")

@@ -1,0 +1,63 @@
+"""What a plan saves by arithmetic: attention FLOPs of the decoder and bytes of the KV cache."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..patches.plan import Plan
+from .shape import Shape
+
+TEXT_BEFORE, TEXT_AFTER = 32, 96
+VISUAL = (1024, 4096, 16384)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """For one request: text, one image of `visual_tokens`, text.
+
+    FLOPs count the two products of the decoder's attention (scores, values) in prefill, causal half only; nothing else
+    of the model. KV bytes count a whole cache after prefill; they are saved where the serving engine leaves visual slots
+    of whole groups out (the vLLM plugin), not in transformers' cache.
+    """
+
+    visual_tokens: int
+    attention_flops: float
+    attention_flops_saved: float
+    kv_bytes: int
+    kv_bytes_saved: int
+
+    def as_row(self) -> dict[str, Any]:
+        """JSON form with shares next to the amounts."""
+        return asdict(self) | {
+            "attention_flops_saved_share": self.attention_flops_saved / self.attention_flops,
+            "kv_bytes_saved_share": self.kv_bytes_saved / self.kv_bytes,
+        }
+
+
+def predict(plan: Plan, shape: Shape, visual: tuple[int, ...] = VISUAL) -> list[Prediction]:
+    """Savings of a plan at several image sizes."""
+    return [_predict(plan, shape, n) for n in visual]
+
+
+def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
+    keys = TEXT_BEFORE + visual + TEXT_AFTER
+    per_pair = 4 * shape.head_dim  # multiply and add, scores and values
+    flops = shape.layers * shape.heads * per_pair * keys * (keys + 1) / 2
+    token_bytes = 2 * shape.head_dim * shape.dtype_bytes  # key and value of one KV head
+    kv = shape.layers * shape.kv_heads * keys * token_bytes
+    if not closed_form_applies(plan):
+        return Prediction(visual, flops, 0.0, kv, 0)
+    rows_inside = visual * (visual + 1) / 2 if plan.queries == "all" else 0
+    pairs = rows_inside + TEXT_AFTER * visual
+    heads = sum(len(h) for h in plan.heads.values())
+    touched = sum(len({h // (shape.heads // shape.kv_heads) for h in hs}) for hs in plan.heads.values())
+    prefix = touched * visual * 2 * shape.head_dim  # running sum of the values, once per KV head
+    saved = heads * pairs * per_pair - prefix
+    groups = sum(len(plan.whole_groups(layer)) for layer in plan.layers) if plan.queries == "all" else 0
+    return Prediction(visual, flops, max(saved, 0.0), kv, groups * (visual - 1) * token_bytes)
+
+
+def closed_form_applies(plan: Plan) -> bool:
+    """True if the plan can save anything: static heads, blend 1, all text rows behind the image patched."""
+    return not plan.inert and not plan.dynamic and plan.blend == 1.0 and plan.queries != "last"

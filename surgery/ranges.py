@@ -1,0 +1,117 @@
+"""How users write layers and heads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from ..patches.errors import LostattnError
+
+# Heads as a user may name them: all, a percentile band, or query heads per layer.
+Heads = str | tuple[float, float] | Mapping[int, Iterable[int]]
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+_BAND = re.compile(r"(\d*\.?\d+)-(\d*\.?\d+)")
+
+
+def parse_numbers(text: str, what: str) -> list[int]:
+    """`1-3,7` as [1, 2, 3, 7]; ascending, no doubles.
+
+    Raises:
+        LostattnError: anything else, naming `what`.
+    """
+    found: list[int] = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None:
+            raise LostattnError(f"cannot read {what} '{text}': write numbers and ranges such as 1-27 or 0,2,5-7")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if last < first or last - first > 100_000:
+            raise LostattnError(f"cannot read {what} '{text}': the range {part.strip()} runs backwards or is absurdly long")
+        found += range(first, last + 1)
+    if len(set(found)) != len(found):
+        raise LostattnError(f"{what} '{text}' name the same number twice")
+    return sorted(found)
+
+
+def parse_layers(layers: str | Iterable[int] | None, count: int) -> list[int] | None:
+    """Layers as a list, None for the family's default.
+
+    Args:
+        layers: `all`, `none`, numbers and ranges as text, or numbers.
+        count: layers of the model.
+
+    Raises:
+        LostattnError: a layer that the model does not have.
+    """
+    if layers is None:
+        return None
+    if isinstance(layers, str):
+        text = layers.strip().lower()
+        found = list(range(count)) if text == "all" else [] if text in ("none", "") else parse_numbers(text, "layers")
+    else:
+        found = _whole_numbers(layers, "layers")
+    for layer in found:
+        if not 0 <= layer < count:
+            raise LostattnError(f"layer {layer} does not exist: the model has layers 0-{count - 1}")
+    return found
+
+
+def parse_heads(heads: Heads | None) -> Heads | None:
+    """Heads in one of three forms: "all", a (low, high) band, or {layer: [heads]}; None for the family's default.
+
+    Raises:
+        LostattnError: none of the three.
+    """
+    if heads is None or heads == "all":
+        return heads
+    if isinstance(heads, str):
+        text = heads.strip().lower()
+        if match := _BAND.fullmatch(text):
+            return float(match[1]), float(match[2])
+        if text == "all":
+            return "all"
+        if ":" in text:
+            return _parse_lists(text)
+        raise LostattnError(f"cannot read heads '{heads}': write all, a band such as 0.3-0.6, or lists such as 3:0,1,5;4:2")
+    if isinstance(heads, Mapping):
+        return {_whole_numbers([k], "layers")[0]: _whole_numbers(v, f"heads of layer {k}") for k, v in heads.items()}
+    try:
+        low, high = (float(x) for x in heads)
+    except (TypeError, ValueError) as error:
+        raise LostattnError(f"cannot read heads {heads!r}: give 'all', (low, high) or {{layer: [heads]}}") from error
+    return low, high
+
+
+def _parse_lists(text: str) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for part in filter(None, (p.strip() for p in text.split(";"))):
+        layer, colon, heads = part.partition(":")
+        if not colon or not layer.strip().isdigit():
+            raise LostattnError(f"cannot read heads '{part}': write layer:heads, such as 3:0,1,5")
+        if int(layer) in found:
+            raise LostattnError(f"heads of layer {int(layer)} are given twice")
+        found[int(layer)] = parse_numbers(heads, f"heads of layer {int(layer)}")
+    return found
+
+
+def _whole_numbers(values: Iterable[object], what: str) -> list[int]:
+    found = []
+    for value in values:
+        if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and value.isdigit())):
+            raise LostattnError(f"{what} must be whole numbers, not {value!r}")
+        found.append(int(value))
+    if len(set(found)) != len(found):
+        raise LostattnError(f"{what} name the same number twice")
+    return sorted(found)
+
+
+def format_numbers(numbers: Iterable[int]) -> str:
+    """[1, 2, 3, 7] as `1-3,7`; `none` if empty."""
+    parts: list[list[int]] = []
+    for n in sorted(numbers):
+        if parts and parts[-1][1] == n - 1:
+            parts[-1][1] = n
+        else:
+            parts.append([n, n])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts) or "none"

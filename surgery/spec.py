@@ -1,0 +1,105 @@
+"""The spec: what a user wishes, as written on the command line, in YAML or in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..patches.errors import LostattnError
+from ..patches.plan import PRESETS, QUERIES, RANK_BY, SCORES, one_of
+from .ranges import Heads
+
+
+@dataclass(frozen=True)
+class PatchSpec:
+    """Wishes; None means what preset and family say.
+
+    Attributes:
+        preset: `paper`, `reference` or `efficient` (README, "Presets").
+        mode: where the prior comes from (`lostattn modes`).
+        layers: `1-27`, `all`, `none`, or a list of numbers.
+        heads: `all`, a percentile band `0.3-0.6` or (0.3, 0.6), or `3:0,1,5;4:2` or {3: [0, 1, 5], 4: [2]}.
+        rank_by: `mass` (paper) or `score` (authors' code).
+        dynamic: choose the heads of a band anew at every step.
+        calibration: a file made by `lostattn calibrate`.
+        scores: `raw`, `prob`, `prob_rescaled` or `log`.
+        queries: `all`, `after_image` or `last`.
+        blend: lambda in [0, 1]; 1 replaces, 0 changes nothing.
+        seed: of mode `noise`.
+        temperature: of the softmax in scores rules `prob`, `prob_rescaled`, `log`.
+        options: options of the mode.
+    """
+
+    preset: str = "paper"
+    mode: str = "patch_complexity"
+    layers: str | Iterable[int] | None = None
+    heads: Heads | None = None
+    rank_by: str | None = None
+    dynamic: bool = False
+    calibration: str | None = None
+    scores: str | None = None
+    queries: str | None = None
+    blend: float = 1.0
+    seed: int = 0
+    temperature: float = 1.0
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        one_of("preset", self.preset, PRESETS)
+        for name, known in (("rank_by", RANK_BY), ("scores", SCORES), ("queries", QUERIES)):
+            if (value := getattr(self, name)) is not None:
+                one_of(name, value, known)
+        for name, kinds in (("blend", (int, float)), ("temperature", (int, float)), ("seed", int), ("dynamic", bool)):
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and name != "dynamic"):  # type: ignore[arg-type]
+                raise LostattnError(f"{name} must be {'true or false' if name == 'dynamic' else 'a number'}, not {value!r}")
+        if not isinstance(self.options, Mapping):
+            raise LostattnError(f"options must be a mapping of names to values, not {self.options!r}")
+
+    def with_changes(self, **changes: Any) -> PatchSpec:
+        """The spec with every change that is not None."""
+        return replace(self, **{k: v for k, v in changes.items() if v is not None})
+
+
+def read_spec(path: str | Path) -> PatchSpec:
+    """Read a YAML spec file.
+
+    Raises:
+        LostattnError: no such file, not YAML, unknown keys, values that cannot be.
+    """
+    try:
+        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LostattnError(f"cannot read the spec file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise LostattnError(f"the spec file {path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(raw, dict):
+        raise LostattnError(f"the spec file {path} must hold 'name: value' lines")
+    known = [f.name for f in fields(PatchSpec)]
+    if unknown := sorted(str(k) for k in raw if k not in known):
+        raise LostattnError(f"the spec file {path} has unknown keys {', '.join(unknown)}: known are {', '.join(known)}")
+    spec = PatchSpec(**{k: v for k, v in raw.items() if v is not None})
+    if spec.calibration is not None:  # as written, relative to the spec file
+        spec = replace(spec, calibration=str(Path(path).parent / spec.calibration))
+    return spec
+
+
+def spec_text(spec: PatchSpec) -> str:
+    """The spec as YAML, without what is left to preset and family."""
+    default = PatchSpec()
+    values = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    changed = {k: v for k, v in values.items() if k in ("preset", "mode") or v != getattr(default, k)}
+    if spec.calibration is not None:
+        changed["calibration"] = Path(spec.calibration).name
+    return str(yaml.safe_dump(_plain(changed), sort_keys=False))
+
+
+def _plain(value: Any) -> Any:
+    """Tuples and mappings as YAML knows them."""
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
