@@ -14,7 +14,7 @@ from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
-from .disk import disk_errors
+from .checkpoint.disk import disk_errors
 
 _SHARD = 5 * 10**9  # bytes
 # LLaVA-1.5-7B: layers, query heads, hidden size, MLP size, vocabulary.
@@ -62,8 +62,8 @@ def bench_patch(gigabytes: float = 10.0, weights: str = "auto", parent: str | Pa
 
 def child(source: str, out: str, weights: str) -> None:
     """The measured process: prints one line of JSON."""
-    from .checkpoint import write_patched
-    from .source import resolve_source
+    from .checkpoint.write import write_patched
+    from .checkpoint.source import resolve_source
 
     heads = dict.fromkeys(range(18, 24), tuple(range(16)))
     plan = Plan("llava", "uniform", "paper", "raw", "all", _LAYERS, _HEADS, _HEADS, heads)

@@ -24,7 +24,7 @@ from ..patches.heads import mass_ranking, score_ranking
 from .calibration import STATISTICS, Calibration
 from .chat import Chat
 from .data import Example
-from .provenance import versions
+from .checkpoint.provenance import versions
 
 NAME = "lostattn_observe"
 ROWS = 64  # text rows behind the image that levels are averaged over: bounds the memory

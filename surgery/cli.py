@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import click
 
-from .cli_base import Group
+from .commands.base import Group
 
 COMMANDS = {
-    "demo": "cli_demo:demo",
-    "plan": "cli_patch:plan",
-    "patch": "cli_patch:patch",
-    "calibrate": "cli_calibrate:calibrate",
-    "show": "cli_folder:show",
-    "verify": "cli_folder:verify",
-    "unpatch": "cli_folder:unpatch",
-    "ask": "cli_ask:ask",
-    "bench": "cli_bench:bench",
-    "families": "cli_about:families",
-    "modes": "cli_about:modes",
-    "doctor": "cli_about:doctor",
+    "demo": "commands.demo:demo",
+    "plan": "commands.patch:plan",
+    "patch": "commands.patch:patch",
+    "calibrate": "commands.calibrate:calibrate",
+    "show": "commands.folder:show",
+    "verify": "commands.folder:verify",
+    "unpatch": "commands.folder:unpatch",
+    "ask": "commands.ask:ask",
+    "bench": "commands.bench:bench",
+    "families": "commands.about:families",
+    "modes": "commands.about:modes",
+    "doctor": "commands.about:doctor",
 }
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        from .provenance import lostattn_version
+        from .checkpoint.provenance import lostattn_version
 
         click.echo(f"lostattn {lostattn_version()}")
         ctx.exit()

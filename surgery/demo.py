@@ -18,9 +18,9 @@ from .chat import Chat
 from .demo_eval import evaluate
 from .demo_report import line, markdown
 from .digits import held_out
-from .disk import write_json
+from .checkpoint.disk import write_json
 from .patch import patch_from_spec
-from .provenance import versions
+from .checkpoint.provenance import versions
 from .spec import PatchSpec
 
 MODEL = Path(__file__).parent / "demo_model"

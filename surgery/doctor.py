@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .provenance import lostattn_version, package_version
+from .checkpoint.provenance import lostattn_version, package_version
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,15 @@ from typing import Any
 from ..patches import Plan
 from .builtin import builtin_examples
 from .calibration import Calibration
-from .card import card_text
-from .checkpoint import Written, write_patched
+from .checkpoint.card import card_text
+from .checkpoint.write import Written, write_patched
 from .planner import Planned, make_plan
 from .predict import Prediction, predict
-from .provenance import versions
-from .publish import check_replaceable
+from .checkpoint.provenance import versions
+from .checkpoint.publish import check_replaceable
 from .ranges import Heads
 from .shape import model_shape
-from .source import Source, resolve_source
+from .checkpoint.source import Source, resolve_source
 from .spec import PatchSpec
 
 Say = Callable[[str], None]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 from lostattn.patches.plan import Band, Plan
-from lostattn.surgery.card import card_text, ranges
-from lostattn.surgery.card_metadata import inherited
-from lostattn.surgery.provenance import lostattn_version, portable, versions
-from lostattn.surgery.source import Source
+from lostattn.surgery.checkpoint.card import card_text, ranges
+from lostattn.surgery.checkpoint.card_metadata import inherited
+from lostattn.surgery.checkpoint.provenance import lostattn_version, portable, versions
+from lostattn.surgery.checkpoint.source import Source
 
 SOURCE = Source(Path("/home/me/models/llava"), "org/llava", "a" * 40, {"model_type": "llava"}, (), ())
 PLAN = Plan(

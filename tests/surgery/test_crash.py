@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
-from lostattn.surgery import checkpoint, disk, publish
-from lostattn.surgery import place as place_module
-from lostattn.surgery.checkpoint import verify, write_patched
-from lostattn.surgery.source import resolve_source
+from lostattn.surgery.checkpoint import disk, publish
+from lostattn.surgery.checkpoint import write as checkpoint
+from lostattn.surgery.checkpoint import place as place_module
+from lostattn.surgery.checkpoint.write import verify, write_patched
+from lostattn.surgery.checkpoint.source import resolve_source
 
 Snapshot = Callable[[Path], dict[str, str]]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from lostattn.patches.errors import LostattnError
-from lostattn.surgery import place as module
-from lostattn.surgery.place import place
+from lostattn.surgery.checkpoint import place as module
+from lostattn.surgery.checkpoint.place import place
 
 
 @pytest.fixture

@@ -11,16 +11,16 @@ import pytest
 from lostattn.patches.family import FAMILIES
 from lostattn.patches.mode import MODES
 from lostattn.patches.plan import Pixels, Plan
-from lostattn.surgery import runtime
-from lostattn.surgery.checkpoint import write_patched
-from lostattn.surgery.runtime import (
+from lostattn.surgery.checkpoint import runtime
+from lostattn.surgery.checkpoint.write import write_patched
+from lostattn.surgery.checkpoint.runtime import (
     ENTRY,
     class_names,
     siblings,
     travelling_files,
     travelling_names,
 )
-from lostattn.surgery.source import resolve_source
+from lostattn.surgery.checkpoint.source import resolve_source
 
 # What the child is told beside its task: no lostattn, and no torchvision (see patches/torchvision_ops.py).
 CHILD = """

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
-from lostattn.surgery.source import resolve_source
-from lostattn.surgery.tensor_table import read_table
+from lostattn.surgery.checkpoint.source import resolve_source
+from lostattn.surgery.checkpoint.tensor_table import read_table
 
 INDEX = "model.safetensors.index.json"
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

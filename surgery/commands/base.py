@@ -30,7 +30,7 @@ class Group(click.Group):
             import importlib
 
             module, attribute = self.lazy[name].split(":")
-            self.commands[name] = getattr(importlib.import_module(f".{module}", __package__), attribute)
+            self.commands[name] = getattr(importlib.import_module(f"..{module}", __package__), attribute)
         return super().get_command(ctx, name)
 
     def invoke(self, ctx: click.Context) -> Any:

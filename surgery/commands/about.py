@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import click
 
-from .cli_base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, say
 
 
 @click.command()
 @json_option
 def families(as_json: bool) -> None:
     """List the supported model families and the paper's defaults for them."""
-    from .. import patches  # noqa: F401 - registers them
-    from ..patches.family import FAMILIES
+    from ... import patches  # noqa: F401 - registers them
+    from ...patches.family import FAMILIES
 
     rows = [
         {
@@ -28,8 +28,8 @@ def families(as_json: bool) -> None:
 @json_option
 def modes(as_json: bool) -> None:
     """List the modes: where a prior can come from."""
-    from .. import patches  # noqa: F401 - registers them
-    from ..patches.mode import MODES
+    from ... import patches  # noqa: F401 - registers them
+    from ...patches.mode import MODES
 
     rows = [
         {"mode": m.name, "options": "; ".join(f"{k}: {', '.join(v)}" for k, v in m.options.items()), "prior": m.summary}
@@ -42,7 +42,7 @@ def modes(as_json: bool) -> None:
 @json_option
 def doctor(as_json: bool) -> None:
     """Tell what of this installation works. Exit code 1 if the core does not."""
-    from .doctor import diagnose
+    from ..doctor import diagnose
 
     found = diagnose()
     if as_json:

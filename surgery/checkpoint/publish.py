@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..patches.errors import LostattnError
+from ...patches.errors import LostattnError
 from .disk import disk_errors, sync_folder
 from .manifest import MANIFEST
 

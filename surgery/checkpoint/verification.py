@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..patches.errors import LostattnError
+from ...patches.errors import LostattnError
 from .disk import disk_errors
 from .folder import is_weights, list_files, real_file
 from .hashing import fingerprint, sha256_file

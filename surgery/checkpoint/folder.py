@@ -8,7 +8,7 @@ import stat
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
-from ..patches.errors import LostattnError
+from ...patches.errors import LostattnError
 from .disk import disk_errors
 
 # Not part of any model: version control, download bookkeeping, bytecode.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from .. import patches
-from ..patches.family import FAMILIES, get_family
+from ... import patches
+from ...patches.family import FAMILIES, get_family
 
 ENTRY = "modeling_sap.py"
 _PATCHES = Path(patches.__file__).parent

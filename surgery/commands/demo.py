@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, say
 
 
 @click.command()
@@ -25,8 +25,8 @@ def demo(out: Path, questions: int, seed: int, force: bool, as_json: bool) -> No
       lostattn demo
       lostattn demo --questions 2000 --out results --json
     """
-    from .demo import run_demo
-    from .demo_report import table
+    from ..demo import run_demo
+    from ..demo_report import table
 
     report = run_demo(out, questions, seed, force, say)
     if as_json:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..patches.errors import LostattnError
+from ...patches.errors import LostattnError
 
 
 @contextmanager

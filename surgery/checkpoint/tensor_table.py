@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..patches.errors import LostattnError
+from ...patches.errors import LostattnError
 from .disk import AGAIN, disk_errors, parse_json
 
 MAX_HEADER = 100_000_000  # bytes, the format's own limit

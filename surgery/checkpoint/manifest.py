@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ..patches.errors import LostattnError
-from ..patches.plan import Plan
+from ...patches.errors import LostattnError
+from ...patches.plan import Plan
 from .disk import read_json
 from .folder import inside_name, real_file
 from .hashing import sha256_bytes

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..patches.errors import LostattnError
+from ...patches.errors import LostattnError
 from .disk import disk_errors, read_json
 from .folder import OTHER_WEIGHTS, cache_origin, list_files, real_file
 from .hub_errors import hub_errors

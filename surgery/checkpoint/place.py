@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..patches.errors import LostattnError
+from ...patches.errors import LostattnError
 from .disk import disk_errors
 
 WEIGHTS = ("auto", "link", "copy")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from ..patches.plan import Plan
+from ...patches.plan import Plan
 from .card_metadata import front_matter, inherited
 from .provenance import portable
 from .source import Source

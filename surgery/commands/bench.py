@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .cli_base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, say
 
 
 @click.group()
@@ -29,8 +29,8 @@ def attention(visual_tokens: str, threads: int, seconds: float, dtype: str, as_j
     """
     import torch
 
-    from .bench_attention import bench_attention
-    from .ranges import parse_numbers
+    from ..bench_attention import bench_attention
+    from ..ranges import parse_numbers
 
     sizes = parse_numbers(visual_tokens, "visual tokens")
     found = bench_attention(sizes, threads, seconds, getattr(torch, dtype), say)
@@ -58,7 +58,7 @@ def patch(gigabytes: float, as_json: bool) -> None:
     Example:
       lostattn bench patch --gigabytes 10
     """
-    from .bench_patch import bench_patch
+    from ..bench_patch import bench_patch
 
     found = bench_patch(gigabytes)
     if as_json:

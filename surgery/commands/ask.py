@@ -6,7 +6,7 @@ import time
 
 import click
 
-from .cli_base import json_option, print_json
+from .base import json_option, print_json
 
 
 @click.command()
@@ -27,8 +27,8 @@ def ask(folder: str, question: str, image: str, compare: str | None, max_new_tok
       lostattn ask ./qwen2.5-vl-sap --image cat.jpg "What animal is this?"
       lostattn ask ./qwen2.5-vl-sap --compare ./qwen2.5-vl --image cat.jpg "What animal is this?"
     """
-    from .chat import Chat
-    from .images import open_image
+    from ..chat import Chat
+    from ..images import open_image
 
     picture = open_image(image)
     found = []

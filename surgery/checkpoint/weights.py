@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..patches.errors import LostattnError
+from ...patches.errors import LostattnError
 from .disk import AGAIN, read_json
 from .folder import plain_name, real_file
 from .tensor_table import read_table

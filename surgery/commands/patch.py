@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .cli_base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, say
 
 _OPTIONS = [
     click.option("--spec", "spec_file", type=click.Path(), help="YAML file with the options below; options given here win."),
@@ -38,8 +38,8 @@ def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str, Any]) -> tuple[Any, str | None]:
     """The spec from file and options, and its text for the record."""
-    from ..patches.errors import LostattnError
-    from .spec import PatchSpec, read_spec, spec_text
+    from ...patches.errors import LostattnError
+    from ..spec import PatchSpec, read_spec, spec_text
 
     spec = read_spec(spec_file) if spec_file else PatchSpec()
     options = dict(spec.options)
@@ -64,7 +64,7 @@ def plan(src: str, spec_file: str | None, mode_options: tuple[str, ...], revisio
       lostattn plan Qwen/Qwen2.5-VL-7B-Instruct --layers 1-27 --heads all
       lostattn plan ./my-llava --preset reference --mode noise --json
     """
-    from .patch import prepare
+    from ..patch import prepare
 
     spec, _ = _spec(spec_file, mode_options, wishes)
     _print_prepared(prepare(src, spec, revision=revision, allow_code=allow_code, say=say), as_json)
@@ -92,7 +92,7 @@ def patch(
       lostattn patch --heads 3:0,1,2,3;5:4,5 --layers 3,5 --dry-run ./model ./out
       lostattn patch --spec plan.yaml ./model ./out --force
     """
-    from .patch import patch_from_spec, prepare
+    from ..patch import patch_from_spec, prepare
 
     spec, text = _spec(spec_file, mode_options, wishes)
     if dry_run:
@@ -110,7 +110,7 @@ def patch(
 
 def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None = None) -> None:
     """Plan, notes and predictions."""
-    from .describe import describe_plan
+    from ..describe import describe_plan
 
     settled, predictions = prepared.planned.plan, prepared.predictions
     if as_json:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, say
 
 
 @click.command()
@@ -19,8 +19,8 @@ def show(folder: Path, as_json: bool) -> None:
     Example:
       lostattn show ./qwen2.5-vl-sap
     """
-    from .checkpoint import read_patched
-    from .describe import describe_plan
+    from ..checkpoint.write import read_patched
+    from ..describe import describe_plan
 
     found = read_patched(folder)
     if as_json:
@@ -44,7 +44,7 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     Example:
       lostattn verify ./qwen2.5-vl-sap
     """
-    from .checkpoint import verify as check
+    from ..checkpoint.write import verify as check
 
     found = check(folder, quick=quick)
     rows = [[c.file, c.level, "ok" if c.ok else "FAILED", c.problem] for c in found.checks]
@@ -69,7 +69,7 @@ def unpatch(folder: Path, out: Path, weights: str, force: bool) -> None:
     Example:
       lostattn unpatch ./qwen2.5-vl-sap ./qwen2.5-vl
     """
-    from .checkpoint import unpatch as take_back
+    from ..checkpoint.write import unpatch as take_back
 
     take_back(folder, out, weights=weights, force=force)
     say(f"wrote {out}, byte-equal to what was patched")

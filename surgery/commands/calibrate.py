@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_base import Counter, json_option, print_json, print_table, say
+from .base import Counter, json_option, print_json, print_table, say
 
 
 @click.command()
@@ -29,14 +29,14 @@ def calibrate(src: str, data: str, out: Path, samples: int, dtype: str, device: 
       lostattn calibrate ./qwen2.5-vl --data questions.jsonl --out qwen.calibration.json
       lostattn patch --calibration qwen.calibration.json ./qwen2.5-vl ./qwen2.5-vl-sap
     """
-    from ..patches.errors import LostattnError
-    from .builtin import builtin_examples
-    from .calibrate import calibrate as measure
-    from .chat import Chat
-    from .data import read_examples
-    from .disk import write_json
-    from .shape import model_shape
-    from .source import resolve_source
+    from ...patches.errors import LostattnError
+    from ..builtin import builtin_examples
+    from ..calibrate import calibrate as measure
+    from ..chat import Chat
+    from ..data import read_examples
+    from ..checkpoint.disk import write_json
+    from ..shape import model_shape
+    from ..checkpoint.source import resolve_source
 
     if out.exists() and not force:
         raise LostattnError(f"{out} exists: choose another --out, or add --force")

@@ -1,0 +1,1 @@
+"""Checkpoint folders: checking a source, writing a patched copy, verifying it, taking the patch back."""

@@ -1,0 +1,1 @@
+"""The commands of `lostattn`: each parses, calls one function, prints."""
