@@ -3,7 +3,7 @@
 Importing this package registers the patched classes with transformers' Auto classes.
 """
 
-# ruff: noqa: E402, I001 - the first two calls have to run before transformers loads its model code
+# ruff: noqa: E402 - the first two calls have to run before transformers loads its model code
 from .torchvision_ops import make_torchvision_importable
 
 make_torchvision_importable()

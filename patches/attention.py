@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -46,13 +47,20 @@ def sap_attention_forward(
     Returns:
         output (B, Sq, H, Dv) and, on the eager path, weights (B, H, Sq, K).
     """
-    layer: LayerPlan = module.sap_layer  # type: ignore[assignment]
+    layer = cast(LayerPlan, module.sap_layer)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if sap_call is None or not layer.active:
         if layer.settings.path == "eager":
             return _plain_eager(query, key, value, attention_mask, scale)
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs  # type: ignore[arg-type]
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=scaling,
+            dropout=dropout,
+            **kwargs,
         )
     if dropout:
         raise LostattnError("patched layers have no attention dropout: set attention_dropout to 0 or call model.eval()")
@@ -128,11 +136,11 @@ def _job(
     scale: float,
 ) -> Job:
     """Collect one attention call; chooses the heads of a dynamic band and measures what `prob_rescaled` needs."""
-    rows, total = q.shape[2], call.past + q.shape[2]
+    total = call.past + q.shape[2]
     if index not in call.offsets and k.shape[2] > total:  # a static cache has room behind the last key
         k, v = k[:, :, :total], v[:, :, :total]
         mask = mask[..., :total] if mask is not None else None
-    prior, exact = (x if x is None else x.to(q.device) for x in call.keys(index, k.shape[2]))
+    prior, exact = call.keys(index, k.shape[2], q.device)
     plain = index not in call.offsets and call.is_plain_causal(mask, total)
     keep = None if mask is None else _visible(mask, k.shape[2])
     if layer.rescale:

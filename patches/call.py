@@ -34,7 +34,10 @@ class Settings:
 
 @dataclass(frozen=True)
 class LayerPlan:
-    """The part of a plan that one attention layer obeys. `heads` is bool (H,), `listed` the same as numbers; `levels` (H,) or None."""
+    """The part of a plan that one attention layer obeys.
+
+    `heads` is bool (H,), `listed` the same as numbers; `levels` (H,) or None.
+    """
 
     settings: Settings
     heads: torch.Tensor | None
@@ -94,7 +97,9 @@ class Call:
     _layout: list[Layout | None] = field(default_factory=list)
     _causal: dict[int, bool] = field(default_factory=dict)
 
-    def keys(self, layer: int, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def keys(
+        self, layer: int, count: int, device: torch.device | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Prior (B, count) and exact flags of the keys that a layer sees; keys without an entry are text."""
         start = self.offsets.get(layer, 0)
         prior = self.state.prior[:, start : start + count]
@@ -102,8 +107,8 @@ class Call:
         prior = torch.nn.functional.pad(prior, (0, missing), value=torch.nan)
         exact = self.state.exact
         if exact is not None:
-            exact = torch.nn.functional.pad(exact[:, start : start + count], (0, missing), value=False)
-        return prior, exact
+            exact = torch.nn.functional.pad(exact[:, start : start + count], (0, missing), value=False).to(device)
+        return prior.to(device), exact
 
     def layout(self, total: int) -> Layout | None:
         """Layout of all keys, worked out once per call."""

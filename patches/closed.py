@@ -72,10 +72,10 @@ def _decode(job: Job, q: torch.Tensor, kv: list[int], level: torch.Tensor | None
     mean, log_mass = mean[:, :, None], log_mass[:, None]
     if level is not None:
         log_mass = log_mass + level
-    out, lse = None, None
+    out = lse = None
     for k, v in _text_pieces(job.k, job.v, layout):
         part, part_lse = attention_with_lse(q, *_of_heads(k, v, kv, q.shape[1]), job.scale, False)
-        if out is None:
+        if out is None or lse is None:
             out, lse = part, part_lse
         else:
             out = _mix(out, part, part_lse - lse)
@@ -124,7 +124,9 @@ def _text_part(
     k_text, v_text = k.index_select(2, layout.text), v.index_select(2, layout.text)
     k_text, v_text = _of_heads(k_text, v_text, kv, q.shape[1])
     out = q.new_zeros(*q.shape[:3], v.shape[-1])
-    lse = torch.full(q.shape[:3], -torch.inf, device=q.device, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+    lse = torch.full(
+        q.shape[:3], -torch.inf, device=q.device, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32
+    )
     seen = 0
     for start, end, visual in layout.runs:
         seen += 0 if visual else end - start
@@ -161,7 +163,13 @@ def _causal_tail(
 
 
 def _merge_visual(
-    out: torch.Tensor, lse: torch.Tensor, job: Job, kv: list[int], level: torch.Tensor | None, layout: Layout, offset: int
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    job: Job,
+    kv: list[int],
+    level: torch.Tensor | None,
+    layout: Layout,
+    offset: int,
 ) -> None:
     """Mix the visual mean into `out` (B, h, Sq, Dv), in place."""
     used = sorted(set(kv))

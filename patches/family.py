@@ -59,7 +59,10 @@ class Family:
 
     def check(self, config: PretrainedConfig) -> None:
         """Refuse a checkpoint whose vision tower or decoder the family does not cover."""
-        parts = (("vision tower", self.towers, config.vision_config), ("text model", self.text_models, config.text_config))
+        parts = (
+            ("vision tower", self.towers, config.vision_config),
+            ("text model", self.text_models, config.text_config),
+        )
         for what, known, part in parts:
             if known and part.model_type not in known:
                 raise LostattnError(

@@ -62,7 +62,6 @@ class Layout:
                 start = end
         return cls(tuple(runs), (~visual[0]).nonzero()[:, 0], visual[0].nonzero()[:, 0])
 
-
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on a device."""
         if self.text.device == device:

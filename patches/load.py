@@ -37,5 +37,7 @@ def load_patched(directory: str | Path, **from_pretrained_kwargs: Any) -> Any:
     )
     wrong = sorted([*info["missing_keys"], *info["unexpected_keys"]])
     if wrong:
-        raise LostattnError(f"the weights in {directory} do not fit the model: {', '.join(wrong[:5])} ({len(wrong)} keys)")
+        raise LostattnError(
+            f"the weights in {directory} do not fit the model: {', '.join(wrong[:5])} ({len(wrong)} keys)"
+        )
     return model.eval()

@@ -15,9 +15,17 @@ from .plan import Plan
 class ImageContext(Protocol):
     """What a mode may ask about the images of one encoder call. Lists have one entry per image."""
 
-    plan: Plan
-    lengths: Sequence[int]
-    device: torch.device
+    @property
+    def plan(self) -> Plan:
+        """The model's plan."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Visual tokens of every image."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the prior is wanted."""
 
     def complexity(self) -> list[torch.Tensor]:
         """Patch complexity of every visual token, (n,) float32; 0 for tokens that show no pixels."""

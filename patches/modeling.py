@@ -145,13 +145,15 @@ class SapInner:
         exact = torch.cat([exact_old, visual & bool(image.get("sap_exact"))], 1)
         return CacheState(torch.cat([old, new], 1), exact if bool(exact.any()) else None)
 
-    def _visual_tokens(self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, image: Any) -> torch.Tensor:
+    def _visual_tokens(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, image: Any
+    ) -> torch.Tensor:
         """Placeholder positions of this call, bool (B, Sq)."""
         token = self.config.image_token_id  # type: ignore[attr-defined]
         if input_ids is not None:
             return input_ids == token
         placeholder = self.get_input_embeddings()(torch.tensor(token, device=inputs_embeds.device))  # type: ignore
-        return (inputs_embeds == placeholder).all(-1)  # type: ignore[union-attr]
+        return (inputs_embeds == placeholder).all(-1)
 
     def _call(self, state: CacheState, rows: int, cache: Cache | None) -> Call:
         past = int(cache.get_seq_length()) if cache is not None else 0
@@ -177,7 +179,7 @@ class SapGeneration:
     sap_settings: Settings
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(config, *args, **kwargs)
+        super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]
         plan = Plan.from_json(getattr(config, "sap", None))
         get_family(plan.family).check(config)
         install(self, plan)
@@ -195,9 +197,15 @@ class SapGeneration:
             vision = VISION_NAME
         super().set_attn_implementation({"text_config": NAME, "vision_config": vision}, *args, **kwargs)  # type: ignore[misc]
 
-    def _prefill(self, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kw: Any) -> Any:
-        if generation_config.prefill_chunk_size is not None and (model_kwargs.get("mm_encoder_outputs") or {}).get("image"):
-            raise LostattnError("prefill_chunk_size drops image features in transformers itself: leave it unset with images")
+    def _prefill(
+        self, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kw: Any
+    ) -> Any:
+        if generation_config.prefill_chunk_size is not None and (model_kwargs.get("mm_encoder_outputs") or {}).get(
+            "image"
+        ):
+            raise LostattnError(
+                "prefill_chunk_size drops image features in transformers itself: leave it unset with images"
+            )
         return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kw)  # type: ignore[misc]
 
     def _assisted_decoding(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> Any:

@@ -112,9 +112,7 @@ class Plan:
         """KV heads of a layer all of whose query heads are patched; only these can save KV memory."""
         size = self.num_heads // self.num_kv_heads
         heads = set(self.heads.get(layer, ()))
-        return tuple(
-            g for g in range(self.num_kv_heads) if all(h in heads for h in range(g * size, (g + 1) * size))
-        )
+        return tuple(g for g in range(self.num_kv_heads) if all(h in heads for h in range(g * size, (g + 1) * size)))
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON: layers as string keys, tuples as lists, absent parts left out."""
@@ -123,7 +121,11 @@ class Plan:
         raw["levels"] = {str(layer): list(levels) for layer, levels in sorted(self.levels.items())}
         raw["options"] = dict(self.options)
         if self.pixels is not None:
-            raw["pixels"] = {"mean": list(self.pixels.mean), "std": list(self.pixels.std), "rescale": self.pixels.rescale}
+            raw["pixels"] = {
+                "mean": list(self.pixels.mean),
+                "std": list(self.pixels.std),
+                "rescale": self.pixels.rescale,
+            }
         return {"format": FORMAT} | {k: v for k, v in raw.items() if v not in (None, {}) or k == "heads"}
 
     @classmethod
@@ -136,7 +138,9 @@ class Plan:
         if not isinstance(raw, Mapping):
             raise LostattnError("config.json has no plan under 'sap': this is not a patched checkpoint")
         if raw.get("format") != FORMAT:
-            raise LostattnError(f"the plan has format {raw.get('format')}, this lostattn reads {FORMAT}: update lostattn")
+            raise LostattnError(
+                f"the plan has format {raw.get('format')}, this lostattn reads {FORMAT}: update lostattn"
+            )
         known = {f.name for f in fields(cls)}
         values = {k: v for k, v in raw.items() if k != "format"}
         if unknown := sorted(set(values) - known):

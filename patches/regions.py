@@ -10,7 +10,11 @@ from .errors import LostattnError
 
 
 def box_overlap(
-    boxes: Sequence[Sequence[float]], original: tuple[float, float], resized: tuple[float, float], rows: int, columns: int
+    boxes: Sequence[Sequence[float]],
+    original: tuple[float, float],
+    resized: tuple[float, float],
+    rows: int,
+    columns: int,
 ) -> torch.Tensor:
     """Largest intersection over union of every patch of a grid with any of the boxes.
 

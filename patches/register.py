@@ -23,6 +23,6 @@ def register_classes(family: Family) -> None:
 
 def inherit_key_renames(family: Family) -> None:
     """Published key names load into the patched classes as into the plain ones."""
-    inner = family.model_class.inner_class  # type: ignore[attr-defined]
+    inner = family.model_class.inner_class
     inherit_conversions(family.model_class, family.plain_class, family.name)
     inherit_conversions(inner, inner.__mro__[2])

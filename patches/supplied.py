@@ -35,7 +35,9 @@ class Supplied:
             )
         for i, (tensor, length) in enumerate(zip(self.tensors, lengths, strict=True)):
             if tensor.numel() != length:
-                raise LostattnError(f"use_prior: image {i} has {length} visual tokens but its tensor has {tensor.numel()}")
+                raise LostattnError(
+                    f"use_prior: image {i} has {length} visual tokens but its tensor has {tensor.numel()}"
+                )
         return [t.detach().float() for t in self.tensors]
 
 

@@ -87,7 +87,7 @@ def sap_vision_forward(
     tap = _TAP.get()
     if tap is not None and tap.module is module:
         tap.listen(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # type: ignore[arg-type]
+    return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 
 AttentionInterface.register(VISION_NAME, sap_vision_forward)

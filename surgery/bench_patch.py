@@ -62,8 +62,8 @@ def bench_patch(gigabytes: float = 10.0, weights: str = "auto", parent: str | Pa
 
 def child(source: str, out: str, weights: str) -> None:
     """The measured process: prints one line of JSON."""
-    from .checkpoint.write import write_patched
     from .checkpoint.source import resolve_source
+    from .checkpoint.write import write_patched
 
     heads = dict.fromkeys(range(18, 24), tuple(range(16)))
     plan = Plan("llava", "uniform", "paper", "raw", "all", _LAYERS, _HEADS, _HEADS, heads)

@@ -23,8 +23,8 @@ from ..patches.family import Family
 from ..patches.heads import mass_ranking, score_ranking
 from .calibration import STATISTICS, Calibration
 from .chat import Chat
-from .data import Example
 from .checkpoint.provenance import versions
+from .data import Example
 
 NAME = "lostattn_observe"
 ROWS = 64  # text rows behind the image that levels are averaged over: bounds the memory
@@ -135,7 +135,13 @@ def calibrate(
             progress(i + 1, len(examples))
     tables = {s: torch.tensor([r[s] for r in done.rows], dtype=torch.float64).mean(0).tolist() for s in STATISTICS}
     return Calibration(
-        family.name, text.num_hidden_layers, text.num_attention_heads, len(examples), data, versions=versions(), **tables
+        family.name,
+        text.num_hidden_layers,
+        text.num_attention_heads,
+        len(examples),
+        data,
+        versions=versions(),
+        **tables,
     )
 
 

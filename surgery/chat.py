@@ -42,7 +42,9 @@ class Chat:
         """
         patched = is_patched(folder)
         if attention != "auto" and not patched:
-            raise LostattnError("--attention chooses the path of patched models, and this one is not patched: leave it out")
+            raise LostattnError(
+                "--attention chooses the path of patched models, and this one is not patched: leave it out"
+            )
         try:
             kwargs = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
             model = load_patched(folder, **kwargs) if patched else _load_plain(folder, **kwargs)
@@ -115,8 +117,7 @@ def batches(inputs: Sequence[dict[str, torch.Tensor]], size: int, image_token: i
     for index, one in enumerate(inputs):
         ids = one["input_ids"][0]
         where = (ids == image_token).nonzero()[:, 0].tolist()
-        grid = one["image_grid_thw"].flatten().tolist() if "image_grid_thw" in one else []
-        groups.setdefault((len(ids), *where, -1, *grid), []).append(index)
+        groups.setdefault((len(ids), *where), []).append(index)
     return [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
 
 

@@ -82,9 +82,11 @@ def _example(number: int, row: Any, folder: Path) -> Example:
 
 
 def _jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    number = 0
     try:
         with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
+            for line in file:
+                number += 1
                 if line.strip():
                     yield json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -102,7 +104,9 @@ def _dataset(path: Path) -> Iterable[dict[str, Any]]:
         saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
         found = load_from_disk(str(path)) if saved else load_dataset(str(path))
     except Exception as error:  # datasets raises many kinds
-        raise LostattnError(f"the folder {path.name} cannot be read as a dataset: {str(error).splitlines()[0]}") from error
+        raise LostattnError(
+            f"the folder {path.name} cannot be read as a dataset: {str(error).splitlines()[0]}"
+        ) from error
     if isinstance(found, dict | DatasetDict):
         found = found[next((n for n in ("validation", "test", "train") if n in found), next(iter(found)))]
-    return found  # type: ignore[no-any-return]
+    return found

@@ -1,8 +1,9 @@
-"""A plan in words."""
+"""A plan and its provenance in words."""
 
 from __future__ import annotations
 
 from ..patches.plan import Plan
+from .checkpoint.manifest import Manifest
 from .ranges import format_numbers
 
 QUERIES = {
@@ -38,3 +39,17 @@ def describe_plan(plan: Plan) -> list[str]:
         mark = f"  whole KV groups {format_numbers(whole)}" if whole else ""
         lines.append(f"  layer {layer:3d}: heads {format_numbers(plan.heads[layer])}{mark}")
     return lines
+
+
+def describe_origin(record: Manifest) -> list[tuple[str, str]]:
+    """Where a patched checkpoint comes from, as (what, value)."""
+    base = {f"base {k}": str(v) for k, v in record.base.items() if v}
+    versions = ", ".join(f"{k} {v}" for k, v in record.versions.items())
+    facts = {
+        **base,
+        "command": record.command,
+        "created": record.created,
+        "lostattn": record.lostattn,
+        "versions": versions,
+    }
+    return [(k, v) for k, v in facts.items() if v]

@@ -88,11 +88,13 @@ def _torchvision() -> str:
     helped = make_torchvision_importable()
     import torchvision
 
-    return f"{torchvision.__version__}" + (" (without compiled operators; processors do not need them)" if helped else "")
+    return f"{torchvision.__version__}" + (
+        " (without compiled operators; processors do not need them)" if helped else ""
+    )
 
 
 def _processors() -> str:
-    from .demo import MODEL
+    from .demo.run import MODEL
     from .processing import load_processor
 
     if importlib.util.find_spec("torchvision") is None:

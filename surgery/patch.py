@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ..patches import Plan
-from .builtin import builtin_examples
 from .calibration import Calibration
 from .checkpoint.card import card_text
-from .checkpoint.write import Written, write_patched
-from .planner import Planned, make_plan
-from .predict import Prediction, predict
 from .checkpoint.provenance import versions
 from .checkpoint.publish import check_replaceable
+from .checkpoint.source import Source, resolve_source
+from .checkpoint.write import Written, write_patched
+from .demo.builtin import builtin_examples
+from .planner import Planned, make_plan
+from .predict import Prediction, predict
 from .ranges import Heads
 from .shape import model_shape
-from .checkpoint.source import Source, resolve_source
 from .spec import PatchSpec
 
 Say = Callable[[str], None]
@@ -36,7 +36,12 @@ class Prepared:
 
 
 def prepare(
-    src: str | Path, spec: PatchSpec, *, revision: str | None = None, allow_code: bool = False, say: Say = lambda _: None
+    src: str | Path,
+    spec: PatchSpec,
+    *,
+    revision: str | None = None,
+    allow_code: bool = False,
+    say: Say = lambda _: None,
 ) -> Prepared:
     """Check the source and settle the plan; nothing is written.
 
@@ -96,7 +101,15 @@ def patch_checkpoint(
         seed=seed, temperature=temperature, options=dict(options or {}),
     )  # fmt: skip
     written = patch_from_spec(
-        src, out, spec, revision=revision, weights=weights, force=force, allow_code=allow_code, full_hash=full_hash, say=say
+        src,
+        out,
+        spec,
+        revision=revision,
+        weights=weights,
+        force=force,
+        allow_code=allow_code,
+        full_hash=full_hash,
+        say=say,
     )
     return written[0].planned.plan
 
@@ -121,7 +134,9 @@ def patch_from_spec(
     prepared = prepare(src, spec, revision=revision, allow_code=allow_code, say=say)
     command = command or command_line()
     plan, source = prepared.planned.plan, prepared.source
-    original = source.real("README.md").read_text(encoding="utf-8", errors="replace") if "README.md" in source.files else None
+    original = (
+        source.real("README.md").read_text(encoding="utf-8", errors="replace") if "README.md" in source.files else None
+    )
     card = card_text(
         plan=plan, source=source, command=command, versions=versions(), predicted=_for_card(prepared.predictions),
         measured=measured, spec=spec_text, original=original,

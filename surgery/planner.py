@@ -63,7 +63,7 @@ def make_plan(
     if dynamic:
         assert isinstance(heads_wish, tuple)
         band = Band(*heads_wish, rank_by=_rank_by(spec))
-        chosen: dict[int, tuple[int, ...]] = {layer: () for layer in layers}
+        chosen: dict[int, tuple[int, ...]] = dict.fromkeys(layers, ())
     else:
         chosen = _static_heads(spec, shape, layers, heads_wish, found, notes)
     levels = {}
@@ -145,7 +145,7 @@ def _static_heads(
     if wish == "all":
         return {layer: tuple(range(shape.heads)) for layer in layers}
     if isinstance(wish, Mapping):
-        chosen = {layer: tuple(heads) for layer, heads in wish.items() if heads}  # type: ignore[union-attr]
+        chosen = {layer: tuple(heads) for layer, heads in wish.items() if heads}
         if spec.preset == "efficient":
             _check_whole_groups(chosen, shape)
         return chosen
@@ -166,7 +166,9 @@ def _static_heads(
         if heads:
             chosen[layer] = heads
     if dropped := [layer for layer in layers if layer not in chosen]:
-        notes.append(f"the band {band.low}-{band.high} holds no head in layers {format_numbers(dropped)}: they stay as they are")
+        notes.append(
+            f"the band {band.low}-{band.high} holds no head in layers {format_numbers(dropped)}: they stay as they are"
+        )
     notes.append(f"heads ranked by {band.rank_by} on {statistics.samples} samples ({statistics.data})")
     return chosen
 

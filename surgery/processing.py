@@ -29,7 +29,7 @@ def read_pixels(folder: Path) -> Pixels | None:
             mean, std = (tuple(float(x) for x in found[k]) for k in ("image_mean", "image_std"))
             rescale = float(found.get("rescale_factor") or 1 / 255)
             if len(mean) == len(std) == 3 and all(std) and rescale:
-                return Pixels(mean, std, rescale)  # type: ignore[arg-type]
+                return Pixels(mean, std, rescale)
     return None
 
 
@@ -54,6 +54,8 @@ def load_processor(folder: str | Path) -> Any:
             "copy these files from the model's repository into it"
         ) from error
     if not hasattr(processor, "image_processor"):
-        raise LostattnError(f"the folder {Path(folder).name} has a tokenizer but no image processor: add preprocessor_config.json")
+        raise LostattnError(
+            f"the folder {Path(folder).name} has a tokenizer but no image processor: add preprocessor_config.json"
+        )
     processor.tokenizer.padding_side = "left"
     return processor

@@ -27,7 +27,9 @@ def parse_numbers(text: str, what: str) -> list[int]:
             raise LostattnError(f"cannot read {what} '{text}': write numbers and ranges such as 1-27 or 0,2,5-7")
         first, last = int(match[1]), int(match[2] or match[1])
         if last < first or last - first > 100_000:
-            raise LostattnError(f"cannot read {what} '{text}': the range {part.strip()} runs backwards or is absurdly long")
+            raise LostattnError(
+                f"cannot read {what} '{text}': the range {part.strip()} runs backwards or is absurdly long"
+            )
         found += range(first, last + 1)
     if len(set(found)) != len(found):
         raise LostattnError(f"{what} '{text}' name the same number twice")
@@ -73,7 +75,9 @@ def parse_heads(heads: Heads | None) -> Heads | None:
             return "all"
         if ":" in text:
             return _parse_lists(text)
-        raise LostattnError(f"cannot read heads '{heads}': write all, a band such as 0.3-0.6, or lists such as 3:0,1,5;4:2")
+        raise LostattnError(
+            f"cannot read heads '{heads}': write all, a band such as 0.3-0.6, or lists such as 3:0,1,5;4:2"
+        )
     if isinstance(heads, Mapping):
         return {_whole_numbers([k], "layers")[0]: _whole_numbers(v, f"heads of layer {k}") for k, v in heads.items()}
     try:

@@ -33,12 +33,17 @@ def model_shape(config: Mapping[str, Any]) -> Shape:
     family = get_family(str(config.get("model_type")))
     kept = {k: v for k, v in config.items() if k not in ("model_type", "architectures", "auto_map", "sap")}
     try:
-        parsed = family.plain_class.config_class.from_dict(kept)  # type: ignore[union-attr]
+        parsed = family.plain_class.config_class.from_dict(kept)
         text = parsed.get_text_config()
         heads = text.num_attention_heads
         dim = getattr(text, "head_dim", None) or text.hidden_size // heads
         shape = Shape(
-            family, text.num_hidden_layers, heads, text.num_key_value_heads or heads, dim, _bytes(parsed.dtype or text.dtype)
+            family,
+            text.num_hidden_layers,
+            heads,
+            text.num_key_value_heads or heads,
+            dim,
+            _bytes(parsed.dtype or text.dtype),
         )
     except Exception as error:  # transformers raises whatever its validators raise
         raise LostattnError(f"config.json cannot be read as {family.name}: {str(error).splitlines()[0]}") from error

@@ -55,8 +55,10 @@ class PatchSpec:
                 one_of(name, value, known)
         for name, kinds in (("blend", (int, float)), ("temperature", (int, float)), ("seed", int), ("dynamic", bool)):
             value = getattr(self, name)
-            if not isinstance(value, kinds) or (isinstance(value, bool) and name != "dynamic"):  # type: ignore[arg-type]
-                raise LostattnError(f"{name} must be {'true or false' if name == 'dynamic' else 'a number'}, not {value!r}")
+            if not isinstance(value, kinds) or (isinstance(value, bool) and name != "dynamic"):
+                raise LostattnError(
+                    f"{name} must be {'true or false' if name == 'dynamic' else 'a number'}, not {value!r}"
+                )
         if not isinstance(self.options, Mapping):
             raise LostattnError(f"options must be a mapping of names to values, not {self.options!r}")
 

@@ -152,6 +152,11 @@ def left_pad(prompts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     for key in {k for p in prompts for k in p}:
         parts = [p[key] for p in prompts if key in p]
         if key in ("input_ids", "attention_mask", "mm_token_type_ids"):
-            parts = [torch.nn.functional.pad(p.get(key, torch.zeros_like(p["input_ids"])), (longest - p["input_ids"].shape[1], 0)) for p in prompts]
+            parts = [
+                torch.nn.functional.pad(
+                    p.get(key, torch.zeros_like(p["input_ids"])), (longest - p["input_ids"].shape[1], 0)
+                )
+                for p in prompts
+            ]
         out[key] = torch.cat(parts)
     return out

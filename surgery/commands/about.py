@@ -16,8 +16,13 @@ def families(as_json: bool) -> None:
 
     rows = [
         {
-            "family": f.name, "models": f.title, "layers": f"{f.layers[0]}-{f.layers[1]}", "heads": f"{f.heads[0]}-{f.heads[1]}",
-            "text models": ", ".join(f.text_models) or "its own", "vision towers": ", ".join(f.towers) or "its own", "video": f.video,
+            "family": f.name,
+            "models": f.title,
+            "layers": f"{f.layers[0]}-{f.layers[1]}",
+            "heads": f"{f.heads[0]}-{f.heads[1]}",
+            "text models": ", ".join(f.text_models) or "its own",
+            "vision towers": ", ".join(f.towers) or "its own",
+            "video": f.video,
         }
         for f in FAMILIES.values()
     ]  # fmt: skip

@@ -19,7 +19,17 @@ from .base import json_option, print_json
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--attention", default="auto", show_default=True, help="Force a path: auto, closed, any_mask or eager.")
 @json_option
-def ask(folder: str, question: str, image: str, compare: str | None, max_new_tokens: int, dtype: str, device: str, attention: str, as_json: bool) -> None:
+def ask(
+    folder: str,
+    question: str,
+    image: str,
+    compare: str | None,
+    max_new_tokens: int,
+    dtype: str,
+    device: str,
+    attention: str,
+    as_json: bool,
+) -> None:
     """Ask the model in FOLDER (patched or plain) a QUESTION about a picture.
 
     \b
@@ -37,7 +47,15 @@ def ask(folder: str, question: str, image: str, compare: str | None, max_new_tok
         start = time.perf_counter()
         answer = chat.answer(picture, question, max_new_tokens)
         paths = dict(chat.model.sap_settings.counts) if chat.patched else {}
-        found.append({"model": name, "patched": chat.patched, "answer": answer, "paths": paths, "seconds": time.perf_counter() - start})
+        found.append(
+            {
+                "model": name,
+                "patched": chat.patched,
+                "answer": answer,
+                "paths": paths,
+                "seconds": time.perf_counter() - start,
+            }
+        )
     if as_json:
         print_json(found)
     elif compare is None:

@@ -10,6 +10,12 @@ from typing import Any
 import click
 
 
+class UserMistake(click.ClickException):
+    """One sentence on stderr, exit code 2."""
+
+    exit_code = 2
+
+
 class Group(click.Group):
     """A click group whose commands are imported when they are asked for, and whose user errors are one sentence.
 
@@ -40,9 +46,7 @@ class Group(click.Group):
         except ValueError as error:
             if type(error).__name__ != "LostattnError":
                 raise
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2
-            raise failure from error
+            raise UserMistake(str(error)) from error
 
 
 def say(text: str) -> None:

@@ -14,8 +14,12 @@ def bench() -> None:
 
 @bench.command()
 @click.option("--visual-tokens", default="256,512,1024,2048,4096,8192", show_default=True, help="Sizes of the image.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="1 counts CPU time, more count wall time.")
-@click.option("--seconds", type=float, default=1.5, show_default=True, help="Time for each comparison, at least 5 pairs.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="1 counts CPU time, more count wall time."
+)
+@click.option(
+    "--seconds", type=float, default=1.5, show_default=True, help="Time for each comparison, at least 5 pairs."
+)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @json_option
 def attention(visual_tokens: str, threads: int, seconds: float, dtype: str, as_json: bool) -> None:

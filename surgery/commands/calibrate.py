@@ -19,7 +19,17 @@ from .base import Counter, json_option, print_json, print_table, say
 @click.option("--revision", help="Branch, tag or commit of a Hub id.")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option
-def calibrate(src: str, data: str, out: Path, samples: int, dtype: str, device: str, revision: str | None, force: bool, as_json: bool) -> None:
+def calibrate(
+    src: str,
+    data: str,
+    out: Path,
+    samples: int,
+    dtype: str,
+    device: str,
+    revision: str | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Measure every head of SRC on image-question pairs: both rankings, visual mass, log level.
 
     An interrupted run goes on where it stopped.
@@ -30,13 +40,13 @@ def calibrate(src: str, data: str, out: Path, samples: int, dtype: str, device: 
       lostattn patch --calibration qwen.calibration.json ./qwen2.5-vl ./qwen2.5-vl-sap
     """
     from ...patches.errors import LostattnError
-    from ..builtin import builtin_examples
     from ..calibrate import calibrate as measure
     from ..chat import Chat
-    from ..data import read_examples
     from ..checkpoint.disk import write_json
-    from ..shape import model_shape
     from ..checkpoint.source import resolve_source
+    from ..data import read_examples
+    from ..demo.builtin import builtin_examples
+    from ..shape import model_shape
 
     if out.exists() and not force:
         raise LostattnError(f"{out} exists: choose another --out, or add --force")

@@ -10,7 +10,13 @@ from .base import json_option, print_json, print_table, say
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), default=Path("lostattn-demo"), show_default=True, help="Folder for models and report.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("lostattn-demo"),
+    show_default=True,
+    help="Folder for models and report.",
+)
 @click.option("--questions", type=click.IntRange(10), default=500, show_default=True, help="How many questions.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the questions.")
 @click.option("--force", is_flag=True, help="Replace the folder of an earlier demo.")
@@ -25,8 +31,8 @@ def demo(out: Path, questions: int, seed: int, force: bool, as_json: bool) -> No
       lostattn demo
       lostattn demo --questions 2000 --out results --json
     """
-    from ..demo import run_demo
-    from ..demo_report import table
+    from ..demo.report import table
+    from ..demo.run import run_demo
 
     report = run_demo(out, questions, seed, force, say)
     if as_json:
@@ -34,7 +40,8 @@ def demo(out: Path, questions: int, seed: int, force: bool, as_json: bool) -> No
         return
     head, *rows = table(report)
     print_table(head, rows)
+    patched, base = out / "patch_complexity", out / "base"
     click.echo(f"\nThe report lies in {out / 'report.md'} and {out / 'report.json'}. Next:")
-    click.echo(f"  lostattn show {out / 'patch_complexity'}")
-    click.echo(f"  lostattn ask {out / 'patch_complexity'} --compare {out / 'base'} --image {out / 'picture.png'} \"Is there a 7 in the image?\"")
-    click.echo(f"  lostattn patch --mode patch_complexity --layers 1-5 --heads all {out / 'base'} my-patched-model")
+    click.echo(f"  lostattn show {patched}")
+    click.echo(f'  lostattn ask {patched} --compare {base} --image {out / "picture.png"} "Is there a 7 in the image?"')
+    click.echo(f"  lostattn patch --mode patch_complexity --layers 1-5 --heads all {base} my-patched-model")

@@ -20,7 +20,7 @@ def show(folder: Path, as_json: bool) -> None:
       lostattn show ./qwen2.5-vl-sap
     """
     from ..checkpoint.write import read_patched
-    from ..describe import describe_plan
+    from ..describe import describe_origin, describe_plan
 
     found = read_patched(folder)
     if as_json:
@@ -28,9 +28,8 @@ def show(folder: Path, as_json: bool) -> None:
         return
     for text in describe_plan(found.plan):
         click.echo(text)
-    record = found.manifest
     click.echo()
-    print_table(["what", "value"], [(k, v) for k, v in record.facts().items() if v])
+    print_table(["what", "value"], describe_origin(found.manifest))
 
 
 @click.command()
@@ -49,7 +48,12 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     found = check(folder, quick=quick)
     rows = [[c.file, c.level, "ok" if c.ok else "FAILED", c.problem] for c in found.checks]
     if as_json:
-        print_json({"ok": found.ok, "checks": [dict(zip(("file", "level", "result", "problem"), r, strict=True)) for r in rows]})
+        print_json(
+            {
+                "ok": found.ok,
+                "checks": [dict(zip(("file", "level", "result", "problem"), r, strict=True)) for r in rows],
+            }
+        )
     else:
         print_table(["file", "checked by", "result", "problem"], rows)
     if not found.ok:
@@ -60,7 +64,13 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
-@click.option("--weights", type=click.Choice(["auto", "link", "copy"]), default="auto", show_default=True, help="auto: reflink, else hard link, else copy.")
+@click.option(
+    "--weights",
+    type=click.Choice(["auto", "link", "copy"]),
+    default="auto",
+    show_default=True,
+    help="auto: reflink, else hard link, else copy.",
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it is a model folder.")
 def unpatch(folder: Path, out: Path, weights: str, force: bool) -> None:
     """Write the original of a patched FOLDER to OUT, byte for byte.

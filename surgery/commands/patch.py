@@ -11,7 +11,9 @@ import click
 from .base import json_option, print_json, print_table, say
 
 _OPTIONS = [
-    click.option("--spec", "spec_file", type=click.Path(), help="YAML file with the options below; options given here win."),
+    click.option(
+        "--spec", "spec_file", type=click.Path(), help="YAML file with the options below; options given here win."
+    ),
     click.option("--preset", help="paper (default), reference (the authors' code), or efficient (whole KV groups)."),
     click.option("--mode", help="Where the prior comes from, see 'lostattn modes'. Default patch_complexity."),
     click.option("--layers", help="1-27, 1,3,5-7, all, or none. Default: the family's, see 'lostattn families'."),
@@ -56,7 +58,15 @@ def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str
 @click.argument("src")
 @_plan_options
 @json_option
-def plan(src: str, spec_file: str | None, mode_options: tuple[str, ...], revision: str | None, allow_code: bool, as_json: bool, **wishes: Any) -> None:
+def plan(
+    src: str,
+    spec_file: str | None,
+    mode_options: tuple[str, ...],
+    revision: str | None,
+    allow_code: bool,
+    as_json: bool,
+    **wishes: Any,
+) -> None:
     """Print what `patch` would do to SRC, without doing it.
 
     \b
@@ -74,8 +84,16 @@ def plan(src: str, spec_file: str | None, mode_options: tuple[str, ...], revisio
 @click.argument("src")
 @click.argument("out", type=click.Path(path_type=Path))
 @_plan_options
-@click.option("--weights", type=click.Choice(["auto", "link", "copy"]), default="auto", show_default=True, help="auto: reflink, else hard link, else copy.")
-@click.option("--full-hash", is_flag=True, help="Record sha256 of all weights, even of more than 1 GiB that are linked.")
+@click.option(
+    "--weights",
+    type=click.Choice(["auto", "link", "copy"]),
+    default="auto",
+    show_default=True,
+    help="auto: reflink, else hard link, else copy.",
+)
+@click.option(
+    "--full-hash", is_flag=True, help="Record sha256 of all weights, even of more than 1 GiB that are linked."
+)
 @click.option("--force", is_flag=True, help="Replace OUT if it is a model folder.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @json_option

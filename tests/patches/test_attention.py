@@ -22,7 +22,13 @@ LAYOUTS = {
     "only one visual token": "tttttvtttt",
     "only visual": "v" * 17,
 }
-HEADS = {"all": range(8), "one group": range(4), "scattered": (0, 3, 5), "one": (6,), "groups and more": (0, 1, 2, 3, 6)}
+HEADS = {
+    "all": range(8),
+    "one group": range(4),
+    "scattered": (0, 3, 5),
+    "one": (6,),
+    "groups and more": (0, 1, 2, 3, 6),
+}
 # float32: error of the form; bfloat16: error of any attention at this precision
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-6, torch.bfloat16: 4e-2}
 

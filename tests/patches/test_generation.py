@@ -42,7 +42,11 @@ def near(a, b):
 @pytest.mark.parametrize("mode", ["patch_complexity", "vision_attention", "noise"])
 def test_left_padded_batch_equals_single_prompts(name, mode, plain):
     model = tiny.make_patched(plain(name), tiny.make_plan(name, mode))
-    prompts = [tiny.make_inputs(name, images=1, seed=1), tiny.make_inputs(name, images=2, seed=2), tiny.make_inputs(name, images=0)]
+    prompts = [
+        tiny.make_inputs(name, images=1, seed=1),
+        tiny.make_inputs(name, images=2, seed=2),
+        tiny.make_inputs(name, images=0),
+    ]
     got = logits(model.generate(**tiny.left_pad(prompts), **WATCH))
     for i, prompt in enumerate(prompts):
         assert near(got[i], logits(model.generate(**prompt, **WATCH))[0])
@@ -136,7 +140,11 @@ def test_continued_chat_with_a_new_image(plain):
     turn = model.generate(**inputs, **GREEDY, past_key_values=cache)
     ids = torch.cat([turn, second["input_ids"]], 1)
     kept = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values=second["pixel_values"], past_key_values=cache, **WATCH
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        pixel_values=second["pixel_values"],
+        past_key_values=cache,
+        **WATCH,
     )
     both = {**_extended(name, inputs, ids), "pixel_values": torch.cat([inputs["pixel_values"], second["pixel_values"]])}
     assert near(logits(kept), logits(model.generate(**both, **WATCH)))
@@ -162,7 +170,9 @@ def test_copied_cropped_and_parallel_caches(name, model):
         # crop into the image and read on: as if the prompt had ended there
         length = 8
         cache_a.crop(length - cache_a.get_seq_length())
-        cut = {k: v[:, :length] if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v for k, v in a.items()}
+        cut = {
+            k: v[:, :length] if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v for k, v in a.items()
+        }
         if name == "llava-llama":
             cut["pixel_values"] = a["pixel_values"]
             with pytest.raises((ValueError, RuntimeError)):  # transformers wants whole images
@@ -204,7 +214,9 @@ def test_embeddings_instead_of_ids(plain):
     inputs = tiny.make_inputs(name)
     embeds = model.get_input_embeddings()(inputs["input_ids"])
     with torch.no_grad():
-        got = model(inputs_embeds=embeds, pixel_values=inputs["pixel_values"], attention_mask=inputs["attention_mask"]).logits
+        got = model(
+            inputs_embeds=embeds, pixel_values=inputs["pixel_values"], attention_mask=inputs["attention_mask"]
+        ).logits
         assert near(got, model(**inputs).logits)
 
 

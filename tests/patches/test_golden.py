@@ -23,7 +23,12 @@ INPUTS = ("input_ids", "attention_mask", "pixel_values", "image_grid_thw", "imag
 
 def cases():
     """Every recorded case with SAP: the shipped ones, and all others where the full set lies beside the checkout."""
-    found = {p.name: p for root in (SMALL, FULL) for p in sorted((root / "cases").glob("*")) if not p.name.startswith("vanilla")}
+    found = {
+        p.name: p
+        for root in (SMALL, FULL)
+        for p in sorted((root / "cases").glob("*"))
+        if not p.name.startswith("vanilla")
+    }
     return [pytest.param(p, id=name) for name, p in found.items()]
 
 
@@ -56,7 +61,9 @@ def test_reference(case, path, tmp_path):
     with prior, torch.no_grad():
         prompt = model(**inputs).logits[0]
         with trace_heads() as trace:
-            out = model.generate(**inputs, max_new_tokens=8, do_sample=False, output_logits=True, return_dict_in_generate=True)
+            out = model.generate(
+                **inputs, max_new_tokens=8, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
     assert near(prompt, wanted["logits_prefill_all"])
     assert near(prompt[-1], wanted["logits_prefill_last"])
     assert near(torch.stack(out.logits, 1)[0], wanted["logits_steps"])

@@ -66,7 +66,9 @@ def test_forms_agree_inside_the_model(name, mode, images, plain):
 
 def _teacher_forced(model, inputs, first):
     """Logits of the last tokens, read one by one on a cache."""
-    prompt = {k: v[:, :first] if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v for k, v in inputs.items()}
+    prompt = {
+        k: v[:, :first] if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v for k, v in inputs.items()
+    }
     with torch.no_grad():
         cache = model(**prompt, use_cache=True).past_key_values
         out = [
@@ -131,9 +133,13 @@ def test_dynamic_band_with_the_image_first(plain):
     from lostattn.patches.plan import Band
 
     name = "llava_onevision"
-    plan = tiny.make_plan(name, heads={1: ()}, band=Band(0.3, 0.6, "score"), queries="last", preset="reference", scores="prob")
+    plan = tiny.make_plan(
+        name, heads={1: ()}, band=Band(0.3, 0.6, "score"), queries="last", preset="reference", scores="prob"
+    )
     inputs = tiny.make_inputs(name, before=0)
-    assert not torch.allclose(logits(tiny.make_patched(plain(name), plan), inputs)[0, -1], logits(plain(name), inputs)[0, -1])
+    assert not torch.allclose(
+        logits(tiny.make_patched(plain(name), plan), inputs)[0, -1], logits(plain(name), inputs)[0, -1]
+    )
 
 
 def test_half_precision_stays_near(plain):

@@ -172,7 +172,9 @@ def test_noise_is_a_pure_function_of_seed_and_image():
     for pixels in (Pixels((0.48, 0.46, 0.41), (0.27, 0.26, 0.28)), Pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))):
         mean, std = (torch.tensor(x).view(3, 1, 1) for x in (pixels.mean, pixels.std))
         x = (image / 255 - mean) / std
-        digests = {content_digest(7, x.to(t), pixels) for t in (torch.float32, torch.float16, torch.bfloat16, torch.float64)}
+        digests = {
+            content_digest(7, x.to(t), pixels) for t in (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+        }
         assert len(digests) == 1
         other = x.clone()
         other[0, 0, 0] += 0.2

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
-from lostattn.surgery.checkpoint import write as checkpoint
 from lostattn.surgery.bench_patch import bench_patch
-from lostattn.surgery.checkpoint.write import read_patched, unpatch, verify, write_patched
+from lostattn.surgery.checkpoint import write as checkpoint
 from lostattn.surgery.checkpoint.runtime import travelling_files
 from lostattn.surgery.checkpoint.source import resolve_source
+from lostattn.surgery.checkpoint.write import read_patched, unpatch, verify, write_patched
 
 Snapshot = Callable[[Path], dict[str, str]]
 ROOT = Path(checkpoint.__file__).resolve().parent.parent

@@ -12,7 +12,6 @@ from lostattn.patches.family import FAMILIES
 from lostattn.patches.mode import MODES
 from lostattn.patches.plan import Pixels, Plan
 from lostattn.surgery.checkpoint import runtime
-from lostattn.surgery.checkpoint.write import write_patched
 from lostattn.surgery.checkpoint.runtime import (
     ENTRY,
     class_names,
@@ -21,6 +20,7 @@ from lostattn.surgery.checkpoint.runtime import (
     travelling_names,
 )
 from lostattn.surgery.checkpoint.source import resolve_source
+from lostattn.surgery.checkpoint.write import write_patched
 
 # What the child is told beside its task: no lostattn, and no torchvision (see patches/torchvision_ops.py).
 CHILD = """

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
-from lostattn.surgery.checkpoint.write import read_patched, verify, write_patched
 from lostattn.surgery.checkpoint.manifest import Manifest
 from lostattn.surgery.checkpoint.source import resolve_source
+from lostattn.surgery.checkpoint.write import read_patched, verify, write_patched
 
 
 @pytest.fixture

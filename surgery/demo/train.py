@@ -1,4 +1,4 @@
-"""Train the demo model: `python -m lostattn.surgery.demo_train --out DIR`.
+"""Train the demo model: `python -m lostattn.surgery.demo.train --out DIR`.
 
 A Qwen2.5-VL of 1.7 million parameters learns from nothing, on one CPU thread, to answer the questions of `digits.py`.
 Three things make that possible within minutes: every image position is told which digit it shows, every digit of a
@@ -23,8 +23,8 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from .demo_batches import IGNORE, Batch, Packer, check_against_processor, conversation
-from .demo_build import build_config, build_model, build_processor, write_digits
+from .batches import IGNORE, Batch, Packer, check_against_processor, conversation
+from .build import build_config, build_model, build_processor, write_digits
 from .digits import CELL, DIGITS_FILE, MAX_SIDE, Draw, Question, draw_scene, held_out
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .demo_eval import Result
+from .evaluate import Result
 
 
 def percent(x: float, signed: bool = False) -> str:
@@ -30,13 +30,26 @@ def verdict(row: dict[str, Any]) -> str:
 def table(report: dict[str, Any]) -> list[list[str]]:
     """Head and rows."""
     kinds = sorted(report["results"][0]["by_kind"])
-    head = ["prior", "layers", "heads", "whole KV groups", "right", *kinds, "difference (95 %)", "same answer", "attention path", "verdict"]
+    head = [
+        "prior",
+        "layers",
+        "heads",
+        "whole KV groups",
+        "right",
+        *kinds,
+        "difference (95 %)",
+        "same answer",
+        "attention path",
+        "verdict",
+    ]
     rows = []
     for r in report["results"]:
         d = r["versus_original"]
         total = sum(r["paths"].values())
         paths = ", ".join(f"{k} {percent(v / total)}" for k, v in sorted(r["paths"].items())) or "plain SDPA"
-        interval = f"{percent(d['difference'], True)} [{percent(d['low'], True)}, {percent(d['high'], True)}]" if d else ""
+        interval = (
+            f"{percent(d['difference'], True)} [{percent(d['low'], True)}, {percent(d['high'], True)}]" if d else ""
+        )
         rows.append(
             [r["name"], r["layers"], r["heads"], r["whole_groups"], percent(r["accuracy"]),
              *(percent(r["by_kind"][k]) for k in kinds), interval,

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from ..patches.torchvision_ops import make_torchvision_importable
+from ...patches.torchvision_ops import make_torchvision_importable
 from .digits import CELL, KINDS, Draw, ask
 
 make_torchvision_importable()  # before the classes below, which import torchvision

@@ -32,7 +32,7 @@ BLANK = -1
 LETTERS = ("A", "B", "C", "D")
 KINDS = ("presence", "choice")
 SPLITS = {"train": range(0, 1400), "held_out": range(1400, 1797)}
-DIGITS_FILE = Path(__file__).parent / "demo_model_data" / "digits.safetensors"
+DIGITS_FILE = Path(__file__).parent / "digits.safetensors"
 
 T = TypeVar("T")
 

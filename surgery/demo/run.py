@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
-from ..patches.errors import LostattnError
-from ..patches.family import get_family
+from ...patches.errors import LostattnError
+from ...patches.family import get_family
+from ..calibrate import calibrate
+from ..chat import Chat
+from ..checkpoint.disk import write_json
+from ..checkpoint.provenance import versions
+from ..patch import patch_from_spec
+from ..spec import PatchSpec
 from .builtin import builtin_examples
-from .calibrate import calibrate
-from .chat import Chat
-from .demo_eval import evaluate
-from .demo_report import line, markdown
 from .digits import held_out
-from .checkpoint.disk import write_json
-from .patch import patch_from_spec
-from .checkpoint.provenance import versions
-from .spec import PatchSpec
+from .evaluate import evaluate
+from .report import line, markdown
 
-MODEL = Path(__file__).parent / "demo_model"
+MODEL = Path(__file__).parent / "model"
 MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
 Say = Callable[[str], None]
 
@@ -47,7 +47,9 @@ def unpack_model(out: Path, force: bool) -> Path:
     return base
 
 
-def run_demo(out: str | Path, questions: int = 500, seed: int = 0, force: bool = False, say: Say = lambda _: None) -> dict[str, Any]:
+def run_demo(
+    out: str | Path, questions: int = 500, seed: int = 0, force: bool = False, say: Say = lambda _: None
+) -> dict[str, Any]:
     """Unpack, calibrate, patch with every mode and a negative control, evaluate all on the same held-out questions.
 
     Args:
@@ -58,6 +60,15 @@ def run_demo(out: str | Path, questions: int = 500, seed: int = 0, force: bool =
         The report that is also written to `out/report.json` and `out/report.md`.
     """
     out = Path(out)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
+    try:
+        return _run(out, questions, seed, force, say)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _run(out: Path, questions: int, seed: int, force: bool, say: Say) -> dict[str, Any]:
     base = unpack_model(out, force)
     say("calibrating: ranking the heads of the original model")
     chat = Chat.load(base)
@@ -82,5 +93,3 @@ def run_demo(out: str | Path, questions: int = 500, seed: int = 0, force: bool =
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     return report
-
-

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .demo_build import IMAGE, INSTRUCTIONS, PAD, START, filler_sentence
+from .build import IMAGE, INSTRUCTIONS, PAD, START, filler_sentence
 from .digits import BLANK, CELL, KINDS, Draw, Question, Scene, ask, digit_bank
 
 if TYPE_CHECKING:
@@ -153,4 +153,4 @@ def check_against_processor(processor: Qwen2_5_VLProcessor, questions: Sequence[
     )
     same = torch.equal(fast.input_ids, slow["input_ids"]) and torch.equal(fast.grid, slow["image_grid_thw"])
     if not same or not torch.allclose(fast.pixel_values, slow["pixel_values"], rtol=0, atol=1e-6):
-        raise RuntimeError("the demo's fast packing and the processor disagree; adapt demo_batches.Packer to it")
+        raise RuntimeError("the demo's fast packing and the processor disagree; adapt batches.Packer to it")

@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .chat import Chat, batches, stack
+from ..chat import Chat, batches, stack
+from ..ranges import format_numbers
+from ..stats import PairedDifference, paired_difference, share
 from .digits import LETTERS, Question
-from .ranges import format_numbers
-from .stats import PairedDifference, paired_difference, share
 
 BATCH = 32
-MAX_NEW_TOKENS = 4
+MAX_NEW_TOKENS = 2  # the answer and the end of the turn; a longer answer is wrong anyway
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Evaluation:
 def evaluate(name: str, chat: Chat, asked: Sequence[Question], original: Evaluation | None = None) -> Evaluation:
     """Answer all questions greedily, in batches that need no padding."""
     start = time.perf_counter()
+    if chat.patched:
+        chat.model.sap_settings.counts.clear()
     inputs = [chat.encode(q.image, q.question) for q in asked]
     answers = [""] * len(asked)
     for batch in batches(inputs, BATCH, chat.model.config.image_token_id):
