@@ -21,6 +21,7 @@ STAMP := $(VENV)/.lostattn-installed
 
 demo: $(STAMP)
 	$(BIN)/lostattn demo --out lostattn-demo --force
+	@echo "The command is $(BIN)/lostattn; source $(BIN)/activate puts it on the path."
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n $(WORKERS)

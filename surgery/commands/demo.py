@@ -41,7 +41,7 @@ def demo(out: Path, questions: int, seed: int, force: bool, as_json: bool) -> No
     head, *rows = table(report)
     print_table(head, rows)
     patched, base = out / "patch_complexity", out / "base"
-    click.echo(f"\nThe report lies in {out / 'report.md'} and {out / 'report.json'}. Next:")
+    click.echo(f"\nThe report lies in {out / 'report.md'}, pictures with answers in {out / 'gallery.png'}. Next:")
     click.echo(f"  lostattn show {patched}")
     click.echo(f'  lostattn ask {patched} --compare {base} --image {out / "picture.png"} "Is there a 7 in the image?"')
     click.echo(f"  lostattn patch --mode patch_complexity --layers 1-5 --heads all {base} my-patched-model")

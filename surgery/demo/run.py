@@ -21,6 +21,7 @@ from ..spec import PatchSpec
 from .builtin import builtin_examples
 from .digits import held_out
 from .evaluate import evaluate
+from .gallery import draw_gallery
 from .report import line, markdown
 
 MODEL = Path(__file__).parent / "model"
@@ -47,6 +48,14 @@ def unpack_model(out: Path, force: bool) -> Path:
     return base
 
 
+def wishes(calibration: Path) -> dict[str, PatchSpec]:
+    """What the demo compares: the paper's band in every mode, whole layers, and a negative control."""
+    found = {mode: PatchSpec(mode=mode, calibration=str(calibration)) for mode in MODES}
+    found["patch_complexity, whole layers 1-5"] = PatchSpec(mode="patch_complexity", layers="1-5", heads="all")
+    found["uniform, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
+    return found
+
+
 def run_demo(
     out: str | Path, questions: int = 500, seed: int = 0, force: bool = False, say: Say = lambda _: None
 ) -> dict[str, Any]:
@@ -57,7 +66,7 @@ def run_demo(
         questions: how many, of digits that the model was not trained on.
 
     Returns:
-        The report that is also written to `out/report.json` and `out/report.md`.
+        The report that is also written to `out/report.json` and `out/report.md`; `out/gallery.png` shows some answers.
     """
     out = Path(out)
     threads = torch.get_num_threads()
@@ -75,17 +84,18 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say) -> dict[st
     found = calibrate(chat, get_family("qwen2_5_vl"), builtin_examples(64), "pictures of handwritten digits")
     write_json(out / "calibration.json", found.to_json())
     asked = held_out(questions, seed=seed)
-    original = evaluate("original", chat, asked)
     asked[0].image.save(out / "picture.png")
-    results = [original.result]
-    say(line(results[0]))
-    wishes = {mode: PatchSpec(mode=mode, calibration=str(out / "calibration.json")) for mode in MODES}
-    wishes["all heads, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
-    for name, spec in wishes.items():
-        folder = out / name.replace(", ", "-").replace(" ", "-")
+    original = evaluate("original", chat, asked)
+    results, answers = [original.result], {"original": original.answers}
+    say(line(original.result))
+    for name, spec in wishes(out / "calibration.json").items():
+        folder = out / name.replace(",", "").replace(" ", "-")
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
-        results.append(evaluate(name, Chat.load(folder), asked, original).result)
-        say(line(results[-1]))
+        found_here = evaluate(name, Chat.load(folder), asked, original)
+        results.append(found_here.result)
+        answers[name] = found_here.answers
+        say(line(found_here.result))
+    draw_gallery(asked, answers).save(out / "gallery.png")
     report = {
         "questions": questions, "seed": seed, "versions": versions(), "threads": torch.get_num_threads(),
         "results": [asdict(r) for r in results],
