@@ -18,6 +18,7 @@ from .eager import attend, eager_attention, raw_scores
 from .errors import LostattnError
 from .heads import in_band, mass_ranking, score_ranking
 from .job import Job, PriorScores, causal
+from .plan import Band
 from .scores import mean_raw_score
 from .trace import current_trace
 
@@ -53,14 +54,7 @@ def sap_attention_forward(
         if layer.settings.path == "eager":
             return _plain_eager(query, key, value, attention_mask, scale)
         return sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            scaling=scaling,
-            dropout=dropout,
-            **kwargs,
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
     if dropout:
         raise LostattnError("patched layers have no attention dropout: set attention_dropout to 0 or call model.eval()")
@@ -88,23 +82,29 @@ def choose_path(layer: LayerPlan, call: Call, job: Job) -> tuple[str, str]:
         LostattnError: the closed form is forced but cannot compute this call.
     """
     forced = layer.settings.path
-    obstacle = _closed_obstacle(layer, call, job)
-    if forced == "closed" and obstacle:
-        raise LostattnError(f"the closed form was forced but cannot run here: {obstacle}")
+    by_plan, by_call = _plan_obstacle(layer, call), _call_obstacle(job)
+    if forced == "closed" and (by_plan or by_call):
+        raise LostattnError(f"the closed form was forced but cannot run here: {by_plan or by_call}")
     if forced != "auto":
         return forced, ""
-    if obstacle:
-        return "any_mask", obstacle if layer.band is None and layer.blend == 1.0 else ""
+    if by_plan or by_call:
+        return "any_mask", "" if by_plan else by_call
     return ("closed" if closed_pays(job) else "any_mask"), ""
 
 
-def _closed_obstacle(layer: LayerPlan, call: Call, job: Job) -> str:
+def _plan_obstacle(layer: LayerPlan, call: Call) -> str:
+    """What in the plan needs scores of visual keys; `lostattn plan` has told it."""
     if layer.band is not None:
         return "the heads of this plan are chosen anew in every call"
     if layer.blend != 1.0:
         return "blend is below 1, so scores of visual keys are needed"
-    if call.rows is not None and not call.visual_rows_plain and not bool(call.rows.all()):
+    if call.rows is not None and not call.visual_rows_plain:
         return "only some of the query rows are patched"
+    return ""
+
+
+def _call_obstacle(job: Job) -> str:
+    """What in this call keeps the closed form from running."""
     if torch.is_grad_enabled() and (job.q.requires_grad or job.v.requires_grad):
         return "gradients are needed"
     if job.scores.level is not None and job.scores.exact is not None:
@@ -162,7 +162,7 @@ def _job(
 def _band_heads(
     index: int,
     layer: LayerPlan,
-    band: object,
+    band: Band,
     q: torch.Tensor,
     k: torch.Tensor,
     prior: torch.Tensor,
@@ -173,12 +173,12 @@ def _band_heads(
     visual = ~prior.isnan()
     visible = torch.ones_like(visual) if keep is None else keep
     raw = raw_scores(q[:, :, -1:], k, scale)[:, :, 0]
-    if layer.band.rank_by == "mass":  # type: ignore[union-attr]
+    if band.rank_by == "mass":
         ranking = mass_ranking(raw, visible & ~visual, visible)
     else:
         before = (visual.cumsum(-1) == 0) if layer.two_sided else None
         ranking = score_ranking(raw, visible & ~visual, before)
-    heads = in_band(ranking, layer.band)  # type: ignore[arg-type]
+    heads = in_band(ranking, band)
     if (trace := current_trace()) is not None:
         trace.add(index, ranking, heads, prior)
     return heads

@@ -94,6 +94,9 @@ class Call:
     rows: torch.Tensor | None = None
     visual_rows_plain: bool = False
     offsets: dict[int, int] = field(default_factory=dict)
+    _keys: dict[tuple[int, int, torch.device | None], tuple[torch.Tensor, torch.Tensor | None]] = field(
+        default_factory=dict
+    )
     _layout: list[Layout | None] = field(default_factory=list)
     _causal: dict[int, bool] = field(default_factory=dict)
 
@@ -102,13 +105,15 @@ class Call:
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Prior (B, count) and exact flags of the keys that a layer sees; keys without an entry are text."""
         start = self.offsets.get(layer, 0)
-        prior = self.state.prior[:, start : start + count]
-        missing = count - prior.shape[1]
-        prior = torch.nn.functional.pad(prior, (0, missing), value=torch.nan)
-        exact = self.state.exact
-        if exact is not None:
-            exact = torch.nn.functional.pad(exact[:, start : start + count], (0, missing), value=False).to(device)
-        return prior.to(device), exact
+        known = (start, count, device)
+        if known not in self._keys:  # the same for all layers but sliding ones
+            pad = torch.nn.functional.pad
+            prior, exact = self.state.prior[:, start : start + count], self.state.exact
+            missing = count - prior.shape[1]
+            if exact is not None:
+                exact = pad(exact[:, start : start + count], (0, missing), value=False).to(device)
+            self._keys[known] = pad(prior, (0, missing), value=torch.nan).to(device), exact
+        return self._keys[known]
 
     def layout(self, total: int) -> Layout | None:
         """Layout of all keys, worked out once per call."""

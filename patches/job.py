@@ -51,16 +51,18 @@ class Layout:
 
     @classmethod
     def of(cls, visual: torch.Tensor) -> Layout | None:
-        """Layout of visual (B, K) bool, or None if the samples differ. One host synchronisation."""
-        flags = visual.tolist()
-        if any(row != flags[0] for row in flags[1:]):
+        """Layout of visual (B, K) bool, or None if the samples differ. Two host synchronisations."""
+        row = visual[0]
+        if not bool((visual == row).all()):
             return None
-        row, runs, start = flags[0], [], 0
-        for end in range(1, len(row) + 1):
-            if end == len(row) or row[end] != row[start]:
-                runs.append((start, end, row[start]))
-                start = end
-        return cls(tuple(runs), (~visual[0]).nonzero()[:, 0], visual[0].nonzero()[:, 0])
+        starts = [0, *((row[1:] != row[:-1]).nonzero()[:, 0] + 1).tolist()]
+        first = bool(row[0])
+        runs = zip(starts, [*starts[1:], len(row)], strict=True)
+        return cls(
+            tuple((a, b, first ^ bool(i % 2)) for i, (a, b) in enumerate(runs)),
+            (~row).nonzero()[:, 0],
+            row.nonzero()[:, 0],
+        )
 
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on a device."""

@@ -43,6 +43,8 @@ class SapInner:
         base = cls.__mro__[2]
 
         def get_image_features(self: SapInner, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            if self.sap_plan.inert:
+                return base.get_image_features(self, pixel_values, *args, **kwargs)  # type: ignore[attr-defined]
             return self._encode(base, pixel_values, *args, **kwargs)
 
         get_image_features.__signature__ = inspect.signature(base.get_image_features)  # type: ignore[attr-defined]
@@ -160,7 +162,8 @@ class SapInner:
         patched = None
         if self.sap_plan.queries == "last" and rows > 1:
             first = getattr(cache, "sap_prompt_length", past + rows) - 1 - past
-            patched = torch.arange(rows, device=state.prior.device).expand(state.prior.shape[0], -1) >= first
+            if first > 0:
+                patched = torch.arange(rows, device=state.prior.device).expand(state.prior.shape[0], -1) >= first
         elif self.sap_plan.queries == "after_image" and rows > 1:
             visual = torch.nn.functional.pad(~state.prior.isnan(), (0, past + rows - state.prior.shape[1]))[:, past:]
             patched = ~visual if bool(visual.any()) else None
