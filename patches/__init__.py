@@ -14,13 +14,25 @@ check_versions()
 
 from .discover import load_all
 from .errors import LostattnError
+from .geometry import Fit
 from .load import load_patched
 from .plan import Band, Plan
 from .register import register_auto_classes
 from .supplied import use_prior
+from .supplied_regions import use_regions
 from .trace import trace_heads
 
-__all__ = ["Band", "LostattnError", "Plan", "load_patched", "make_torchvision_importable", "trace_heads", "use_prior"]
+__all__ = [
+    "Band",
+    "Fit",
+    "LostattnError",
+    "Plan",
+    "load_patched",
+    "make_torchvision_importable",
+    "trace_heads",
+    "use_prior",
+    "use_regions",
+]
 
 load_all(__name__, list(__path__))
 register_auto_classes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -17,7 +18,7 @@ FEW_ROWS = 8
 def any_mask_attention(job: Job) -> torch.Tensor:
     """Same meaning as `eager.eager_attention` for any mask, rows, blend and per-sample heads; keeps no S x S scores.
 
-    Patched rows in half precision carry the prior in three coordinates (high, middle, low part), so no bit is lost.
+    Patched rows in half precision carry the prior in three coordinates (high, middle, low part), as exact as float32.
 
     Returns:
         (B, H, Sq, Dv).
@@ -93,8 +94,10 @@ def _extra_coordinates(job: Job, heads: list[int]) -> tuple[torch.Tensor, torch.
     """Coordinates whose product is blend * p / scale: for queries (1, h, 1, E), for keys (B, 1, K, E), E a multiple of 8."""
     scores, q = job.scores, job.q
     parts = 1 if q.dtype in (torch.float32, torch.float64) else 3
-    key_columns = _split(scores.prior.nan_to_num(0.0) * (job.blend / job.scale), q.dtype, parts)
-    query_columns = [torch.ones(len(heads), device=q.device, dtype=q.dtype)] * parts
+    # a power of two in the queries keeps p / scale within half precision's range, and is exact
+    unit = 2.0 ** round(-math.log2(job.scale))
+    key_columns = _split(scores.prior.nan_to_num(0.0) * (job.blend / job.scale / unit), q.dtype, parts)
+    query_columns = [torch.full((len(heads),), unit, device=q.device, dtype=q.dtype)] * parts
     if scores.level is not None:
         takes = scores.visual if scores.exact is None else scores.visual & ~scores.exact
         key_columns += [takes.to(q.dtype)] * parts

@@ -13,13 +13,14 @@ from transformers.utils import logging
 
 from .anymask import any_mask_attention
 from .call import Call, LayerPlan
-from .closed import closed_attention, visual_summary
+from .closed import closed_attention
 from .eager import attend, eager_attention, raw_scores
 from .errors import LostattnError
 from .heads import in_band, mass_ranking, score_ranking
 from .job import Job, PriorScores, causal
 from .plan import Band
 from .scores import mean_raw_score
+from .summary import visual_summary
 from .trace import current_trace
 
 logger = logging.get_logger(__name__)
@@ -52,7 +53,7 @@ def sap_attention_forward(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if sap_call is None or not layer.active:
         if layer.settings.path == "eager":
-            return _plain_eager(query, key, value, attention_mask, scale)
+            return _plain_eager(query, key, value, attention_mask, scale, dropout)
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
         )
@@ -105,7 +106,7 @@ def _plan_obstacle(layer: LayerPlan, call: Call) -> str:
 
 def _call_obstacle(job: Job) -> str:
     """What in this call keeps the closed form from running."""
-    if torch.is_grad_enabled() and (job.q.requires_grad or job.v.requires_grad):
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (job.q, job.k, job.v, job.scores.prior)):
         return "gradients are needed"
     if job.scores.level is not None and job.scores.exact is not None:
         return "some priors were given as exact scores beside calibrated levels"
@@ -137,20 +138,21 @@ def _job(
 ) -> Job:
     """Collect one attention call; chooses the heads of a dynamic band and measures what `prob_rescaled` needs."""
     total = call.past + q.shape[2]
+    plain = index not in call.offsets and call.is_plain_causal(mask, total)
     if index not in call.offsets and k.shape[2] > total:  # a static cache has room behind the last key
         k, v = k[:, :, :total], v[:, :, :total]
         mask = mask[..., :total] if mask is not None else None
     prior, exact = call.keys(index, k.shape[2], q.device)
-    plain = index not in call.offsets and call.is_plain_causal(mask, total)
-    keep = None if mask is None else _visible(mask, k.shape[2])
+    prior = prior.double() if q.dtype == torch.float64 else prior
+    keep = None if mask is None else _visible(mask, k.shape[2], call.last)
     if layer.rescale:
         factor = mean_raw_score(q, k, scale, keep)[:, None].to(prior.dtype)
         prior = prior * factor if exact is None else torch.where(exact, prior, prior * factor)
-    levels = layer.levels if layer.levels is None else layer.levels.to(q.device)
+    heads, levels = layer.on(q.device, q.dtype)
     scores = PriorScores(prior, levels, exact)
-    heads = layer.heads if layer.heads is None else layer.heads.to(q.device)
     if layer.band is not None:
-        heads = _band_heads(index, layer, layer.band, q, k, prior, keep, scale)
+        ranked = q[:, :, -1:] if call.last is None else _rows_at(q, call.last)
+        heads = _band_heads(index, layer, layer.band, ranked, k, prior, keep, scale)
     assert heads is not None
     layout = call.layout(total) if plain else None
     layout = layout if layout is None else layout.to(q.device)
@@ -169,24 +171,36 @@ def _band_heads(
     keep: torch.Tensor | None,
     scale: float,
 ) -> torch.Tensor:
-    """Heads in the band, bool (B, H), ranked by the last query row of every sample."""
+    """Heads in the band, bool (B, H), ranked by the last real query row q (B, H, 1, D) of every sample.
+
+    A row without text keys ranks nothing and chooses no head (in the authors' code it is 0/0, with the same effect).
+    """
     visual = ~prior.isnan()
     visible = torch.ones_like(visual) if keep is None else keep
-    raw = raw_scores(q[:, :, -1:], k, scale)[:, :, 0]
+    exact = torch.promote_types(q.dtype, torch.float32)
+    raw = raw_scores(q.to(exact), k.to(exact), scale)[:, :, 0]
+    text = visible & ~visual
     if band.rank_by == "mass":
-        ranking = mass_ranking(raw, visible & ~visual, visible)
+        ranking = mass_ranking(raw, text, visible)
     else:
         before = (visual.cumsum(-1) == 0) if layer.two_sided else None
-        ranking = score_ranking(raw, visible & ~visual, before)
-    heads = in_band(ranking, band)
+        ranking = score_ranking(raw, text, before)
+    heads = in_band(ranking, band) & text.any(-1, keepdim=True)
     if (trace := current_trace()) is not None:
         trace.add(index, ranking, heads, prior)
     return heads
 
 
-def _visible(mask: torch.Tensor, keys: int) -> torch.Tensor:
-    """Keys that the last query row of every sample may see, bool (B, K)."""
+def _rows_at(q: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
+    """Row last[b] of every sample of q (B, H, Sq, D): (B, H, 1, D)."""
+    return q[torch.arange(len(last), device=q.device), :, last.to(q.device)][:, :, None]
+
+
+def _visible(mask: torch.Tensor, keys: int, rows: torch.Tensor | None) -> torch.Tensor:
+    """Keys that the last real query row of every sample may see, bool (B, K)."""
     last = mask[:, 0, -1, :keys]
+    if rows is not None:
+        last = mask.expand(len(rows), -1, -1, -1)[torch.arange(len(rows)), 0, rows.to(mask.device), :keys]
     return last if last.dtype == torch.bool else last > torch.finfo(last.dtype).min / 2
 
 
@@ -201,13 +215,13 @@ def _with_summary(job: Job, call: Call, index: int, layer: LayerPlan) -> Job:
 
 
 def _plain_eager(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None, scale: float, dropout: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if mask is None:
         if 1 < q.shape[2] < k.shape[2]:  # first call on an empty static cache
             k, v = k[:, :, : q.shape[2]], v[:, :, : q.shape[2]]
         mask = causal(q.shape[2], k.shape[2], q.device)
-    out, weights = attend(raw_scores(q, k, scale), mask[..., : k.shape[2]], v)
+    out, weights = attend(raw_scores(q, k, scale), mask[..., : k.shape[2]], v, dropout)
     return out.transpose(1, 2).contiguous(), weights
 
 

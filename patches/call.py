@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -48,9 +49,18 @@ class LayerPlan:
     rescale: bool = False
     blend: float = 1.0
 
+    _copies: dict[torch.device, tuple[torch.Tensor | None, torch.Tensor | None]] = field(default_factory=dict)
+
     @property
     def active(self) -> bool:
         return self.heads is not None or self.band is not None
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """`heads` and `levels` on a device, copied once; levels in at least `dtype` if that is float64."""
+        if device not in self._copies:
+            self._copies[device] = tuple(x if x is None else x.to(device) for x in (self.heads, self.levels))  # type: ignore
+        heads, levels = self._copies[device]
+        return heads, levels.double() if levels is not None and dtype == torch.float64 else levels
 
 
 @dataclass
@@ -66,6 +76,12 @@ class CacheState:
     prior: torch.Tensor
     exact: torch.Tensor | None = None
     summaries: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+
+    def indexed(self, rows: torch.Tensor) -> CacheState:
+        """The state of a cache whose samples are now these rows of the old one."""
+        at = rows.to(self.prior.device)
+        summaries = {k: tuple(x[rows.to(x.device)] for x in v) for k, v in self.summaries.items()}
+        return CacheState(self.prior[at], None if self.exact is None else self.exact[at], summaries)  # type: ignore[arg-type]
 
     def cropped(self, length: int) -> CacheState | None:
         """The state of a cache that now holds `length` tokens; None if no visual token is left."""
@@ -86,6 +102,7 @@ class Call:
         past: keys that were in the cache before, int.
         rows: patched query rows, bool (B, Sq), or None for all.
         visual_rows_plain: rows leaves out exactly the visual rows (`after_image`).
+        last: last real row of every sample, int64 (B,), or None if it is the last row of all (no right padding).
         offsets: layer index -> position of its first key, for layers whose window has slid past the first token.
     """
 
@@ -93,12 +110,13 @@ class Call:
     past: int
     rows: torch.Tensor | None = None
     visual_rows_plain: bool = False
+    last: torch.Tensor | None = None
     offsets: dict[int, int] = field(default_factory=dict)
     _keys: dict[tuple[int, int, torch.device | None], tuple[torch.Tensor, torch.Tensor | None]] = field(
         default_factory=dict
     )
     _layout: list[Layout | None] = field(default_factory=list)
-    _causal: dict[int, bool] = field(default_factory=dict)
+    _causal: dict[int, tuple[torch.Tensor, bool]] = field(default_factory=dict)
 
     def keys(
         self, layer: int, count: int, device: torch.device | None = None
@@ -128,18 +146,41 @@ class Call:
             return True
         if mask.dtype != torch.bool:
             return False
-        known = self._causal.get(id(mask))
-        if known is None:
+        if id(mask) not in self._causal:
             rows, keys = mask.shape[-2:]
             wanted = torch.ones(rows, keys, dtype=torch.bool, device=mask.device).tril(total - rows)
-            known = self._causal[id(mask)] = bool((mask == wanted).all())
-        return known
+            self._causal[id(mask)] = mask, bool((mask == wanted).all())  # the mask is kept, so its id stays its own
+        return self._causal[id(mask)][1]
 
 
 def check_batch(state: CacheState, batch: int) -> None:
-    """Refuse a cache whose batch was changed behind our back (`batch_select_indices`, `batch_repeat_interleave`)."""
+    """Refuse a cache whose batch is another than the input's."""
     if state.prior.shape[0] != batch:
         raise LostattnError(
             f"the cache holds image priors of {state.prior.shape[0]} samples but the input has {batch}: "
-            "select or repeat samples before the prompt is read, not in the cache"
+            "give one input row per sample of the cache"
         )
+
+
+class Following:
+    """One method of a cache that moves samples, followed by the same move of its state. Survives a deep copy."""
+
+    def __init__(self, cache: Any, name: str) -> None:
+        self.cache, self.name = cache, name
+
+    def __call__(self, argument: Any) -> None:
+        getattr(type(self.cache), self.name)(self.cache, argument)
+        state: CacheState | None = getattr(self.cache, "sap_state", None)
+        if state is None:
+            return
+        if self.name == "batch_repeat_interleave":
+            argument = torch.arange(state.prior.shape[0]).repeat_interleave(argument)
+        self.cache.sap_state = state.indexed(argument)
+
+
+def remember(cache: Any, state: CacheState | None) -> None:
+    """Put a state on a cache, and keep it in step when samples are selected, repeated or reordered."""
+    cache.sap_state = state
+    for name in ("reorder_cache", "batch_select_indices", "batch_repeat_interleave"):
+        if state is not None and hasattr(type(cache), name) and name not in vars(cache):
+            setattr(cache, name, Following(cache, name))

@@ -15,9 +15,7 @@ import torch.nn.functional as F
 
 from .eager import attend, raw_scores
 from .job import Job, Layout
-
-# exp(p - max p) underflows in float32 beyond a span of about 87; the prefix sums then run in float64.
-FLOAT32_SPAN = 60.0
+from .summary import mix, running_summary, visual_summary
 
 
 def closed_attention(job: Job) -> torch.Tensor:
@@ -78,35 +76,11 @@ def _decode(job: Job, q: torch.Tensor, kv: list[int], level: torch.Tensor | None
         if out is None or lse is None:
             out, lse = part, part_lse
         else:
-            out = _mix(out, part, part_lse - lse)
+            out = mix(out, part, part_lse - lse)
             lse = torch.logaddexp(lse, part_lse)
     if out is None or lse is None:
         return mean.to(q.dtype)
-    return _mix(mean, out, lse - log_mass[..., None]).to(q.dtype)
-
-
-def _mix(a: torch.Tensor, b: torch.Tensor, log_odds: torch.Tensor) -> torch.Tensor:
-    """Weighted mean of a and b (..., Dv), the weight of b given as log odds (...), in the precision of the odds."""
-    return torch.lerp(a.to(log_odds.dtype), b.to(log_odds.dtype), torch.sigmoid(log_odds)[..., None])
-
-
-def visual_summary(prior: torch.Tensor, v: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weighted mean of all visual values and their log mass: all that a decode step needs of an image.
-
-    Args:
-        prior: (B, K) float, NaN on text keys.
-        v: (B, Hkv, K, Dv).
-
-    Returns:
-        mean (B, Hkv, Dv) float32 (float64 for float64 input) and log mass (B,).
-    """
-    first, last = int(layout.visual[0]), int(layout.visual[-1]) + 1
-    p = prior[:, first:last]
-    p = torch.where(p.isnan(), -torch.inf, p)
-    weights = torch.softmax(p, -1)
-    span = v[:, :, first:last]  # one view, no copy: text keys between images weigh nothing
-    mean = (weights[:, None, None].to(v.dtype) @ span)[:, :, 0]
-    return mean.to(prior.dtype), torch.logsumexp(p, -1)
+    return mix(mean, out, lse - log_mass[..., None]).to(q.dtype)
 
 
 def _text_pieces(k: torch.Tensor, v: torch.Tensor, layout: Layout) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -175,7 +149,7 @@ def _merge_visual(
     used = sorted(set(kv))
     v = job.v.index_select(2, layout.visual)
     v = v if len(used) == v.shape[1] else v[:, used]
-    mean, log_mass = _prefix(job.scores.prior.index_select(1, layout.visual), v)
+    mean, log_mass = running_summary(job.scores.prior.index_select(1, layout.visual), v)
     at = [used.index(g) for g in kv]
     seen = 0
     for start, end, visual in layout.runs:
@@ -202,19 +176,6 @@ def _lerp_groups(out: torch.Tensor, mean: torch.Tensor, share: torch.Tensor, at:
             part.sub_(m).mul_(s.to(out.dtype)).add_(m)
         else:
             part.copy_(torch.lerp(m, part.to(m.dtype), s.to(m.dtype)))
-
-
-def _prefix(prior: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Running mean (B, g, N, Dv) and log mass (B, N) of visual values v (B, g, N, Dv) with scores prior (B, N)."""
-    top = prior.amax(-1, keepdim=True)
-    dtype = torch.promote_types(prior.dtype, torch.float32)
-    if bool((top - prior.amin(-1, keepdim=True) > FLOAT32_SPAN).any()):
-        dtype = torch.float64
-    weights = torch.exp((prior - top).to(dtype))
-    mass = weights.cumsum(-1)
-    mean = (weights[:, None, :, None] * v).cumsum(2).div_(mass.clamp_min(torch.finfo(dtype).tiny)[:, None, :, None])
-    keep = torch.promote_types(v.dtype, torch.float32)
-    return mean.to(keep), (mass.log() + top).to(keep)
 
 
 def _visual_rows(layout: Layout, offset: int) -> list[tuple[int, int]]:
@@ -262,12 +223,9 @@ def _ordinary(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -
     rows, keys = q.shape[2], k.shape[2]
     if rows == 1 and q.device.type == "cpu":  # twice as fast as SDPA's grouped heads, measured
         return attend(raw_scores(q, k, scale), None, v)[0]
-    mask = None
-    if 1 < rows < keys:
-        mask = torch.ones(rows, keys, dtype=torch.bool, device=q.device).tril(keys - rows)
-    return F.scaled_dot_product_attention(
-        q, k, v, mask, is_causal=rows == keys and rows > 1, scale=scale, enable_gqa=k.shape[1] != q.shape[1]
-    )
+    if rows < keys:  # in two parts: a mask would cost rows x keys of memory
+        return _causal_tail(q, k, v, keys - rows, scale)[0]
+    return F.scaled_dot_product_attention(q, k, v, is_causal=rows > 1, scale=scale, enable_gqa=k.shape[1] != q.shape[1])
 
 
 def attention_with_lse(

@@ -12,6 +12,7 @@ from .errors import LostattnError
 from .family import Arguments, Family
 from .pixels import content_digest
 from .plan import Plan
+from .supplied_regions import regions_for
 from .tap import Tap
 
 
@@ -51,6 +52,11 @@ class EncoderCall:
     def digests(self) -> list[bytes]:
         """A digest of seed and content of every image."""
         return [content_digest(self.plan.seed, image, self.plan.pixels) for image in self._images()]
+
+    def region_overlaps(self) -> list[torch.Tensor]:
+        """Overlap of every visual token with the boxes that `use_regions` supplies."""
+        found = regions_for(self.inner).overlaps(self.inner, self.arguments, len(self.lengths))
+        return self._checked([w.to(self.device) for w in found])
 
     def _checked(self, found: list[torch.Tensor]) -> list[torch.Tensor]:
         lengths = [len(w) for w in found]

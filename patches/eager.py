@@ -16,6 +16,7 @@ def eager_attention(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
         output (B, H, Sq, Dv) and attention weights (B, H, Sq, K), both in the dtype of q.
     """
     scores = raw_scores(job.q, job.k, job.scale)
+    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # p would lose digits in half precision
     p = job.scores.dense().to(scores.dtype)[:, :, None]  # (B, H or 1, 1, K)
     where = job.scores.visual[:, None, None] & heads_4d(job.heads)
     if job.rows is not None:
@@ -32,8 +33,10 @@ def raw_scores(q: torch.Tensor, k: torch.Tensor, scale: float) -> torch.Tensor:
     return grouped.view(batch, heads, rows, k.shape[2]) * scale
 
 
-def attend(scores: torch.Tensor, mask: torch.Tensor | None, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mask (None: all is seen), softmax, values. scores (B, H, Sq, K), v (B, Hkv, K, Dv); returns output and weights."""
+def attend(
+    scores: torch.Tensor, mask: torch.Tensor | None, v: torch.Tensor, dropout: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mask (None: all is seen), softmax, values, dropout. scores (B, H, Sq, K), v (B, Hkv, K, Dv); returns output and weights."""
     if mask is None:
         pass
     elif mask.dtype == torch.bool:
@@ -43,6 +46,7 @@ def attend(scores: torch.Tensor, mask: torch.Tensor | None, v: torch.Tensor) -> 
         scores = scores + mask.to(scores.dtype)
     exact = torch.float64 if scores.dtype == torch.float64 else torch.float32
     weights = torch.softmax(scores, -1, dtype=exact).to(v.dtype)
+    weights = torch.nn.functional.dropout(weights, dropout) if dropout else weights
     batch, heads, rows, keys = weights.shape
     out = weights.reshape(batch, v.shape[1], -1, keys) @ v
     return out.view(batch, heads, rows, v.shape[3]), weights

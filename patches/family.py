@@ -89,7 +89,11 @@ def get_family(name: str) -> Family:
 
 def last_attention(tower: torch.nn.Module) -> torch.nn.Module:
     """The self-attention module of the tower's last layer."""
-    found = [m for m in tower.modules() if type(m).__name__.endswith("Attention")]
+    found = [
+        m
+        for m in tower.modules()
+        if type(m).__name__.endswith("Attention") and not isinstance(m, torch.nn.MultiheadAttention)  # SigLIP's pooling
+    ]
     if not found:
         raise LostattnError(f"no attention module found in the vision tower {type(tower).__name__}")
     return found[-1]

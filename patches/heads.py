@@ -18,8 +18,9 @@ def score_ranking(raw: torch.Tensor, text: torch.Tensor, before: torch.Tensor | 
             turns into NaN there and silently patches no head.
 
     Returns:
-        (B, H); low values mark heads that look at text.
+        (B, H), float32 or more; low values mark heads that look at text.
     """
+    raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
     if before is None:
         return -masked_mean(raw, text)
     front, back = text & before, text & ~before
@@ -39,7 +40,8 @@ def mass_ranking(raw: torch.Tensor, text: torch.Tensor, visible: torch.Tensor) -
     Returns:
         s_h of paper C.3 for every sample, (B, H).
     """
-    weights = raw.float().masked_fill(~visible[:, None], -torch.inf).softmax(-1)
+    raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    weights = raw.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
     return -masked_mean(weights, text)
 
 

@@ -23,6 +23,10 @@ def load_patched(directory: str | Path, **from_pretrained_kwargs: Any) -> Any:
     Raises:
         LostattnError: not a patched checkpoint, or weights that are missing or left over.
     """
+    if from_pretrained_kwargs.pop("trust_remote_code", False):
+        raise LostattnError("load_patched runs no code of the checkpoint: leave trust_remote_code out")
+    if from_pretrained_kwargs.pop("output_loading_info", False):
+        raise LostattnError("load_patched checks the loading info itself: leave output_loading_info out")
     known = ("revision", "cache_dir", "local_files_only", "token", "subfolder")
     config = AutoConfig.from_pretrained(
         directory, trust_remote_code=False, **{k: v for k, v in from_pretrained_kwargs.items() if k in known}

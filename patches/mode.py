@@ -36,6 +36,9 @@ class ImageContext(Protocol):
     def digests(self) -> list[bytes]:
         """A digest of the plan's seed and each image's content."""
 
+    def region_overlaps(self) -> list[torch.Tensor]:
+        """Overlap of every visual token with the boxes of `use_regions`, (n,) float32."""
+
 
 @dataclass(frozen=True)
 class Mode:
@@ -46,6 +49,7 @@ class Mode:
         summary: one line for `lostattn modes`.
         weights: context -> one float32 (n,) tensor per image, n visual tokens.
         listens: the vision tower's attention has to be read.
+        needs: what the caller has to supply beside the image: `regions` (through `use_regions`), or nothing.
         options: option -> the values it may take, the first is the default.
         reference: options under preset `reference`.
     """
@@ -54,6 +58,7 @@ class Mode:
     summary: str
     weights: Callable[[ImageContext], list[torch.Tensor]]
     listens: bool = False
+    needs: str = ""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reference: Mapping[str, str] = field(default_factory=dict)
 

@@ -15,10 +15,11 @@ import torch
 from transformers.cache_utils import Cache
 
 from .attention import NAME
-from .call import CacheState, Call, LayerPlan, Settings, check_batch
+from .call import CacheState, Call, Settings, check_batch, remember
 from .context import EncoderCall
 from .errors import LostattnError
 from .family import get_family
+from .install import install, path_for
 from .mode import get_mode
 from .plan import Plan
 from .scores import rescale_unit, shape_prior
@@ -67,6 +68,11 @@ class SapInner:
             given = mode.weights(EncoderCall(family, self.sap_plan, self, pixel_values, arguments, lengths, tap))
         kind = supplied.kind if supplied is not None else "weights"
         out["sap_prior"] = [self._scores(w.to(pixel_values.device), kind) for w in given]
+        if not all(bool(torch.isfinite(p).all()) for p in out["sap_prior"]):
+            raise LostattnError(
+                "the prior of an image is not finite: its pixels hold NaN, or numbers given to use_prior have mean 0 where "
+                "they are divided by it"
+            )
         out["sap_exact"] = kind == "scores"
         return out
 
@@ -106,7 +112,8 @@ class SapInner:
             image = (mm_encoder_outputs or {}).get("image")
             state = self._state(input_ids, inputs_embeds, past_key_values, image)
             rows = (input_ids if input_ids is not None else inputs_embeds).shape[1]  # type: ignore[union-attr]
-            kwargs["sap_call"] = None if state is None else self._call(state, rows, past_key_values)
+            last = _last_rows(kwargs.get("attention_mask"), rows)
+            kwargs["sap_call"] = None if state is None else self._call(state, rows, past_key_values, last)
         out = super().forward(  # type: ignore[misc]
             input_ids=input_ids,
             inputs_embeds=inputs_embeds,
@@ -117,7 +124,7 @@ class SapInner:
         # Without a cache from the caller the decoder makes one; it has to carry the state from now on.
         cache = next((x for x in out if isinstance(x, Cache)), None) if isinstance(out, tuple) else out.past_key_values
         if cache is not None:
-            cache.sap_state = state
+            remember(cache, state)
         return out
 
     def _state(
@@ -132,8 +139,15 @@ class SapInner:
             state = state.cropped(past)
         if state is not None:
             check_batch(state, tokens.shape[0])
-        if image is None or image.get("sap_prior") is None:
+        if image is None:
+            supplied = supplied_for(self)  # type: ignore[arg-type]
+            if supplied is not None and not past:
+                supplied.for_lengths([])
             return state
+        if image.get("sap_prior") is None:
+            raise LostattnError(
+                "the image was encoded by an unpatched model: encode it with this one's get_image_features"
+            )
         visual = self._visual_tokens(input_ids, inputs_embeds, image)
         flat = _repeat_for_beams(image["sap_prior"], visual).to(tokens.device)
         new = torch.full(tokens.shape[:2], torch.nan, device=tokens.device)
@@ -157,10 +171,12 @@ class SapInner:
         placeholder = self.get_input_embeddings()(torch.tensor(token, device=inputs_embeds.device))  # type: ignore
         return (inputs_embeds == placeholder).all(-1)
 
-    def _call(self, state: CacheState, rows: int, cache: Cache | None) -> Call:
+    def _call(self, state: CacheState, rows: int, cache: Cache | None, last: torch.Tensor | None) -> Call:
         past = int(cache.get_seq_length()) if cache is not None else 0
         patched = None
-        if self.sap_plan.queries == "last" and rows > 1:
+        if self.sap_plan.queries == "last" and last is not None:
+            patched = torch.arange(rows, device=last.device) == last[:, None]
+        elif self.sap_plan.queries == "last" and rows > 1:
             first = getattr(cache, "sap_prompt_length", past + rows) - 1 - past
             if first > 0:
                 patched = torch.arange(rows, device=state.prior.device).expand(state.prior.shape[0], -1) >= first
@@ -170,7 +186,7 @@ class SapInner:
         sliding = [i for i, on in enumerate(getattr(cache, "is_sliding", [])) if on]
         offsets = {i: int(cache.get_mask_sizes(rows, i)[1]) for i in sliding}  # type: ignore[union-attr]
         offsets = {i: start for i, start in offsets.items() if start}
-        return Call(state, past, patched, self.sap_plan.queries == "after_image", offsets)
+        return Call(state, past, patched, self.sap_plan.queries == "after_image", last, offsets)
 
 
 class SapGeneration:
@@ -190,9 +206,10 @@ class SapGeneration:
     def set_attn_implementation(self, attn_implementation: Any, *args: Any, **kwargs: Any) -> None:
         """As in transformers, but the decoder always runs SAP attention: `eager` forces its eager form, `sdpa` frees it."""
         wanted = attn_implementation
-        if isinstance(wanted, dict):
-            wanted = wanted.get("text_config", wanted.get("", "sdpa"))
-        self.sap_settings.force(_path_for(wanted))
+        if isinstance(wanted, dict):  # a dict that names no text part leaves the path as it is
+            wanted = wanted.get("text_config", wanted.get(""))
+        if wanted is not None:
+            self.sap_settings.force(path_for(wanted))
         vision = attn_implementation
         if isinstance(vision, dict):
             vision = vision.get("vision_config", vision.get("", "sdpa"))
@@ -227,45 +244,12 @@ class SapGeneration:
                 del cache.sap_prompt_length
 
 
-def install(model: Any, plan: Plan) -> None:
-    """Make a freshly built patched model obey a plan: inner class, attention functions, one `LayerPlan` per layer."""
-    family = get_family(plan.family)
-    path = _path_for(model.config.get_text_config()._attn_implementation)
-    inner = model.model
-    inner.__class__ = model.inner_class
-    model.sap_plan = inner.sap_plan = plan
-    model.sap_settings = inner.sap_settings = Settings(path)
-    model.set_attn_implementation(model.config._attn_implementation)
-    for index, layer in enumerate(inner.language_model.layers):
-        layer.self_attn.sap_layer = layer_plan(plan, index, model.sap_settings, family.two_sided)
-
-
-def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> LayerPlan:
-    """What one layer has to know of the plan."""
-    if plan.inert or index not in plan.heads:
-        return LayerPlan(settings, None)
-    heads = levels = None
-    if plan.band is None:
-        # "cpu" by name: from_pretrained builds models on the meta device
-        heads = torch.zeros(plan.num_heads, dtype=torch.bool, device="cpu")
-        heads[list(plan.heads[index])] = True
-        if index in plan.levels:
-            levels = torch.zeros(plan.num_heads, device="cpu")
-            levels[list(plan.heads[index])] = torch.tensor(plan.levels[index], device="cpu")
-    two_sided = two_sided and plan.preset == "reference"
-    listed = plan.heads[index] if plan.band is None else None
-    return LayerPlan(settings, heads, levels, plan.band, listed, two_sided, plan.scores == "prob_rescaled", plan.blend)
-
-
-def _path_for(implementation: str | None) -> str:
-    if implementation in (None, "sdpa", NAME):
-        return "auto"
-    if implementation == "eager":
-        return "eager"
-    raise LostattnError(
-        f"a patched decoder runs its own attention, so attn_implementation='{implementation}' cannot be used: "
-        "choose 'sdpa' (fast) or 'eager'"
-    )
+def _last_rows(mask: Any, rows: int) -> torch.Tensor | None:
+    """Last real row of every sample, (B,), if a 2-D attention mask pads on the right; else None."""
+    if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or rows == 1 or bool(mask[:, -1].all()):
+        return None
+    real = mask[:, -rows:].flip(1).to(torch.int)
+    return rows - 1 - real.argmax(1)
 
 
 def _repeat_for_beams(priors: list[torch.Tensor], visual: torch.Tensor) -> torch.Tensor:
@@ -278,4 +262,6 @@ def _repeat_for_beams(priors: list[torch.Tensor], visual: torch.Tensor) -> torch
     if times == 1:
         return flat
     rows = visual.sum(1)[::times].tolist()
+    if sum(rows) != flat.numel():
+        raise LostattnError(f"the prompt has {wanted} visual tokens but its images make {flat.numel()}")
     return torch.cat([chunk.repeat(times) for chunk in flat.split(rows)])

@@ -38,6 +38,12 @@ class Pixels:
     std: tuple[float, float, float]
     rescale: float = 1 / 255
 
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(self.std) or not self.rescale:
+            raise LostattnError(
+                "the image normalisation needs three means, three standard deviations and a factor, none 0"
+            )
+
 
 @dataclass(frozen=True)
 class Plan:

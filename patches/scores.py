@@ -39,17 +39,18 @@ def mean_raw_score(q: torch.Tensor, k: torch.Tensor, scale: float, keep: torch.T
         keep: keys that are no padding, bool (B, K), or None. Padding does not count (in the authors' code it does).
 
     Returns:
-        (B,) float32.
+        (B,) float32, or float64 for float64 input.
     """
     batch, num_heads, rows, _ = q.shape
     kv_heads, keys = k.shape[1], k.shape[2]
+    dtype = torch.promote_types(q.dtype, torch.float32)
     if keep is None:
-        q_sum, k_sum = q.float().sum(2), k.float().sum(2)
-        count = torch.full((batch,), float(rows * keys), device=q.device)
+        q_sum, k_sum = q.sum(2, dtype=dtype), k.sum(2, dtype=dtype)
+        count = torch.full((batch,), float(rows * keys), device=q.device, dtype=dtype)
     else:
         of_rows = keep[:, keys - rows :]
-        q_sum = (q.float() * of_rows[:, None, :, None]).sum(2)
-        k_sum = (k.float() * keep[:, None, :, None]).sum(2)
-        count = (of_rows.sum(-1) * keep.sum(-1)).float()
+        q_sum = (q.to(dtype) * of_rows[:, None, :, None]).sum(2)
+        k_sum = (k.to(dtype) * keep[:, None, :, None]).sum(2)
+        count = (of_rows.sum(-1) * keep.sum(-1)).to(dtype)
     q_sum = q_sum.unflatten(1, (kv_heads, num_heads // kv_heads)).sum(2)
     return (q_sum * k_sum).sum((1, 2)).abs() * scale / (count * num_heads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -41,18 +42,25 @@ class Supplied:
         return [t.detach().float() for t in self.tensors]
 
 
-_SUPPLIED: ContextVar[Supplied | None] = ContextVar("lostattn_supplied_prior", default=None)
+_SUPPLIED: ContextVar[tuple[Supplied, ...]] = ContextVar("lostattn_supplied_prior", default=())
 
 
 def supplied_for(inner: torch.nn.Module) -> Supplied | None:
-    """What `use_prior` supplies to the model whose inner model this is, if anything."""
-    found = _SUPPLIED.get()
-    return found if found is not None and getattr(found.model, "model", None) is inner else None
+    """What the innermost `use_prior` supplies to the model whose inner model this is, if anything."""
+    found = (s for s in reversed(_SUPPLIED.get()) if s.model is inner or getattr(s.model, "model", None) is inner)
+    return next(found, None)
+
+
+def _slot(model: torch.nn.Module) -> ContextVar[tuple[Supplied, ...]]:
+    """Where the copy of this module that runs the model looks: a checkpoint may have brought a copy of its own."""
+    package = type(model).__module__.rpartition(".")[0]
+    copy = sys.modules.get(f"{package}.{__name__.rpartition('.')[2]}")
+    return copy._SUPPLIED if copy is not None else _SUPPLIED
 
 
 @contextmanager
 def use_prior(model: torch.nn.Module, tensors: Sequence[torch.Tensor], kind: str = "weights") -> Iterator[None]:
-    """Supply the prior of the next calls instead of computing it.
+    """Supply the prior of the next calls instead of computing it. Holds for the thread that opens the block.
 
     Args:
         model: a patched model.
@@ -75,13 +83,15 @@ def use_prior(model: torch.nn.Module, tensors: Sequence[torch.Tensor], kind: str
     one_of("kind of prior", kind, KINDS)
     if isinstance(tensors, torch.Tensor):
         raise LostattnError("use_prior needs a list with one 1-D float tensor per image, not one tensor")
+    tensors = tuple(tensors)
     for i, tensor in enumerate(tensors):
         if not isinstance(tensor, torch.Tensor) or tensor.dim() != 1 or not tensor.is_floating_point():
             raise LostattnError(f"use_prior needs a list of 1-D float tensors; entry {i} is none")
-        if not bool(torch.isfinite(tensor).all()):
-            raise LostattnError(f"use_prior: the tensor of image {i} holds NaN or infinity")
-    token = _SUPPLIED.set(Supplied(model, tuple(tensors), kind))
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise LostattnError(f"use_prior: the tensor of image {i} holds NaN, infinity or numbers beyond float32")
+    slot = _slot(model)
+    token = slot.set((*slot.get(), Supplied(model, tensors, kind)))
     try:
         yield
     finally:
-        _SUPPLIED.reset(token)
+        slot.reset(token)

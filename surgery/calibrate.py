@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -23,6 +24,7 @@ from ..patches.family import Family
 from ..patches.heads import mass_ranking, score_ranking
 from .calibration import STATISTICS, Calibration
 from .chat import Chat
+from .checkpoint.disk import disk_errors
 from .checkpoint.provenance import versions
 from .data import Example
 
@@ -81,12 +83,13 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 @contextmanager
 def observed(model: Any) -> Iterator[None]:
     """Let the decoder of a plain model be watched; afterwards it is as before."""
-    before = model.config.get_text_config()._attn_implementation
+    parts = {"text_config": model.config.get_text_config(), "vision_config": model.config.vision_config}
+    before = {name: part._attn_implementation for name, part in parts.items()}
     model.set_attn_implementation({"text_config": NAME, "vision_config": "sdpa"})
     try:
         yield
     finally:
-        model.set_attn_implementation({"text_config": before, "vision_config": "sdpa"})
+        model.set_attn_implementation(before)
 
 
 @torch.no_grad()
@@ -122,7 +125,7 @@ def calibrate(
             only if it was made for the same model and data.
 
     Raises:
-        LostattnError: a patched model, or an example that cannot be used.
+        LostattnError: a patched model, an example that cannot be used, or a disk that refuses.
     """
     if chat.patched:
         raise LostattnError("calibration measures the plain model, and this one is patched: give its original")
@@ -148,11 +151,22 @@ def calibrate(
 def _fingerprint(chat: Chat, examples: Sequence[Example]) -> str:
     """Names model and data, so that a partial run is never continued with others."""
     digest = hashlib.sha256(json.dumps(chat.model.config.to_dict(), sort_keys=True, default=str).encode())
-    first = next(p for n, p in chat.model.named_parameters() if n.endswith("q_proj.weight"))
-    digest.update(str(first.detach().double().sum().item()).encode())
+    for name, weights in chat.model.named_parameters():
+        if name.endswith("q_proj.weight"):
+            digest.update(str(weights.detach().double().sum().item()).encode())
     for example in examples:
-        digest.update(f"{example.row} {example.question} {example.image!r:.200}".encode())
+        digest.update(f"{example.row} {example.question} {example.folder} ".encode())
+        digest.update(_image_bytes(example.image))
     return digest.hexdigest()
+
+
+def _image_bytes(image: Any) -> bytes:
+    """What tells one picture from another, the same in every process: its content, or the name of its file."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or str(image.get("path"))
+    if isinstance(image, Image.Image):
+        image = image.tobytes()
+    return hashlib.sha256(image if isinstance(image, bytes) else str(image).encode()).digest()
 
 
 class _Progress:
@@ -162,21 +176,31 @@ class _Progress:
         self.path, self.rows = path, list[dict[str, Any]]()
         if path is None:
             return
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        if lines and lines[0] == fingerprint:
-            for line in lines[1:]:
-                try:
-                    self.rows.append(json.loads(line))
-                except ValueError:  # the line that was being written when the run was cut
-                    break
-        text = "\n".join([fingerprint, *(json.dumps(r) for r in self.rows)]) + "\n"
-        path.write_text(text, encoding="utf-8")
+        with disk_errors(f"cannot keep progress in {path}"):
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+            if lines and lines[0] == fingerprint:
+                self.rows = list(_whole_rows(lines[1:]))
+            text = "\n".join([fingerprint, *(json.dumps(r) for r in self.rows)]) + "\n"
+            path.write_text(text, encoding="utf-8")
 
     def add(self, row: dict[str, Any]) -> None:
         """Note one sample, on disk before the next one starts."""
         self.rows.append(row)
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        if self.path is None:
+            return
+        with disk_errors(f"cannot keep progress in {self.path}"), self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _whole_rows(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows up to the first that is not whole: the one that was being written when the run was cut."""
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            return
+        if not isinstance(row, dict) or set(row) != set(STATISTICS):
+            return
+        yield row

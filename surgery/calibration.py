@@ -79,11 +79,24 @@ class Calibration:
             raise LostattnError(f"{path} is not a calibration of format {FORMAT}: make it with 'lostattn calibrate'")
         try:
             found = cls(**raw)
-            shapes = {len(row) for name in STATISTICS for row in getattr(found, name)}
-            rows = {len(getattr(found, name)) for name in STATISTICS}
-            numbers = all(isinstance(x, int | float) for n in STATISTICS for row in getattr(found, n) for x in row)
         except TypeError as error:
             raise LostattnError(f"the calibration {path} misses or invents fields: make it anew") from error
-        if shapes != {found.num_heads} or rows != {found.num_layers} or not numbers:
-            raise LostattnError(f"the tables of the calibration {path} are damaged: make it anew")
+        if not found._whole():
+            raise LostattnError(f"the calibration {path} is damaged: make it anew")
         return found
+
+    def _whole(self) -> bool:
+        """Every field of its kind, every table full of finite numbers."""
+        counts = (self.num_layers, self.num_heads, self.samples)
+        if not all(isinstance(n, int) and n > 0 for n in counts) or not isinstance(self.family, str):
+            return False
+        tables = [getattr(self, name) for name in STATISTICS]
+        return all(_is_list(table, self.num_layers) for table in tables) and all(
+            _is_list(row, self.num_heads) and all(isinstance(x, int | float) and abs(x) < 1e300 for x in row)
+            for table in tables
+            for row in table
+        )
+
+
+def _is_list(value: Any, length: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) == length

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
+from transformers.utils import logging
 
 from ..patches import load_patched
 from ..patches.errors import LostattnError
+from ..patches.plan import one_of
+from .cause import cause
 from .processing import load_processor
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass
@@ -45,17 +52,19 @@ class Chat:
             raise LostattnError(
                 "--attention chooses the path of patched models, and this one is not patched: leave it out"
             )
+        one_of("dtype", dtype, DTYPES)
+        processor = load_processor(folder)  # before the weights, which take their time
         try:
-            kwargs = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
-            model = load_patched(folder, **kwargs) if patched else _load_plain(folder, **kwargs)
-            model = model.to(device)
-        except AttributeError as error:
-            raise LostattnError(f"unknown dtype '{dtype}': use auto, float32, bfloat16 or float16") from error
-        except (OSError, RuntimeError) as error:
-            raise LostattnError(f"cannot load {folder}: {str(error).splitlines()[0]}") from error
+            with _quiet():
+                kwargs = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
+                model = (load_patched if patched else _load_plain)(folder, **kwargs).to(_device(device))
+        except LostattnError:
+            raise
+        except Exception as error:  # whatever transformers, safetensors or a device raise
+            raise LostattnError(f"cannot load {folder}: {cause(error)}") from error
         if patched:
             model.sap_settings.force(attention)
-        return cls(model, load_processor(folder), patched)
+        return cls(model, processor, patched)
 
     def prompt(self, question: str, images: int = 1) -> str:
         """The chat prompt of a user turn with pictures in front of the question."""
@@ -67,7 +76,14 @@ class Chat:
 
     def encode(self, image: Image.Image, question: str) -> dict[str, torch.Tensor]:
         """Model inputs of one question, batch of one."""
-        inputs = self.processor(text=[self.prompt(question)], images=[image], return_tensors="pt")
+        prompt = self.prompt(question)
+        try:
+            inputs = self.processor(text=[prompt], images=[image], return_tensors="pt")
+        except Exception as error:  # processors raise whatever they stumble over
+            raise LostattnError(
+                f"the model's processor cannot use this picture of {image.width} x {image.height} pixels with this question "
+                f"({cause(error)}): take another picture, and leave special tokens out of the question"
+            ) from error
         return {k: v.to(self.model.device) for k, v in inputs.items()}
 
     @torch.no_grad()
@@ -80,6 +96,31 @@ class Chat:
     def answer(self, image: Image.Image, question: str, max_new_tokens: int = 64) -> str:
         """Greedy answer to one question."""
         return self.generate(self.encode(image, question), max_new_tokens)[0]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise LostattnError(f"unknown device '{name}': use cpu, cuda, cuda:1, ...") from error
+    if device.type == "meta":
+        raise LostattnError("device 'meta' computes nothing: use cpu, cuda, cuda:1, ...")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise LostattnError(f"device '{name}' is not there: torch sees no GPU on this machine, use cpu")
+    return device
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers where nobody watches."""
+    shown = logging.is_progress_bar_enabled()
+    if not sys.stderr.isatty():
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def is_patched(folder: str | Path) -> bool:

@@ -15,6 +15,8 @@ COMMANDS = {
     "verify": "commands.folder:verify",
     "unpatch": "commands.folder:unpatch",
     "ask": "commands.ask:ask",
+    "trace": "commands.trace:trace",
+    "diagnose": "commands.diagnose:diagnose",
     "bench": "commands.bench:bench",
     "families": "commands.about:families",
     "modes": "commands.about:modes",

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .cause import cause
 from .checkpoint.provenance import lostattn_version, package_version
 
 
@@ -47,7 +48,7 @@ def _run(part: str, check: Callable[[], str]) -> Check:
     except _Missing as error:
         return Check(part, "missing", str(error))
     except Exception as error:  # whatever is broken shall be told, not thrown
-        return Check(part, "broken", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+        return Check(part, "broken", f"{type(error).__name__}: {cause(error)}")
 
 
 def _torch() -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..patches import Plan
+from ..patches.errors import LostattnError
 from .calibration import Calibration
 from .checkpoint.card import card_text
 from .checkpoint.provenance import versions
@@ -21,7 +22,7 @@ from .planner import Planned, make_plan
 from .predict import Prediction, predict
 from .ranges import Heads
 from .shape import model_shape
-from .spec import PatchSpec
+from .spec import PatchSpec, spec_text
 
 Say = Callable[[str], None]
 
@@ -58,7 +59,7 @@ def patch_checkpoint(
     *,
     preset: str = "paper",
     mode: str = "patch_complexity",
-    layers: str | Iterable[int] | None = None,
+    layers: str | int | Iterable[int] | None = None,
     heads: Heads | None = None,
     dynamic: bool = False,
     rank_by: str | None = None,
@@ -81,7 +82,7 @@ def patch_checkpoint(
     Args:
         src: folder or Hub id of a plain checkpoint. out: the patched folder to be written.
         preset, mode, layers, heads, rank_by, dynamic, calibration, scores, queries, blend, seed, temperature, options:
-            see `PatchSpec`. An empty list of layers is the empty plan.
+            see `PatchSpec`. An empty list of layers is the empty plan. `dynamic=False` leaves it to the preset.
         revision: of a Hub id.
         weights: `auto` (reflink, else hard link, else copy), `link` or `copy`.
         force: replace an existing model folder, atomically.
@@ -96,9 +97,9 @@ def patch_checkpoint(
         LostattnError: any mistake, in one sentence; nothing is written then.
     """
     spec = PatchSpec(
-        preset=preset, mode=mode, layers=layers, heads=heads, rank_by=rank_by, dynamic=dynamic,
+        preset=preset, mode=mode, layers=layers, heads=heads, rank_by=rank_by, dynamic=dynamic or None,
         calibration=None if calibration is None else str(calibration), scores=scores, queries=queries, blend=blend,
-        seed=seed, temperature=temperature, options=dict(options or {}),
+        seed=seed, temperature=temperature, options={} if options is None else options,
     )  # fmt: skip
     written = patch_from_spec(
         src,
@@ -124,7 +125,6 @@ def patch_from_spec(
     force: bool = False,
     allow_code: bool = False,
     full_hash: bool = False,
-    spec_text: str | None = None,
     measured: Mapping[str, Any] | None = None,
     command: str | None = None,
     say: Say = lambda _: None,
@@ -132,17 +132,17 @@ def patch_from_spec(
     """The same from a spec; also returns what was written."""
     check_replaceable(Path(out), force)  # before anything long is done
     prepared = prepare(src, spec, revision=revision, allow_code=allow_code, say=say)
-    command = command or command_line()
+    command, text = command or command_line(), spec_text(spec)
     plan, source = prepared.planned.plan, prepared.source
     original = (
         source.real("README.md").read_text(encoding="utf-8", errors="replace") if "README.md" in source.files else None
     )
     card = card_text(
         plan=plan, source=source, command=command, versions=versions(), predicted=_for_card(prepared.predictions),
-        measured=measured, spec=spec_text, original=original,
+        measured=measured, spec=text, original=original,
     )  # fmt: skip
     written = write_patched(
-        source, plan, out, card=card, weights=weights, force=force, command=command, spec=spec_text, full_hash=full_hash
+        source, plan, out, card=card, weights=weights, force=force, command=command, spec=text, full_hash=full_hash
     )
     return prepared, written
 
@@ -170,5 +170,8 @@ def _calibrate_builtin(source: Source, say: Say) -> Calibration:
 
     examples = builtin_examples()
     say(f"ranking heads on {len(examples)} built-in questions; 'lostattn calibrate' ranks them on your own data")
-    chat = Chat.load(source.path)
+    try:
+        chat = Chat.load(source.path)
+    except LostattnError as error:
+        raise LostattnError(f"{error}; or give --heads all, lists of heads, --dynamic or --calibration FILE") from error
     return calibrate(chat, model_shape(source.config).family, examples, "built-in pictures of handwritten digits")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,41 +43,47 @@ def make_plan(
         LostattnError: unknown names, layers or heads out of range, wishes that contradict each other.
     """
     shape = model_shape(config)
-    mode = get_mode(spec.mode)
     notes: list[str] = []
     scores = spec.scores or _default_scores(spec.preset, shape.family)
-    heads_wish = parse_heads(spec.heads)
-    layers = _layers(spec, shape, heads_wish, notes)
-    if heads_wish is None:
-        heads_wish = shape.family.heads
-    needs_band = isinstance(heads_wish, tuple)
-    dynamic = needs_band and (spec.dynamic or (spec.preset == "reference" and spec.calibration is None))
-    if spec.dynamic and not needs_band:
-        raise LostattnError("--dynamic chooses the heads of a band anew: give --heads as a band such as 0.3-0.6")
-    if dynamic and spec.preset == "efficient":
-        raise LostattnError("preset 'efficient' needs static heads: leave --dynamic out, or take preset 'paper'")
-    if dynamic and scores == "log":
-        raise LostattnError("scores rule 'log' needs levels of known heads: use static heads, or another scores rule")
+    wish = parse_heads(spec.heads)
+    layers = _layers(spec, shape, wish, notes)
+    if wish is None:
+        wish = shape.family.heads
+    dynamic = _dynamic(spec, wish, scores)
+    notes += _unused(spec, wish, dynamic, scores)
+    empty = _empty_plan(spec, shape, scores, folder)  # refuses what no measurement could mend, before measuring
     found = _Statistics(spec, shape, calibrate)
-    band = None
-    if dynamic:
-        assert isinstance(heads_wish, tuple)
-        band = Band(*heads_wish, rank_by=_rank_by(spec))
-        chosen: dict[int, tuple[int, ...]] = dict.fromkeys(layers, ())
+    if isinstance(wish, tuple):
+        band = Band(*wish, rank_by=_rank_by(spec))
+        if dynamic:
+            plan = replace(empty, heads=dict.fromkeys(layers, ()), band=band if layers else None)
+        else:
+            plan = replace(empty, heads=_heads_in_band(spec, shape, layers, band, found, notes))
     else:
-        chosen = _static_heads(spec, shape, layers, heads_wish, found, notes)
-    levels = {}
-    if scores == "log" and chosen:
+        plan = replace(empty, heads=_named_heads(wish, layers, shape))
+    if spec.preset == "efficient":
+        _check_whole_groups(plan)
+    if scores == "log" and plan.heads:
         measured = found.get().level
-        levels = {layer: tuple(measured[layer][h] for h in heads) for layer, heads in chosen.items()}
-    plan = Plan(
+        levels = {layer: tuple(measured[layer][h] for h in heads) for layer, heads in plan.heads.items()}
+        plan = replace(plan, levels=levels)
+    if folder is not None and plan.pixels is None and plan.heads:
+        notes.append(
+            "the source does not say how its images are normalised (no preprocessor_config.json): a mode that looks at "
+            "pixels will refuse to run unless use_prior gives it the prior"
+        )
+    return Planned(plan, notes)
+
+
+def _empty_plan(spec: PatchSpec, shape: Shape, scores: str, folder: Path | None) -> Plan:
+    mode = get_mode(spec.mode)
+    return Plan(
         family=shape.family.name, mode=mode.name, preset=spec.preset, scores=scores,
         queries=spec.queries or ("last" if spec.preset == "reference" else "all"), num_layers=shape.layers,
-        num_heads=shape.heads, num_kv_heads=shape.kv_heads, heads=chosen, band=band, blend=float(spec.blend),
-        seed=spec.seed, temperature=float(spec.temperature), levels=levels,
-        options=mode.settle(spec.preset, spec.options), pixels=read_pixels(folder) if folder is not None else None,
+        num_heads=shape.heads, num_kv_heads=shape.kv_heads, blend=spec.blend, seed=spec.seed,
+        temperature=spec.temperature, options=mode.settle(spec.preset, spec.options),
+        pixels=read_pixels(folder) if folder is not None else None,
     )  # fmt: skip
-    return Planned(plan, notes)
 
 
 def _default_scores(preset: str, family: Family) -> str:
@@ -88,6 +94,34 @@ def _default_scores(preset: str, family: Family) -> str:
 
 def _rank_by(spec: PatchSpec) -> str:
     return spec.rank_by or ("score" if spec.preset == "reference" else "mass")
+
+
+def _dynamic(spec: PatchSpec, heads: Heads, scores: str) -> bool:
+    """Whether heads are chosen at run time; a wish for it that cannot be is refused."""
+    is_band = isinstance(heads, tuple)
+    by_preset = spec.preset == "reference" and spec.calibration is None
+    dynamic = is_band and (by_preset if spec.dynamic is None else spec.dynamic)
+    if spec.dynamic and not is_band:
+        raise LostattnError("--dynamic chooses the heads of a band anew: give --heads as a band such as 0.3-0.6")
+    if dynamic and spec.preset == "efficient":
+        raise LostattnError("preset 'efficient' needs static heads: leave --dynamic out, or take preset 'paper'")
+    if dynamic and scores == "log":
+        raise LostattnError("scores rule 'log' needs levels of known heads: add --static, or take another scores rule")
+    return dynamic
+
+
+def _unused(spec: PatchSpec, heads: Heads, dynamic: bool, scores: str) -> list[str]:
+    """Wishes that this plan has no use for."""
+    ranked = isinstance(heads, tuple)
+    unused = {
+        "--rank-by ranks the heads of a band": spec.rank_by is not None and not ranked,
+        "--calibration is read for static bands and scores rule log": spec.calibration is not None
+        and (dynamic or not ranked)
+        and scores != "log",
+        "--temperature belongs to scores rules prob, prob_rescaled and log": spec.temperature != 1 and scores == "raw",
+        "--seed belongs to mode noise": spec.seed != 0 and spec.mode != "noise",
+    }
+    return [f"{what}: it changes nothing here" for what, true in unused.items() if true]
 
 
 def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]) -> list[int]:
@@ -139,45 +173,55 @@ class _Statistics:
         return self.found
 
 
-def _static_heads(
-    spec: PatchSpec, shape: Shape, layers: list[int], wish: Heads, found: _Statistics, notes: list[str]
-) -> dict[int, tuple[int, ...]]:
-    if wish == "all":
-        return {layer: tuple(range(shape.heads)) for layer in layers}
+def _named_heads(wish: Heads, layers: list[int], shape: Shape) -> dict[int, tuple[int, ...]]:
     if isinstance(wish, Mapping):
-        chosen = {layer: tuple(heads) for layer, heads in wish.items() if heads}
-        if spec.preset == "efficient":
-            _check_whole_groups(chosen, shape)
-        return chosen
-    band = Band(*wish, rank_by=_rank_by(spec))  # type: ignore[misc]
+        return {layer: tuple(heads) for layer, heads in wish.items() if heads}
+    return {layer: tuple(range(shape.heads)) for layer in layers}
+
+
+def _heads_in_band(
+    spec: PatchSpec, shape: Shape, layers: list[int], band: Band, found: _Statistics, notes: list[str]
+) -> dict[int, tuple[int, ...]]:
     if not layers:
         return {}
     statistics = found.get()
     ranking = statistics.ranking(band.rank_by)
-    group = shape.heads // shape.kv_heads
-    chosen = {}
-    for layer in layers:
-        values = torch.tensor(ranking[layer], dtype=torch.float64)
-        if spec.preset == "efficient":  # whole groups only, ranked by the mean of their heads
-            groups = in_band(values.view(-1, group).mean(-1), band).nonzero()[:, 0].tolist()
-            heads = tuple(h for g in groups for h in range(g * group, (g + 1) * group))
-        else:
-            heads = tuple(in_band(values, band).nonzero()[:, 0].tolist())
-        if heads:
-            chosen[layer] = heads
-    if dropped := [layer for layer in layers if layer not in chosen]:
+    pick = _pick_groups if spec.preset == "efficient" else _pick_heads
+    picked = {x: pick(torch.tensor(ranking[x], dtype=torch.float64), band, shape) for x in layers}
+    chosen = {layer: heads for layer, heads in picked.items() if heads}
+    dropped = [layer for layer in layers if layer not in chosen]
+    if not chosen:
+        raise LostattnError(
+            f"the band {band.low:g}-{band.high:g} holds no head in layers {format_numbers(dropped)}: widen it (a layer has "
+            f"{shape.heads} heads), or choose --layers none"
+        )
+    if dropped:
         notes.append(
-            f"the band {band.low}-{band.high} holds no head in layers {format_numbers(dropped)}: they stay as they are"
+            f"the band {band.low:g}-{band.high:g} holds no head in layers {format_numbers(dropped)}: they stay as they are"
         )
     notes.append(f"heads ranked by {band.rank_by} on {statistics.samples} samples ({statistics.data})")
     return chosen
 
 
-def _check_whole_groups(chosen: Mapping[int, tuple[int, ...]], shape: Shape) -> None:
-    group = shape.heads // shape.kv_heads
-    for layer, heads in chosen.items():
-        touched = {h // group for h in heads}
-        if len(touched) * group != len(heads):
+def _pick_heads(values: torch.Tensor, band: Band, _: Shape) -> tuple[int, ...]:
+    return tuple(in_band(values, band).nonzero()[:, 0].tolist())
+
+
+def _pick_groups(values: torch.Tensor, band: Band, shape: Shape) -> tuple[int, ...]:
+    """Whole KV groups, ranked by the mean of their heads; where a narrow band falls between two, the one nearest to it."""
+    size = shape.heads // shape.kv_heads
+    means = values.view(-1, size).mean(-1)
+    groups = in_band(means, band).nonzero()[:, 0].tolist()
+    if not groups:
+        place = means.argsort().argsort() / max(shape.kv_heads - 1, 1)
+        groups = [int((place - (band.low + band.high) / 2).abs().argmin())]
+    return tuple(h for g in groups for h in range(g * size, (g + 1) * size))
+
+
+def _check_whole_groups(plan: Plan) -> None:
+    group = plan.num_heads // plan.num_kv_heads
+    for layer, heads in plan.heads.items():
+        if len(plan.whole_groups(layer)) * group != len(heads):
             raise LostattnError(
                 f"preset 'efficient' patches whole KV groups of {group} heads, but the heads of layer {layer} leave one "
                 "incomplete: complete it, or take preset 'paper'"

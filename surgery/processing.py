@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import json
+import math
 from pathlib import Path
 from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Pixels
+from .checkpoint.disk import read_json
 
 
 def read_pixels(folder: Path) -> Pixels | None:
     """Mean, std and rescale factor of a folder's image processor, None if it has none. Reads JSON only.
 
     Raises:
-        LostattnError: a processor config that is not JSON.
+        LostattnError: a processor config that is not JSON, or numbers in it that cannot be.
     """
     for name in ("processor_config.json", "preprocessor_config.json"):
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise LostattnError(f"{name} of the source is not JSON: download it again") from error
+        raw = read_json(path, f"{name} of the source")
         found = raw.get("image_processor", raw) if isinstance(raw, dict) else {}
         if isinstance(found, dict) and "image_mean" in found and "image_std" in found:
-            mean, std = (tuple(float(x) for x in found[k]) for k in ("image_mean", "image_std"))
-            rescale = float(found.get("rescale_factor") or 1 / 255)
-            if len(mean) == len(std) == 3 and all(std) and rescale:
-                return Pixels(mean, std, rescale)
+            return _pixels(found, name)
     return None
+
+
+def _pixels(found: dict[str, Any], name: str) -> Pixels:
+    try:
+        mean, std = ([float(x) for x in found[k]] for k in ("image_mean", "image_std"))
+        rescale = float(found.get("rescale_factor") or 1 / 255)
+        usable = len(mean) == len(std) == 3 and all(std) and all(map(math.isfinite, (*mean, *std, rescale)))
+    except (TypeError, ValueError, OverflowError):
+        usable = False
+    if not usable:
+        raise LostattnError(
+            f"image_mean, image_std or rescale_factor in {name} are not usable numbers: download it again"
+        )
+    return Pixels((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]), rescale)
 
 
 def load_processor(folder: str | Path) -> Any:
@@ -48,7 +57,7 @@ def load_processor(folder: str | Path) -> Any:
             "the processor of this model needs torchvision: pip install the torchvision that matches your torch "
             "(for torch 2.13 it is 0.28)"
         ) from error
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever transformers and tokenizers raise about files that are not there or damaged
         raise LostattnError(
             f"the folder {Path(folder).name} has no usable processor (preprocessor_config.json, tokenizer): "
             "copy these files from the model's repository into it"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..patches.errors import LostattnError
 
 # Heads as a user may name them: all, a percentile band, or query heads per layer.
 Heads = str | tuple[float, float] | Mapping[int, Iterable[int]]
 
-_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
-_BAND = re.compile(r"(\d*\.?\d+)-(\d*\.?\d+)")
+_NUMBER = re.compile(r"\d{1,9}", re.ASCII)
+_RANGE = re.compile(r"(\d{1,9})(?:\s*-\s*(\d{1,9}))?", re.ASCII)
+_BAND = re.compile(r"(\d*\.?\d+)\s*-\s*(\d*\.?\d+)", re.ASCII)
 
 
 def parse_numbers(text: str, what: str) -> list[int]:
@@ -36,11 +39,11 @@ def parse_numbers(text: str, what: str) -> list[int]:
     return sorted(found)
 
 
-def parse_layers(layers: str | Iterable[int] | None, count: int) -> list[int] | None:
+def parse_layers(layers: str | int | Iterable[int] | None, count: int) -> list[int] | None:
     """Layers as a list, None for the family's default.
 
     Args:
-        layers: `all`, `none`, numbers and ranges as text, or numbers.
+        layers: `all`, `none`, numbers and ranges as text, one number, or numbers.
         count: layers of the model.
 
     Raises:
@@ -52,7 +55,7 @@ def parse_layers(layers: str | Iterable[int] | None, count: int) -> list[int] | 
         text = layers.strip().lower()
         found = list(range(count)) if text == "all" else [] if text in ("none", "") else parse_numbers(text, "layers")
     else:
-        found = _whole_numbers(layers, "layers")
+        found = whole_numbers(layers, "layers")
     for layer in found:
         if not 0 <= layer < count:
             raise LostattnError(f"layer {layer} does not exist: the model has layers 0-{count - 1}")
@@ -65,33 +68,49 @@ def parse_heads(heads: Heads | None) -> Heads | None:
     Raises:
         LostattnError: none of the three.
     """
-    if heads is None or heads == "all":
-        return heads
+    if heads is None:
+        return None
     if isinstance(heads, str):
-        text = heads.strip().lower()
-        if match := _BAND.fullmatch(text):
-            return float(match[1]), float(match[2])
-        if text == "all":
-            return "all"
-        if ":" in text:
-            return _parse_lists(text)
-        raise LostattnError(
-            f"cannot read heads '{heads}': write all, a band such as 0.3-0.6, or lists such as 3:0,1,5;4:2"
-        )
+        return _parse_text(heads)
     if isinstance(heads, Mapping):
-        return {_whole_numbers([k], "layers")[0]: _whole_numbers(v, f"heads of layer {k}") for k, v in heads.items()}
+        return _parse_mapping(heads)
     try:
         low, high = (float(x) for x in heads)
-    except (TypeError, ValueError) as error:
-        raise LostattnError(f"cannot read heads {heads!r}: give 'all', (low, high) or {{layer: [heads]}}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LostattnError(
+            f"cannot read heads {heads!r:.80}: give 'all', a band (low, high) or {{layer: [heads]}}; in YAML put lists such as "
+            "'3:0' in quotes"
+        ) from error
     return low, high
+
+
+def _parse_text(heads: str) -> Heads:
+    text = heads.strip().lower()
+    if text == "all":
+        return "all"
+    if match := _BAND.fullmatch(text):
+        return float(match[1]), float(match[2])
+    if ":" in text:
+        return _parse_lists(text)
+    raise LostattnError(f"cannot read heads '{heads}': write all, a band such as 0.3-0.6, or lists such as 3:0,1,5;4:2")
+
+
+def _parse_mapping(heads: Mapping[Any, Any]) -> dict[int, list[int]]:
+    found: dict[int, list[int]] = {}
+    for key, value in heads.items():
+        (layer,) = whole_numbers(key, "layers")
+        if layer in found:
+            raise LostattnError(f"heads of layer {layer} are given twice")
+        what = f"heads of layer {layer}"
+        found[layer] = parse_numbers(value, what) if isinstance(value, str) else whole_numbers(value, what)
+    return found
 
 
 def _parse_lists(text: str) -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for part in filter(None, (p.strip() for p in text.split(";"))):
         layer, colon, heads = part.partition(":")
-        if not colon or not layer.strip().isdigit():
+        if not colon or not _NUMBER.fullmatch(layer.strip()):
             raise LostattnError(f"cannot read heads '{part}': write layer:heads, such as 3:0,1,5")
         if int(layer) in found:
             raise LostattnError(f"heads of layer {int(layer)} are given twice")
@@ -99,15 +118,28 @@ def _parse_lists(text: str) -> dict[int, list[int]]:
     return found
 
 
-def _whole_numbers(values: Iterable[object], what: str) -> list[int]:
-    found = []
-    for value in values:
-        if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and value.isdigit())):
-            raise LostattnError(f"{what} must be whole numbers, not {value!r}")
-        found.append(int(value))
+def whole_numbers(values: Any, what: str) -> list[int]:
+    """One whole number or several, of whatever integer type, ascending; digits as text count.
+
+    Raises:
+        LostattnError: anything else, or a number twice, naming `what`.
+    """
+    several = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    found = [_whole_number(value, what) for value in (values if several else [values])]
     if len(set(found)) != len(found):
         raise LostattnError(f"{what} name the same number twice")
     return sorted(found)
+
+
+def _whole_number(value: Any, what: str) -> int:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return int(value)
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise LostattnError(f"{what} must be whole numbers, not {value!r:.80}")
 
 
 def format_numbers(numbers: Iterable[int]) -> str:

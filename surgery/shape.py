@@ -10,6 +10,7 @@ import torch
 
 from ..patches.errors import LostattnError
 from ..patches.family import Family, get_family
+from .cause import cause
 
 
 @dataclass(frozen=True)
@@ -34,21 +35,36 @@ def model_shape(config: Mapping[str, Any]) -> Shape:
     kept = {k: v for k, v in config.items() if k not in ("model_type", "architectures", "auto_map", "sap")}
     try:
         parsed = family.plain_class.config_class.from_dict(kept)
+        family.check(parsed)
         text = parsed.get_text_config()
         heads = text.num_attention_heads
+        kv_heads = text.num_key_value_heads or heads
         dim = getattr(text, "head_dim", None) or text.hidden_size // heads
-        shape = Shape(
-            family,
-            text.num_hidden_layers,
-            heads,
-            text.num_key_value_heads or heads,
-            dim,
-            _bytes(parsed.dtype or text.dtype),
-        )
+        shape = Shape(family, text.num_hidden_layers, heads, kv_heads, dim, _bytes(parsed.dtype or text.dtype))
+    except LostattnError:
+        raise
     except Exception as error:  # transformers raises whatever its validators raise
-        raise LostattnError(f"config.json cannot be read as {family.name}: {str(error).splitlines()[0]}") from error
-    family.check(parsed)
+        raise LostattnError(
+            f"config.json cannot be read as {family.name} ({cause(error)}): download it again"
+        ) from error
+    _check(shape)
     return shape
+
+
+def _check(shape: Shape) -> None:
+    numbers = {
+        "layers": shape.layers,
+        "heads": shape.heads,
+        "KV heads": shape.kv_heads,
+        "numbers per head": shape.head_dim,
+    }
+    for what, value in numbers.items():
+        if not isinstance(value, int) or value < 1:
+            raise LostattnError(f"config.json says that the decoder has {value!r:.80} {what}: download it again")
+    if shape.heads % shape.kv_heads:
+        raise LostattnError(
+            f"config.json says that {shape.heads} heads share {shape.kv_heads} KV heads, which cannot be: download it again"
+        )
 
 
 def _bytes(dtype: Any) -> int:

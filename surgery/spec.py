@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import yaml
 
 from ..patches.errors import LostattnError
 from ..patches.plan import PRESETS, QUERIES, RANK_BY, SCORES, one_of
-from .ranges import Heads
+from .cause import cause
+from .ranges import Heads, parse_heads, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class PatchSpec:
         layers: `1-27`, `all`, `none`, or a list of numbers.
         heads: `all`, a percentile band `0.3-0.6` or (0.3, 0.6), or `3:0,1,5;4:2` or {3: [0, 1, 5], 4: [2]}.
         rank_by: `mass` (paper) or `score` (authors' code).
-        dynamic: choose the heads of a band anew at every step.
+        dynamic: choose the heads of a band anew at every step (preset `reference` does, unless a calibration is given).
         calibration: a file made by `lostattn calibrate`.
         scores: `raw`, `prob`, `prob_rescaled` or `log`.
         queries: `all`, `after_image` or `last`.
@@ -36,10 +38,10 @@ class PatchSpec:
 
     preset: str = "paper"
     mode: str = "patch_complexity"
-    layers: str | Iterable[int] | None = None
+    layers: str | int | Iterable[int] | None = None
     heads: Heads | None = None
     rank_by: str | None = None
-    dynamic: bool = False
+    dynamic: bool | None = None
     calibration: str | None = None
     scores: str | None = None
     queries: str | None = None
@@ -49,18 +51,40 @@ class PatchSpec:
     options: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_words()
+        self._check_numbers()
+        if self.dynamic is not None and not isinstance(self.dynamic, bool):
+            raise LostattnError(f"dynamic must be true or false, not {self.dynamic!r:.80}")
+        if not isinstance(self.options, Mapping):
+            raise LostattnError(f"options must be a mapping of names to values, not {self.options!r:.80}")
+        # read once, and plain from here on: numpy's numbers and generators cannot be written as YAML
+        if self.layers is not None and not isinstance(self.layers, str):
+            object.__setattr__(self, "layers", whole_numbers(self.layers, "layers"))
+        if not isinstance(self.heads, str):
+            object.__setattr__(self, "heads", parse_heads(self.heads))
+
+    def _check_words(self) -> None:
+        for name in ("preset", "mode", "rank_by", "scores", "queries", "calibration"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name in ("preset", "mode")):
+                raise LostattnError(f"{name} must be text, not {value!r:.80}")
         one_of("preset", self.preset, PRESETS)
         for name, known in (("rank_by", RANK_BY), ("scores", SCORES), ("queries", QUERIES)):
             if (value := getattr(self, name)) is not None:
                 one_of(name, value, known)
-        for name, kinds in (("blend", (int, float)), ("temperature", (int, float)), ("seed", int), ("dynamic", bool)):
+
+    def _check_numbers(self) -> None:
+        kinds: tuple[tuple[str, type, type], ...] = (
+            ("blend", Real, float), ("temperature", Real, float), ("seed", Integral, int)
+        )  # fmt: skip
+        for name, kind, make in kinds:
             value = getattr(self, name)
-            if not isinstance(value, kinds) or (isinstance(value, bool) and name != "dynamic"):
-                raise LostattnError(
-                    f"{name} must be {'true or false' if name == 'dynamic' else 'a number'}, not {value!r}"
-                )
-        if not isinstance(self.options, Mapping):
-            raise LostattnError(f"options must be a mapping of names to values, not {self.options!r}")
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise LostattnError(f"{name} must be a {'whole ' if make is int else ''}number, not {value!r:.80}")
+            try:
+                object.__setattr__(self, name, make(value))
+            except OverflowError as error:
+                raise LostattnError(f"{name} is too large") from error
 
     def with_changes(self, **changes: Any) -> PatchSpec:
         """The spec with every change that is not None."""
@@ -77,8 +101,8 @@ def read_spec(path: str | Path) -> PatchSpec:
         raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise LostattnError(f"cannot read the spec file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise LostattnError(f"the spec file {path} is not YAML: {str(error).splitlines()[0]}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date such as 2026-02-31
+        raise LostattnError(f"the spec file {path} is not YAML: {_yaml_problem(error)}") from error
     if not isinstance(raw, dict):
         raise LostattnError(f"the spec file {path} must hold 'name: value' lines")
     known = [f.name for f in fields(PatchSpec)]
@@ -88,6 +112,11 @@ def read_spec(path: str | Path) -> PatchSpec:
     if spec.calibration is not None:  # as written, relative to the spec file
         spec = replace(spec, calibration=str(Path(path).parent / spec.calibration))
     return spec
+
+
+def _yaml_problem(error: Exception) -> str:
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"{problem} in line {mark.line + 1}" if mark is not None and problem else cause(error)
 
 
 def spec_text(spec: PatchSpec) -> str:

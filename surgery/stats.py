@@ -28,16 +28,20 @@ def paired_difference(a: Sequence[bool], b: Sequence[bool], seed: int = 0) -> Pa
     """
     if len(a) != len(b) or not a:
         raise ValueError(f"paired answers are needed, got {len(a)} and {len(b)}")
-    delta = torch.tensor(b, dtype=torch.float64) - torch.tensor(a, dtype=torch.float64)
-    # a resample of values -1, 0, 1 is a draw of their counts
-    weights = torch.stack([(delta == v).double() for v in (-1.0, 0.0, 1.0)]).mean(1)
+    count = len(a)
+    worse = sum(x and not y for x, y in zip(a, b, strict=True))
+    better = sum(y and not x for x, y in zip(a, b, strict=True))
+    # a resample is told by how often it drew a pair that got worse and one that got better
     generator = torch.Generator().manual_seed(seed)
-    draws = torch.multinomial(weights.expand(RESAMPLES, -1), len(a), replacement=True, generator=generator)
-    means = (draws.double() - 1).mean(1)
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return PairedDifference(float(delta.mean()), low, high, len(a))
+    n = torch.full((RESAMPLES,), float(count), dtype=torch.float64)
+    lost = torch.binomial(n, torch.full_like(n, worse / count), generator=generator)
+    gain = better / (count - worse) if better else 0.0
+    won = torch.binomial(n - lost, torch.full_like(n, gain), generator=generator)
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = torch.quantile((won - lost) / count, ends).tolist()
+    return PairedDifference((better - worse) / count, low, high, count)
 
 
 def share(values: Sequence[bool]) -> float:
-    """Share of true values."""
+    """Share of true values; there has to be one."""
     return sum(values) / len(values)

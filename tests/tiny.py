@@ -6,6 +6,7 @@ A new family adds a builder here; the tests run over all registered families and
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ import transformers as T
 from lostattn.patches.family import get_family
 from lostattn.patches.mode import get_mode
 from lostattn.patches.plan import Pixels, Plan
+from lostattn.patches.supplied_regions import use_regions
 
 IMAGE, VIDEO = 150, 151
 LAYERS, HEADS, KV_HEADS = 3, 4, 2
@@ -143,6 +145,14 @@ def make_inputs(name: str, images: int = 1, before: int = 3, after: int = 5, see
         out["pixel_values"] = torch.randn(images, 3, 3, 56, 56, generator=g)
         out["image_sizes"] = torch.tensor([[56, 112]] * images)
     return out
+
+
+def needed(model: Any, images: int = 1) -> AbstractContextManager[None]:
+    """What a model's mode needs beside the inputs of `make_inputs`: nothing, or boxes for every image."""
+    if not get_mode(model.sap_plan.mode).needs:
+        return nullcontext()
+    size = {"qwen2_5_vl": (84, 112), "llava": (56, 56)}.get(model.sap_plan.family, (112, 56))
+    return use_regions(model, [[(10, 5, 30 + 9 * i, 40)] for i in range(images)], [size] * images)
 
 
 def left_pad(prompts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:

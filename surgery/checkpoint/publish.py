@@ -23,7 +23,7 @@ def publishing(out: str | Path, *, force: bool, source: Path) -> Iterator[tuple[
     """Give (temporary folder to fill, destination); on success it takes the destination's name, else it vanishes.
 
     Args:
-        out: destination; it must not exist unless `force`.
+        out: destination; unless `force` it must not exist, or be an empty folder.
         force: replace an existing model folder; it stays in place until the new one is whole.
         source: resolved folder that is read meanwhile; the destination may not overlap with it.
 
@@ -47,15 +47,15 @@ def publishing(out: str | Path, *, force: bool, source: Path) -> Iterator[tuple[
 
 
 def check_replaceable(target: Path, force: bool) -> None:
-    """Raise LostattnError unless the destination is free, or `force` is given and it is plainly a model folder."""
+    """Raise LostattnError unless the destination is free or empty, or `force` is given and it is plainly a model folder."""
     if not os.path.lexists(target):
         return
     if target.is_symlink() or not target.is_dir():
         raise LostattnError(f"{target} exists and is not a folder: choose another destination")
-    if not force:
-        raise LostattnError(f"{target} exists: choose another destination, or replace it with --force")
     with disk_errors(f"cannot look into {target}"):
         names, here = set(os.listdir(target)), Path.cwd()
+    if names and not force:
+        raise LostattnError(f"{target} exists: choose another destination, or replace it with --force")
     if target in (Path.home().resolve(), here, *here.parents):
         raise LostattnError(f"{target} is your home or holds the folder you work in: choose another destination")
     if ".git" in names:

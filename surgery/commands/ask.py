@@ -37,10 +37,12 @@ def ask(
       lostattn ask ./qwen2.5-vl-sap --image cat.jpg "What animal is this?"
       lostattn ask ./qwen2.5-vl-sap --compare ./qwen2.5-vl --image cat.jpg "What animal is this?"
     """
-    from ..chat import Chat
+    from ..chat import Chat, is_patched
     from ..images import open_image
 
     picture = open_image(image)
+    if compare:
+        is_patched(compare)  # a wrong folder shall not be found out after minutes
     found = []
     for name in [folder, *([compare] if compare else [])]:
         chat = Chat.load(name, dtype, device, attention if name == folder else "auto")

@@ -18,7 +18,11 @@ def bench() -> None:
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="1 counts CPU time, more count wall time."
 )
 @click.option(
-    "--seconds", type=float, default=1.5, show_default=True, help="Time for each comparison, at least 5 pairs."
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=1.5,
+    show_default=True,
+    help="Time for each comparison, at least 5 pairs.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @json_option
@@ -33,10 +37,13 @@ def attention(visual_tokens: str, threads: int, seconds: float, dtype: str, as_j
     """
     import torch
 
+    from ...patches.errors import LostattnError
     from ..bench_attention import bench_attention
     from ..ranges import parse_numbers
 
     sizes = parse_numbers(visual_tokens, "visual tokens")
+    if sizes[0] < 1:
+        raise LostattnError("an image has at least one visual token: leave 0 out of --visual-tokens")
     found = bench_attention(sizes, threads, seconds, getattr(torch, dtype), say)
     if as_json:
         print_json(found)
@@ -53,7 +60,13 @@ def attention(visual_tokens: str, threads: int, seconds: float, dtype: str, as_j
 
 
 @bench.command()
-@click.option("--gigabytes", type=float, default=10.0, show_default=True, help="Size of the sparse checkpoint.")
+@click.option(
+    "--gigabytes",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    show_default=True,
+    help="Size of the sparse checkpoint.",
+)
 @json_option
 def patch(gigabytes: float, as_json: bool) -> None:
     """Patch a sparse checkpoint of many gigabytes: seconds, and memory above the interpreter's own.

@@ -17,6 +17,7 @@ from .base import Counter, json_option, print_json, print_table, say
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--revision", help="Branch, tag or commit of a Hub id.")
+@click.option("--allow-code", is_flag=True, help="Accept a source that brings Python files (never run).")
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option
 def calibrate(
@@ -27,6 +28,7 @@ def calibrate(
     dtype: str,
     device: str,
     revision: str | None,
+    allow_code: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -42,24 +44,27 @@ def calibrate(
     from ...patches.errors import LostattnError
     from ..calibrate import calibrate as measure
     from ..chat import Chat
-    from ..checkpoint.disk import write_json
+    from ..checkpoint.disk import disk_errors, write_json
     from ..checkpoint.source import resolve_source
     from ..data import read_examples
     from ..demo.builtin import builtin_examples
     from ..shape import model_shape
 
+    if out.is_dir():
+        raise LostattnError(f"{out} is a folder: give the name of a file as --out")
     if out.exists() and not force:
         raise LostattnError(f"{out} exists: choose another --out, or add --force")
     if not out.parent.is_dir():
         raise LostattnError(f"the folder of {out} does not exist: make it first")
-    source = resolve_source(src, revision)
+    source = resolve_source(src, revision, allow_code=allow_code)
     examples = builtin_examples(samples) if data == "builtin" else read_examples(data, samples)
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
     name = "built-in pictures of handwritten digits" if data == "builtin" else Path(data).name
     found = measure(chat, model_shape(source.config).family, examples, name, partial, Counter("calibrating"))
-    write_json(out, found.to_json())
-    partial.unlink()
+    with disk_errors(f"cannot write {out}"):
+        write_json(out, found.to_json())
+        partial.unlink()
     if as_json:
         print_json(found.to_json())
         return

@@ -72,7 +72,8 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     help="auto: reflink, else hard link, else copy.",
 )
 @click.option("--force", is_flag=True, help="Replace OUT if it is a model folder.")
-def unpatch(folder: Path, out: Path, weights: str, force: bool) -> None:
+@json_option
+def unpatch(folder: Path, out: Path, weights: str, force: bool, as_json: bool) -> None:
     """Write the original of a patched FOLDER to OUT, byte for byte.
 
     \b
@@ -82,4 +83,6 @@ def unpatch(folder: Path, out: Path, weights: str, force: bool) -> None:
     from ..checkpoint.write import unpatch as take_back
 
     take_back(folder, out, weights=weights, force=force)
+    if as_json:
+        print_json({"out": str(out)})
     say(f"wrote {out}, byte-equal to what was patched")

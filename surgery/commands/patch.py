@@ -19,7 +19,11 @@ _OPTIONS = [
     click.option("--layers", help="1-27, 1,3,5-7, all, or none. Default: the family's, see 'lostattn families'."),
     click.option("--heads", help="all, a percentile band 0.3-0.6, or lists 3:0,1,5;4:2. Default: the family's band."),
     click.option("--rank-by", help="What ranks heads for a band: mass (paper) or score (authors' code)."),
-    click.option("--dynamic/--static", default=None, help="Choose the heads of a band anew at every step."),
+    click.option(
+        "--dynamic/--static",
+        default=None,
+        help="Choose the heads of a band anew at every step, or once and for all (default, but for preset reference).",
+    ),
     click.option("--calibration", help="File from 'lostattn calibrate' that ranks the heads."),
     click.option("--scores", help="How prior numbers become scores: raw, prob, prob_rescaled, log."),
     click.option("--queries", help="Patched query rows: all, after_image, last."),
@@ -38,10 +42,10 @@ def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str, Any]) -> tuple[Any, str | None]:
-    """The spec from file and options, and its text for the record."""
+def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str, Any]) -> Any:
+    """The spec from file and options."""
     from ...patches.errors import LostattnError
-    from ..spec import PatchSpec, read_spec, spec_text
+    from ..spec import PatchSpec, read_spec
 
     spec = read_spec(spec_file) if spec_file else PatchSpec()
     options = dict(spec.options)
@@ -50,8 +54,7 @@ def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str
         if not equals:
             raise LostattnError(f"--option needs NAME=VALUE, not '{item}'")
         options[name] = value
-    spec = spec.with_changes(**wishes, options=options)
-    return spec, spec_text(spec)
+    return spec.with_changes(**wishes, options=options)
 
 
 @click.command()
@@ -76,7 +79,7 @@ def plan(
     """
     from ..patch import prepare
 
-    spec, _ = _spec(spec_file, mode_options, wishes)
+    spec = _spec(spec_file, mode_options, wishes)
     _print_prepared(prepare(src, spec, revision=revision, allow_code=allow_code, say=say), as_json)
 
 
@@ -112,14 +115,14 @@ def patch(
     """
     from ..patch import patch_from_spec, prepare
 
-    spec, text = _spec(spec_file, mode_options, wishes)
+    spec = _spec(spec_file, mode_options, wishes)
     if dry_run:
         _print_prepared(prepare(src, spec, revision=revision, allow_code=allow_code, say=say), as_json)
         say("dry run: nothing was written")
         return
     prepared, written = patch_from_spec(
         src, out, spec, revision=revision, weights=weights, force=force, allow_code=allow_code, full_hash=full_hash,
-        spec_text=text, say=say,
+        say=say,
     )  # fmt: skip
     _print_prepared(prepared, as_json, {"out": str(out), "weights": dict(written.placed)})
     placed = ", ".join(f"{n} {how}" for how, n in written.placed.items())

@@ -12,6 +12,7 @@ from ..stats import PairedDifference, paired_difference, share
 from .digits import LETTERS, Question
 
 BATCH = 32
+PARSER = "the stripped answer has to be the expected word (yes, no, or a letter); anything else is wrong"
 MAX_NEW_TOKENS = 2  # the answer and the end of the turn; a longer answer is wrong anyway
 
 

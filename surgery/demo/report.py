@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from .evaluate import Result
@@ -67,9 +68,10 @@ def markdown(report: dict[str, Any]) -> str:
         "# lostattn demo", "",
         f"{report['questions']} questions about pictures of held-out handwritten digits, seed {report['seed']}; original and "
         "patched models in the same process, on the same prompts, greedy. Difference: paired bootstrap interval against the "
-        "original. An answer that is not the expected word is wrong.", "",
+        f"original. Parser: {report['parser']}.", "",
         "| " + " | ".join(head) + " |", "|" + "---|" * len(head),
         *("| " + " | ".join(r) + " |" for r in rows), "",
-        f"Unparsed answers: {unparsed}.", "", f"Versions: {versions}. Threads: {report['threads']}.", "",
+        f"Unparsed answers: {unparsed}. Prompt: `{json.dumps(report['prompt'])}`.", "",
+        f"Versions: {versions}. Hardware: {report['hardware']}, {report['threads']} thread(s) used.", "",
     ]  # fmt: skip
     return "\n".join(lines)

@@ -14,18 +14,21 @@ from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ..calibrate import calibrate
 from ..chat import Chat
-from ..checkpoint.disk import write_json
+from ..checkpoint.disk import disk_errors, write_json
 from ..checkpoint.provenance import versions
+from ..hardware import hardware
 from ..patch import patch_from_spec
 from ..spec import PatchSpec
+from .builtin import SEED as CALIBRATION_SEED
 from .builtin import builtin_examples
 from .digits import held_out
-from .evaluate import evaluate
+from .evaluate import PARSER, evaluate
 from .gallery import draw_gallery
 from .report import line, markdown
 
 MODEL = Path(__file__).parent / "model"
 MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
+FILES = ("calibration.json", "gallery.png", "picture.png", "report.json", "report.md")
 Say = Callable[[str], None]
 
 
@@ -37,15 +40,19 @@ def unpack_model(out: Path, force: bool) -> Path:
     """
     if not (MODEL / "model.safetensors").is_file():
         raise LostattnError("the demo model is not part of this installation: install lostattn anew")
-    base = out / "base"
-    if out.exists() and any(out.iterdir()):
-        if not force:
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise LostattnError(f"{out} exists and is not a folder: choose another --out")
+    with disk_errors(f"cannot write {out}"):
+        found = {path.name for path in out.iterdir()} if out.exists() else set()
+        if found and not force:
             raise LostattnError(f"{out} exists and is not empty: choose another --out, or add --force")
-        if not (out / "base" / "config.json").is_file():
-            raise LostattnError(f"{out} was not made by the demo: choose another --out")
-        shutil.rmtree(out)
-    shutil.copytree(MODEL, base)
-    return base
+        if strange := sorted(found - {"base", *FILES, *map(_folder, wishes(out))}):
+            raise LostattnError(f"{out} holds '{strange[0]}', which is not of the demo: choose another --out")
+        for name in found:
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.copytree(MODEL, out / "base", copy_function=shutil.copyfile)
+    return out / "base"
 
 
 def wishes(calibration: Path) -> dict[str, PatchSpec]:
@@ -54,6 +61,10 @@ def wishes(calibration: Path) -> dict[str, PatchSpec]:
     found["patch_complexity, whole layers 1-5"] = PatchSpec(mode="patch_complexity", layers="1-5", heads="all")
     found["uniform, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
     return found
+
+
+def _folder(name: str) -> str:
+    return name.replace(",", "").replace(" ", "-")
 
 
 def run_demo(
@@ -65,14 +76,20 @@ def run_demo(
         out: folder for models and report.
         questions: how many, of digits that the model was not trained on.
 
+    Raises:
+        LostattnError: the folder is not free, or the disk refuses.
+
     Returns:
         The report that is also written to `out/report.json` and `out/report.md`; `out/gallery.png` shows some answers.
     """
     out = Path(out)
+    if seed == CALIBRATION_SEED:
+        raise LostattnError(f"seed {seed} draws the questions that heads are ranked on: take another --seed")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
     try:
-        return _run(out, questions, seed, force, say)
+        with disk_errors(f"cannot write {out}"):
+            return _run(out, questions, seed, force, say)
     finally:
         torch.set_num_threads(threads)
 
@@ -89,7 +106,7 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say) -> dict[st
     results, answers = [original.result], {"original": original.answers}
     say(line(original.result))
     for name, spec in wishes(out / "calibration.json").items():
-        folder = out / name.replace(",", "").replace(" ", "-")
+        folder = out / _folder(name)
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
         found_here = evaluate(name, Chat.load(folder), asked, original)
         results.append(found_here.result)
@@ -97,7 +114,8 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say) -> dict[st
         say(line(found_here.result))
     draw_gallery(asked, answers).save(out / "gallery.png")
     report = {
-        "questions": questions, "seed": seed, "versions": versions(), "threads": torch.get_num_threads(),
+        "questions": questions, "seed": seed, "versions": versions(), "hardware": hardware(),
+        "threads": torch.get_num_threads(), "prompt": chat.prompt("QUESTION"), "parser": PARSER,
         "results": [asdict(r) for r in results],
     }  # fmt: skip
     write_json(out / "report.json", report)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 from lostattn.patches.anymask import any_mask_attention
-from lostattn.patches.closed import closed_attention, visual_summary
+from lostattn.patches.closed import closed_attention
 from lostattn.patches.eager import eager_attention
 from lostattn.patches.job import Job, Layout, PriorScores, causal
+from lostattn.patches.summary import visual_summary
 
 T, V = "t", "v"
 LAYOUTS = {
@@ -105,10 +106,11 @@ def test_grouped_and_plain_heads_in_half_precision(form, kv_heads):
         close(form(job), job)
 
 
+@pytest.mark.parametrize("span", [100.0, 1000.0])
 @pytest.mark.parametrize("rows", [None, 1, 12])
-def test_closed_form_with_a_wide_prior(rows):
-    """Scores 300 apart would underflow float32 prefix sums."""
-    job = make_job(LAYOUTS["many images"], rows=rows, dtype=torch.float32, span=100.0)
+def test_closed_form_with_a_wide_prior(rows, span):
+    """Scores 300 apart would underflow float32 prefix sums, 3000 apart float64 ones."""
+    job = make_job(LAYOUTS["many images"], rows=rows, dtype=torch.float32, span=span)
     close(closed_attention(job), job)
 
 

@@ -200,12 +200,32 @@ def test_manual_loop_without_passing_a_cache(name, model):
     assert near(again, logits(model.generate(**inputs, **WATCH))[:, 1])
 
 
-def test_changing_the_batch_of_a_cache_is_refused(name, model):
+@pytest.mark.parametrize("copied", [False, True])
+def test_samples_moved_inside_a_cache_take_their_prior_along(name, model, copied):
+    prompts = [tiny.make_inputs(name, images=1, seed=1), tiny.make_inputs(name, images=2, seed=2)]
+    tokens = torch.tensor([[9], [11]])
+
+    def fresh():
+        cache = model(**tiny.left_pad(prompts), use_cache=True).past_key_values
+        return copy.deepcopy(cache) if copied else cache
+
+    def step(cache, ids):
+        mask = torch.cat([tiny.left_pad(prompts)["attention_mask"][rows], torch.ones(len(ids), 1).long()], 1)
+        extra = {"position_ids": torch.zeros(3, len(ids), 1).long()} if name == "qwen2_5_vl" else {}
+        return model(input_ids=ids, attention_mask=mask, past_key_values=cache, **extra).logits[:, -1]
+
     with torch.no_grad():
-        cache = model(**tiny.make_inputs(name), use_cache=True).past_key_values
+        rows = [0, 1]
+        wanted = step(fresh(), tokens)
+        cache, rows = fresh(), [1, 0]
+        cache.batch_select_indices(torch.tensor(rows))
+        assert near(step(cache, tokens[rows]), wanted[rows])
+        cache, rows = fresh(), [0, 0, 1, 1]
         cache.batch_repeat_interleave(2)
-        with pytest.raises(LostattnError, match="select or repeat"):
-            model(input_ids=torch.tensor([[9], [9]]), past_key_values=cache)
+        assert near(step(cache, tokens[rows]), wanted[rows])
+        cache, rows = fresh(), [0]
+        with pytest.raises(LostattnError, match="2 samples but the input has 1"):
+            step(cache, tokens[:1])
 
 
 def test_embeddings_instead_of_ids(plain):

@@ -43,6 +43,36 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def demo() -> Path:
+    """The shipped demo model. Never write into it."""
+    from lostattn.surgery.demo.run import MODEL
+
+    return MODEL
+
+
+@pytest.fixture(scope="session")
+def demo_config(demo: Path) -> dict[str, Any]:
+    return dict(json.loads((demo / "config.json").read_text()))
+
+
+@pytest.fixture(scope="session")
+def demo_chat(demo: Path) -> Any:
+    """The shipped model, loaded. Leave it as it is."""
+    from lostattn.surgery.chat import Chat
+
+    return Chat.load(demo)
+
+
+@pytest.fixture(scope="session")
+def demo_calibration(demo_chat: Any) -> Any:
+    from lostattn.patches.family import get_family
+    from lostattn.surgery.calibrate import calibrate
+    from lostattn.surgery.demo.builtin import builtin_examples
+
+    return calibrate(demo_chat, get_family("qwen2_5_vl"), builtin_examples(6), "six questions")
+
+
 @pytest.fixture
 def src(tiny_llava: Path, tmp_path: Path) -> Path:
     """A copy that a test may spoil."""

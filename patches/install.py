@@ -1,0 +1,73 @@
+"""Making a freshly built patched model obey its plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .attention import NAME
+from .call import LayerPlan, Settings
+from .errors import LostattnError
+from .family import get_family
+from .mode import get_mode
+from .plan import Plan
+
+
+def install(model: Any, plan: Plan) -> None:
+    """Make a freshly built patched model obey a plan: inner class, attention functions, one `LayerPlan` per layer."""
+    family = get_family(plan.family)
+    check_plan(plan, model)
+    path = path_for(model.config.get_text_config()._attn_implementation)
+    inner = model.model
+    inner.__class__ = model.inner_class
+    model.sap_plan = inner.sap_plan = plan
+    model.sap_settings = inner.sap_settings = Settings(path)
+    model.set_attn_implementation(model.config._attn_implementation)
+    model.sap_settings.force(path)
+    for index, layer in enumerate(inner.language_model.layers):
+        layer.self_attn.sap_layer = layer_plan(plan, index, model.sap_settings, family.two_sided)
+
+
+def check_plan(plan: Plan, model: Any) -> None:
+    """LostattnError unless the plan belongs to a model of this family and shape, with options that its mode knows."""
+    text = model.config.get_text_config()
+    found = (text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads or text.num_attention_heads)
+    if not isinstance(model, get_family(plan.family).model_class):
+        raise LostattnError(f"the plan is for family '{plan.family}', the model is a {type(model).__name__}: plan anew")
+    if (plan.num_layers, plan.num_heads, plan.num_kv_heads) != found:
+        raise LostattnError(
+            f"the plan is for {plan.num_layers} layers, {plan.num_heads} heads and {plan.num_kv_heads} KV heads, the model has "
+            f"{found[0]}, {found[1]} and {found[2]}: plan anew"
+        )
+    if get_mode(plan.mode).settle(plan.preset, plan.options) != dict(plan.options):
+        raise LostattnError(f"the plan lacks options of mode '{plan.mode}': plan anew")
+
+
+def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> LayerPlan:
+    """What one layer has to know of the plan."""
+    if plan.inert or index not in plan.heads:
+        return LayerPlan(settings, None)
+    heads = levels = None
+    if plan.band is None:
+        # "cpu" by name: from_pretrained builds models on the meta device
+        heads = torch.zeros(plan.num_heads, dtype=torch.bool, device="cpu")
+        heads[list(plan.heads[index])] = True
+        if index in plan.levels:
+            levels = torch.zeros(plan.num_heads, device="cpu")
+            levels[list(plan.heads[index])] = torch.tensor(plan.levels[index], device="cpu")
+    two_sided = two_sided and plan.preset == "reference"
+    listed = plan.heads[index] if plan.band is None else None
+    return LayerPlan(settings, heads, levels, plan.band, listed, two_sided, plan.scores == "prob_rescaled", plan.blend)
+
+
+def path_for(implementation: str | None) -> str:
+    """Path of the decoder's attention that an `attn_implementation` asks for."""
+    if implementation in (None, "sdpa", NAME):
+        return "auto"
+    if implementation == "eager":
+        return "eager"
+    raise LostattnError(
+        f"a patched decoder runs its own attention, so attn_implementation='{implementation}' cannot be used: "
+        "choose 'sdpa' (fast) or 'eager'"
+    )

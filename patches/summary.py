@@ -1,0 +1,65 @@
+"""The visual part of a patched head: mean of the visual values under the prior, and its log mass."""
+
+from __future__ import annotations
+
+import torch
+
+from .job import Layout
+
+# exp(p - max p) underflows beyond a span of about 87 in float32 and 745 in float64: prefix sums then change their way.
+FLOAT32_SPAN, FLOAT64_SPAN = 60.0, 600.0
+
+
+def mix(a: torch.Tensor, b: torch.Tensor, log_odds: torch.Tensor) -> torch.Tensor:
+    """Weighted mean of a and b (..., Dv), the weight of b given as log odds (...), in the precision of the odds."""
+    return torch.lerp(a.to(log_odds.dtype), b.to(log_odds.dtype), torch.sigmoid(log_odds)[..., None])
+
+
+def visual_summary(prior: torch.Tensor, v: torch.Tensor, layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weighted mean of all visual values and their log mass: all that a decode step needs of an image.
+
+    Args:
+        prior: (B, K) float, NaN on text keys.
+        v: (B, Hkv, K, Dv).
+
+    Returns:
+        mean (B, Hkv, Dv) float32 (float64 for float64 input) and log mass (B,).
+    """
+    first, last = int(layout.visual[0]), int(layout.visual[-1]) + 1
+    p = prior[:, first:last]
+    p = torch.where(p.isnan(), -torch.inf, p)
+    weights = torch.softmax(p, -1)
+    span = v[:, :, first:last]  # one view, no copy: text keys between images weigh nothing
+    mean = (weights[:, None, None].to(v.dtype) @ span)[:, :, 0]
+    return mean.to(prior.dtype), torch.logsumexp(p, -1)
+
+
+def running_summary(prior: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Running mean (B, g, N, Dv) and log mass (B, N) of visual values v (B, g, N, Dv) with scores prior (B, N)."""
+    top = prior.amax(-1, keepdim=True)
+    dtype = torch.promote_types(prior.dtype, torch.float32)
+    span = float((top - prior.amin(-1, keepdim=True)).max())
+    if span > FLOAT64_SPAN:
+        return _scan(prior, v)
+    if span > FLOAT32_SPAN:
+        dtype = torch.float64
+    weights = torch.exp((prior - top).to(dtype))
+    mass = weights.cumsum(-1)
+    mean = (weights[:, None, :, None] * v).cumsum(2).div_(mass.clamp_min(torch.finfo(dtype).tiny)[:, None, :, None])
+    keep = torch.promote_types(v.dtype, torch.float32)
+    return mean.to(keep), (mass.log() + top).to(keep)
+
+
+def _scan(prior: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same for any span: neighbours are merged pairwise, doubling the reach, in float64."""
+    mean, log_mass = v.double(), prior.double()
+    reach = 1
+    while reach < prior.shape[-1]:
+        old_mean, old_mass = mean[:, :, :-reach], log_mass[:, :-reach]
+        odds = old_mass - log_mass[:, reach:]
+        merged = mix(mean[:, :, reach:], old_mean, odds[:, None].expand(-1, v.shape[1], -1))
+        mean = torch.cat([mean[:, :, :reach], merged], 2)
+        log_mass = torch.cat([log_mass[:, :reach], torch.logaddexp(old_mass, log_mass[:, reach:])], 1)
+        reach *= 2
+    keep = torch.promote_types(v.dtype, torch.float32)
+    return mean.to(keep), log_mass.to(keep)

@@ -1,0 +1,100 @@
+"""Boxes that a researcher supplies for mode `region`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .errors import LostattnError
+from .geometry import Fit, Size, overlap, token_rectangles
+
+Boxes = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class SuppliedRegions:
+    """Boxes for the images of the next encoder calls of one model."""
+
+    model: torch.nn.Module
+    boxes: tuple[Boxes, ...]
+    sizes: tuple[Size, ...]
+    fit: Fit | None
+
+    def overlaps(self, inner: Any, arguments: Mapping[str, Any], images: int) -> list[torch.Tensor]:
+        """Largest intersection over union of every visual token with its image's boxes, (n,) float32 per image.
+
+        Raises:
+            LostattnError: another number of images, or sizes that are not those of the pictures.
+        """
+        if images != len(self.boxes):
+            raise LostattnError(
+                f"use_regions got boxes for {len(self.boxes)} images but this call has {images}: give one list per image"
+            )
+        rectangles = token_rectangles(inner, arguments, self.sizes, self.fit)
+        return [overlap(*each) for each in zip(rectangles, self.boxes, self.sizes, strict=True)]
+
+
+_SUPPLIED: ContextVar[SuppliedRegions | None] = ContextVar("lostattn_supplied_regions", default=None)
+
+
+def regions_for(inner: torch.nn.Module) -> SuppliedRegions:
+    """What `use_regions` supplies to the model whose inner model this is.
+
+    Raises:
+        LostattnError: nothing.
+    """
+    found = _SUPPLIED.get()
+    if found is None or getattr(found.model, "model", None) is not inner:
+        raise LostattnError(
+            "mode 'region' needs to be told where to look: run the model inside "
+            "lostattn.patches.use_regions(model, boxes, sizes)"
+        )
+    return found
+
+
+@contextmanager
+def use_regions(
+    model: torch.nn.Module, boxes: Sequence[Boxes], sizes: Sequence[Size], fit: Fit | None = None
+) -> Iterator[None]:
+    """Tell mode `region` where the evidence is in the images of the next calls.
+
+    Args:
+        model: a patched model.
+        boxes: per image of the batch, in prompt order, its boxes (x, y, width, height) in pixels of the original picture.
+        sizes: per image (width, height) of the original picture.
+        fit: how the processor made the tower's one square; only LLaVA-1.5 needs it, if its processor does not crop.
+
+    Raises:
+        LostattnError: not a patched model, boxes that are none, or (at the call) another number of images.
+
+    Example:
+        >>> with use_regions(model, [[(40, 30, 120, 90)]], [image.size]):
+        ...     model.generate(**inputs)
+    """
+    if not hasattr(model, "sap_settings"):
+        raise LostattnError("use_regions needs a patched model: load one with lostattn.patches.load_patched")
+    if len(boxes) != len(sizes):
+        raise LostattnError(f"use_regions got boxes for {len(boxes)} images but {len(sizes)} sizes: give one of each")
+    for one in boxes:
+        check_boxes(one)
+    regions = SuppliedRegions(model, tuple(boxes), tuple((int(w), int(h)) for w, h in sizes), fit)
+    token = _SUPPLIED.set(regions)
+    try:
+        yield
+    finally:
+        _SUPPLIED.reset(token)
+
+
+def check_boxes(boxes: Boxes) -> None:
+    """Refuse what is no list of boxes (x, y, width, height) with finite numbers and positive sides."""
+    for box in boxes:
+        numbers = list(box) if isinstance(box, Sequence) and not isinstance(box, str) else []
+        right = all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
+        if len(numbers) != 4 or not right or min(numbers[2:]) <= 0:
+            raise LostattnError(f"{box!r} is no box: a box is [x, y, width, height] in pixels, both sides above 0")

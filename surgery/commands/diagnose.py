@@ -1,0 +1,69 @@
+"""`lostattn diagnose`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .base import Counter, json_option, print_json, print_table, say
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--data", required=True, help="JSONL or dataset folder with image and question; or 'builtin'.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the report.")
+@click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="At most so many questions.")
+@click.option("--controls", is_flag=True, help="Also Noise-Delta, Noise-QKV and Noise-FFN (two more runs a question).")
+@click.option("--tokens", default="all", show_default=True, help="Rows of the states that count: all, visual or text.")
+@click.option("--compare", type=click.Path(path_type=Path), help="Plain checkpoint that the MODELS are compared with.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the controls.")
+@click.option("--dtype", default="float32", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@json_option
+def diagnose(
+    models: tuple[Path, ...],
+    data: str,
+    out: Path,
+    samples: int,
+    controls: bool,
+    tokens: str,
+    compare: Path | None,
+    seed: int,
+    dtype: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Measure what attention and feed-forward layers of MODELS add to the residual stream: RID and MixIG.
+
+    Writes JSON, CSV, Markdown, pictures and one HTML page. An interrupted run goes on where it stopped.
+
+    \b
+    Examples:
+      lostattn diagnose ./qwen2.5-vl --data questions.jsonl --controls --out diagnosis
+      lostattn diagnose ./qwen2.5-vl-sap --compare ./qwen2.5-vl --data questions.jsonl --out diagnosis
+    """
+    from ..data import read_examples
+    from ..demo.builtin import builtin_examples
+    from ..diagnosis.figures import pyplot
+    from ..diagnosis.report import comparison, table
+    from ..diagnosis.run import Settings
+    from ..diagnosis.run import diagnose as measure
+
+    pyplot()  # say that matplotlib is missing before the work, not after it
+    settings = Settings(tokens, controls, seed)
+    examples = builtin_examples(samples) if data == "builtin" else read_examples(data, samples)
+    name = "built-in pictures of handwritten digits" if data == "builtin" else Path(data).name
+    all_models = [*([compare] if compare else []), *models]
+    report = measure(all_models, examples, out, settings, name, dtype, device, lambda model: Counter(f"diagnosing {model}"))
+    if as_json:
+        print_json(report)
+        return
+    head, *rows = table(report)
+    print_table(head, rows)
+    for model, found in report["models"].items():
+        for line in found["verdict"]:
+            click.echo(f"{model}: {line}")
+    if moved := comparison(report):
+        print_table(moved[0], moved[1:])
+    say(f"wrote {out / 'diagnose.html'} and the files beside it")

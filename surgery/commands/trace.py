@@ -1,0 +1,179 @@
+"""`lostattn trace`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .base import Counter, json_option, print_json, print_table, say
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option("--image", type=click.Path(), help="Picture file; with --question.")
+@click.option("--question", help="What to ask about the picture.")
+@click.option("--data", type=click.Path(), help="Instead: JSONL with image, question, answer and boxes in each row.")
+@click.option("--boxes", type=click.Path(), help="JSON file: [[x, y, width, height], ...] of the evidence, in pixels.")
+@click.option("--coco", type=click.Path(), help="COCO instances file to take the boxes from; with --object.")
+@click.option("--object", "name", help="Object category in COCO's words; with --data each row names its own object.")
+@click.option("--threshold", type=float, default=0.1, show_default=True, help="Least attention of an edge.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for pictures, JSON and CSV.")
+@click.option("--samples", type=click.IntRange(1), help="At most so many rows of --data.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer.")
+@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--force", is_flag=True, help="Write over an earlier trace.")
+@json_option
+def trace(
+    model: Path,
+    image: str | None,
+    question: str | None,
+    data: str | None,
+    boxes: str | None,
+    coco: str | None,
+    name: str | None,
+    out: Path,
+    force: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Show which parts of a picture every layer of MODEL (plain or patched) connects, and how much touches the evidence.
+
+    \b
+    Examples:
+      lostattn trace ./qwen2.5-vl --image cows.jpg --question "Is there a cow?" --boxes cows.json --out trace
+      lostattn trace ./qwen2.5-vl --image COCO_val2014_000000000042.jpg --question "Is there a dog?" \\
+          --coco instances_val2014.json --object dog --out trace
+      lostattn trace ./qwen2.5-vl --data pope.jsonl --out trace
+    """
+    from ...patches.errors import LostattnError
+    from ..diagnosis.figures import pyplot
+    from ..tracing.files import make_folder
+
+    pyplot()  # say that matplotlib is missing before the work, not after it
+    if data is not None and (image or question or boxes or name):
+        raise LostattnError(
+            "--data brings its own pictures, questions and boxes: leave --image, --question, --boxes, --object out"
+        )
+    if data is None and not (image and question):
+        raise LostattnError("give --image with --question, or --data with a JSONL file")
+    if data is None and bool(coco) != bool(name):
+        raise LostattnError("--coco and --object belong together: give the annotations and the name of the object")
+    if boxes and coco:
+        raise LostattnError("--boxes and --coco both say where the evidence is: give one of them")
+    make_folder(out, force)
+    if data is not None:
+        report = _many(model, data, coco, out, settings)
+        print_json(report) if as_json else _print_groups(report)
+    else:
+        report = _one(model, str(image), str(question), (boxes, coco, name), out, settings)
+        print_json(report) if as_json else _print_layers(report)
+    say(f"wrote {out}")
+
+
+def _one(
+    model: Path,
+    image: str,
+    question: str,
+    evidence: tuple[str | None, str | None, str | None],
+    out: Path,
+    settings: Any,
+) -> dict[str, Any]:
+    """Trace one question and write everything about it."""
+    from ..chat import Chat
+    from ..images import open_image
+    from ..tracing.boxes import Box, Coco, check_inside, read_boxes
+    from ..tracing.files import write_trace
+    from ..tracing.maps import prior_maps
+    from ..tracing.run import trace as trace_image
+
+    picture = open_image(image)
+    file, coco, name = evidence
+    found: list[Box] = read_boxes(file) if file else []
+    if coco and name:
+        found = Coco(coco).find(image, name, picture.size)
+    check_inside(found, picture.size)
+    chat = Chat.load(model, settings["dtype"], settings["device"])
+    seen = trace_image(chat, picture, question, found, settings["threshold"], settings["max_new_tokens"])
+    maps = prior_maps(chat, model, seen.inputs, seen.rectangles, found, picture.size)
+    report = {
+        **_head(model, chat, settings),
+        **seen.to_json(),
+        "prior_maps": list(maps.weights),
+        "missing_maps": maps.missing,
+    }
+    write_trace(out, seen, maps, picture, model.resolve().name, report)
+    for mode, why in maps.missing.items():
+        say(f"no map of mode {mode}: {why}")
+    return report
+
+
+def _many(model: Path, data: str, coco: str | None, out: Path, settings: Any) -> dict[str, Any]:
+    """Trace every row and compare correct with incorrect answers."""
+    from ..chat import Chat
+    from ..checkpoint.disk import write_json
+    from ..tracing.boxes import Coco, read_cases
+    from ..tracing.compare import compare, summarise
+    from ..tracing.draw import draw_comparison
+    from ..tracing.files import SampleTable
+
+    cases = read_cases(data, settings["samples"], Coco(coco) if coco else None)
+    chat = Chat.load(model, settings["dtype"], settings["device"])
+    table = SampleTable(out / "samples.csv")
+    samples = compare(chat, cases, settings["threshold"], settings["max_new_tokens"], Counter("tracing"), table.add)
+    peak = max(s.above_mb for s in samples)
+    report = {
+        **_head(model, chat, settings),
+        **summarise(samples),
+        "threshold": settings["threshold"],
+        "above_mb": peak,
+    }
+    draw_comparison(report, model.resolve().name, out / "comparison.png")
+    write_json(out / "trace.json", report)
+    return report
+
+
+def _head(model: Path, chat: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a number has to carry: model, plan, versions, hardware."""
+    from ..checkpoint.provenance import versions
+    from ..hardware import hardware
+
+    plan = chat.model.sap_plan.to_json() if chat.patched else None
+    dtype = str(chat.model.dtype).removeprefix("torch.")
+    return {
+        "model": model.resolve().name, "plan": plan, "dtype": dtype, "device": settings["device"],
+        "versions": versions(), "hardware": hardware(),
+    }  # fmt: skip
+
+
+def _print_layers(report: dict[str, Any]) -> None:
+    click.echo(f"answer: {report['answer']}")
+    rows = [[x["layer"], x["edges"], x["edges_without_loops"], _percent(x.get("rho"))] for x in report["layers"]]
+    print_table(["layer", "edges", "between two tokens", "rho"], rows)
+    if report["boxes"]:
+        share = report["key_tokens"] / report["visual_tokens"]
+        click.echo(
+            f"mean rho {_percent(report['mean_rho'])}; {_percent(share)} of the visual tokens lie in the key region"
+        )
+    memory = report["memory"]
+    click.echo(
+        f"{report['visual_tokens']} visual tokens: {memory['above_mb']} MB of memory above what was there before, where all "
+        f"weights at once take {memory['all_layers_of_weights_mb']} MB"
+    )
+
+
+def _print_groups(report: dict[str, Any]) -> None:
+    rows = []
+    for name in ("correct", "incorrect"):
+        group = report[name]
+        rho = group["rho"] or {"mean": None, "low": None, "high": None}
+        span = "-" if rho["low"] is None else f"{_percent(rho['low'])} to {_percent(rho['high'])}"
+        share = _percent(group["key_share_of_tokens"])
+        rows.append([name, group["n"], _percent(rho["mean"]), span, share, _percent(report["paper"][name])])
+    print_table(["answers", "n", "mean rho", "95 % interval", "tokens in key region", "the paper"], rows)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

@@ -1,0 +1,133 @@
+"""Boxes of the evidence: from a JSON file, from COCO annotations, from the rows of a data file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...patches.errors import LostattnError
+from ...patches.supplied_regions import check_boxes
+from ..data import Example, read_examples
+
+Box = Sequence[float]
+FORM = "[[x, y, width, height], ...] in pixels of the picture"
+
+
+def read_boxes(path: str | Path) -> list[Box]:
+    """A JSON file with a list of boxes, or an object with such a list under `boxes`.
+
+    Raises:
+        LostattnError: no such file, no JSON, no boxes.
+    """
+    found = _json(path)
+    return parse_boxes(found.get("boxes") if isinstance(found, dict) else found, str(path))
+
+
+def parse_boxes(found: Any, where: str) -> list[Box]:
+    """Boxes from parsed JSON; LostattnError names where they stand."""
+    if not isinstance(found, list) or not found:
+        raise LostattnError(f"{where} holds no boxes: write {FORM}")
+    try:
+        check_boxes(found)
+    except LostattnError as error:
+        raise LostattnError(f"{where}: {error}") from error
+    return found
+
+
+def check_inside(boxes: Sequence[Box], size: tuple[int, int]) -> None:
+    """Refuse boxes that lie outside of a picture of that (width, height): they belong to another size of it."""
+    for x, y, width, height in boxes:
+        if x >= size[0] or y >= size[1] or x + width <= 0 or y + height <= 0:
+            raise LostattnError(
+                f"the box {[x, y, width, height]} lies outside of the picture of {size[0]} x {size[1]} pixels: give "
+                "boxes in pixels of this very picture"
+            )
+
+
+class Coco:
+    """COCO instance annotations, read once."""
+
+    def __init__(self, path: str | Path) -> None:
+        found = _json(path)
+        parts = ("images", "annotations", "categories")
+        if not isinstance(found, dict) or not all(isinstance(found.get(p), list) for p in parts):
+            raise LostattnError(f"{path} is no COCO instances file: it needs lists {', '.join(parts)}")
+        try:
+            self.names = {c["name"]: c["id"] for c in found["categories"]}
+            self.images = {Path(i["file_name"]).name: i for i in found["images"]}
+            self.boxes: dict[tuple[int, int], list[Box]] = {}
+            for a in found["annotations"]:
+                self.boxes.setdefault((a["image_id"], a["category_id"]), []).append(a["bbox"])
+        except (KeyError, TypeError) as error:
+            raise LostattnError(f"{path} is no COCO instances file: an entry lacks {error}") from error
+
+    def find(self, image: str, name: str, size: tuple[int, int]) -> list[Box]:
+        """Boxes of one object category in the picture of that file name and (width, height).
+
+        Raises:
+            LostattnError: unknown name or picture, another size, or none of these objects in it; lists what there is.
+        """
+        if name not in self.names:
+            raise LostattnError(f"COCO has no object '{name}': it has {', '.join(sorted(self.names))}")
+        entry = self.images.get(Path(image).name)
+        if entry is None:
+            raise LostattnError(f"the COCO file knows no picture named {Path(image).name}: keep COCO's file names")
+        told = (entry.get("width", size[0]), entry.get("height", size[1]))
+        if told != size:
+            raise LostattnError(
+                f"{Path(image).name} has {size[0]} x {size[1]} pixels, but COCO's has {told[0]} x {told[1]}: take the "
+                "original picture"
+            )
+        found = self.boxes.get((entry["id"], self.names[name]))
+        if not found:
+            there = sorted(n for n, i in self.names.items() if (entry["id"], i) in self.boxes)
+            raise LostattnError(
+                f"COCO marks no '{name}' in {Path(image).name}: it marks {', '.join(there) or 'nothing'}"
+            )
+        return parse_boxes(found, "COCO")
+
+
+def read_cases(data: str | Path, limit: int | None, coco: Coco | None) -> list[tuple[Example, list[Box]]]:
+    """Rows of a JSONL file with their boxes: `boxes`, or, with COCO annotations, the name of an `object`.
+
+    Raises:
+        LostattnError: a row without boxes, named.
+    """
+    path = Path(data)
+    if path.is_dir():
+        path = next((path / n for n in ("metadata.jsonl", "data.jsonl") if (path / n).is_file()), path / "data.jsonl")
+    if not path.is_file():
+        raise LostattnError(
+            f"the data {data} is no JSONL file: give one with image, question, answer, boxes in each row"
+        )
+    examples = read_examples(path, limit)
+    with path.open(encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file if line.strip()]
+    found = []
+    for example in examples:
+        row = rows[example.row - 1]
+        if "answer" not in row:
+            raise LostattnError(f"row {example.row} has no answer: correct and incorrect answers cannot be told apart")
+        found.append((example, _row_boxes(row, example, coco)))
+    return found
+
+
+def _row_boxes(row: dict[str, Any], example: Example, coco: Coco | None) -> list[Box]:
+    if "boxes" in row:
+        return parse_boxes(row["boxes"], f"row {example.row}")
+    if coco is not None and isinstance(row.get("object"), str):
+        return coco.find(str(example.image), row["object"], example.open().size)
+    raise LostattnError(
+        f"row {example.row} has no boxes: add boxes as {FORM}, or name an object and give the annotations with --coco"
+    )
+
+
+def _json(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LostattnError(f"{path} cannot be read: give a JSON file") from error
+    except (ValueError, RecursionError) as error:
+        raise LostattnError(f"{path} is not JSON: write {FORM}") from error

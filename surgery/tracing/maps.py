@@ -1,0 +1,102 @@
+"""What every mode's prior would be for a picture, on plain and patched models alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...patches.context import EncoderCall
+from ...patches.errors import LostattnError
+from ...patches.family import Family, get_family
+from ...patches.geometry import Size, overlap
+from ...patches.mode import MODES
+from ...patches.modeling import SapInner
+from ...patches.plan import Plan
+from ...patches.tap import VISION_NAME, Tap, tapped
+from ..chat import Chat
+from ..processing import read_pixels
+from .place import encoder_arguments
+
+
+@dataclass(frozen=True)
+class PriorMaps:
+    """weights: mode -> (n,) float32; missing: mode -> why it could not be computed."""
+
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@torch.no_grad()
+def prior_maps(
+    chat: Chat,
+    folder: str | Path,
+    inputs: dict[str, torch.Tensor],
+    rectangles: torch.Tensor,
+    boxes: Sequence[Sequence[float]],
+    size: Size,
+) -> PriorMaps:
+    """Prior numbers w of all registered modes for the one image of a prompt, with the options of the model's plan.
+
+    Args:
+        folder: the checkpoint, for the normalisation of its pixels.
+        rectangles: (n, 4), see `place_tokens`.
+        boxes, size: for mode `region`; without boxes it is missing.
+    """
+    family = get_family(chat.model.config.model_type)
+    found = PriorMaps()
+    for name, mode in MODES.items():
+        if mode.needs == "regions":
+            if boxes:
+                found.weights[name] = overlap(rectangles, boxes, size)
+            continue
+        plan = _plan(chat, Path(folder), family, name)
+        try:
+            found.weights[name] = _weights(chat, family, plan, inputs, len(rectangles)).cpu()
+        except LostattnError as error:
+            found.missing[name] = str(error)
+    return found
+
+
+def _plan(chat: Chat, folder: Path, family: Family, mode: str) -> Plan:
+    """The model's plan with another mode, or one that stands for a plain model."""
+    if chat.patched:
+        plan: Plan = chat.model.sap_plan
+        options = plan.options if mode == plan.mode else MODES[mode].settle(plan.preset)
+        return replace(plan, mode=mode, options=options)
+    text = chat.model.config.get_text_config()
+    heads = text.num_attention_heads
+    return Plan(
+        family.name, mode, "paper", "raw", "all", text.num_hidden_layers, heads, text.num_key_value_heads or heads,
+        options=MODES[mode].settle("paper"), pixels=read_pixels(folder),
+    )  # fmt: skip
+
+
+def _weights(chat: Chat, family: Family, plan: Plan, inputs: dict[str, torch.Tensor], tokens: int) -> torch.Tensor:
+    inner, pixels = chat.model.model, inputs["pixel_values"]
+    arguments = encoder_arguments(chat, inputs)
+    mode = MODES[plan.mode]
+    tap = family.tap(inner, plan.options["pool"]) if mode.listens else None
+    with _listening(tap) if tap is not None else nullcontext():
+        if tap is not None:
+            base = type(inner).__mro__[2] if isinstance(inner, SapInner) else type(inner)
+            base.get_image_features(inner, pixels, **arguments)  # type: ignore[attr-defined]
+        call = EncoderCall(family, plan, inner, pixels, arguments, [tokens], tap)
+        return mode.weights(call)[0]
+
+
+@contextmanager
+def _listening(tap: Tap) -> Iterator[None]:
+    """Run the vision tower with the attention function that a tap can hear."""
+    config: Any = tap.module.config
+    before = config._attn_implementation
+    config._attn_implementation = VISION_NAME
+    try:
+        with tapped(tap):
+            yield
+    finally:
+        config._attn_implementation = before

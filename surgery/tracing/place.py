@@ -1,0 +1,59 @@
+"""Which part of the picture every visual token of a prompt shows."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+
+from ...patches.errors import LostattnError
+from ...patches.geometry import Fit, Size, token_rectangles
+from ..chat import Chat
+
+
+def read_fit(processor: Any) -> Fit:
+    """How an image processor of the CLIP, SigLIP or LLaVA kind fits a picture into one square."""
+    size, crop = getattr(processor, "size", None), getattr(processor, "crop_size", None)
+    resize, cut = getattr(processor, "do_resize", True), getattr(processor, "do_center_crop", False)
+    return Fit(
+        pad=bool(getattr(processor, "do_pad", False)) and hasattr(processor, "pad_to_square"),
+        shortest=_edge(size, "shortest_edge") if resize else None,
+        stretch=_sides(size) if resize else None,
+        crop=_sides(crop) if cut else None,
+    )
+
+
+def _edge(size: Any, name: str) -> int | None:
+    found = size.get(name) if isinstance(size, dict) else getattr(size, name, None)
+    return None if found is None else int(found)
+
+
+def _sides(size: Any) -> Size | None:
+    width, height = _edge(size, "width"), _edge(size, "height")
+    return None if width is None or height is None else (width, height)
+
+
+def encoder_arguments(chat: Chat, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """What of a prompt's inputs the image encoder gets, pixels left out."""
+    wanted = inspect.signature(chat.model.model.get_image_features).parameters
+    return {k: v for k, v in inputs.items() if k in wanted and k != "pixel_values"}
+
+
+def place_tokens(chat: Chat, inputs: dict[str, torch.Tensor], size: Size) -> torch.Tensor:
+    """Rectangles of a one-image prompt's visual tokens, (n, 4) in fractions of the picture; see `patches.geometry`.
+
+    Args:
+        size: (width, height) of the original picture.
+
+    Raises:
+        LostattnError: the rectangles are not as many as the visual tokens.
+    """
+    tokens = int((inputs["input_ids"][0] == chat.model.config.image_token_id).sum())
+    fit = read_fit(chat.processor.image_processor)
+    found = token_rectangles(chat.model.model, encoder_arguments(chat, inputs), [size], fit)[0]
+    if len(found) != tokens:
+        raise LostattnError(
+            f"the prompt has {tokens} visual tokens but the picture makes {len(found)}: the processor does not fit the model"
+        )
+    return found

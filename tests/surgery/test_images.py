@@ -1,0 +1,158 @@
+"""Pictures of every kind, whole and broken."""
+
+from __future__ import annotations
+
+import io
+import random
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lostattn.patches.errors import LostattnError
+from lostattn.surgery.images import open_image
+from PIL import Image
+
+COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 255, (7, 9, 3), dtype=np.uint8))
+RAMP = np.arange(63).reshape(7, 9)
+
+
+def encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
+    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+    out = io.BytesIO()
+    picture.save(out, kind, **options)
+    return out.getvalue()
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims a size and holds nearly nothing."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
+    )
+
+
+def animation() -> bytes:
+    others = [Image.new("RGB", (9, 7), "red"), Image.new("RGB", (9, 7), "blue")]
+    return encoded(COLOURS.quantize(4), "GIF", save_all=True, append_images=others)
+
+
+WHOLE = {
+    "1x1": encoded(Image.new("RGB", (1, 1))), "1xN": encoded(Image.new("L", (1, 40))), "Nx1": encoded(Image.new("P", (40, 1))),
+    "grey": encoded(COLOURS.convert("L")), "bits": encoded(COLOURS.convert("1")), "palette": encoded(COLOURS.convert("P")),
+    "cmyk jpeg": encoded(COLOURS.convert("CMYK"), "JPEG"), "cmyk tiff": encoded(COLOURS.convert("CMYK"), "TIFF"),
+    "rgba": encoded(COLOURS.convert("RGBA")), "la": encoded(COLOURS.convert("LA")),
+    "lab": encoded(Image.new("LAB", (3, 3)), "TIFF"),
+    "16 bit": encoded((RAMP * 1000).astype(np.uint16)), "16 bit tiff": encoded((RAMP * 1000).astype(np.uint16), "TIFF"),
+    "32 bit tiff": encoded((RAMP * 10**6).astype(np.int32), "TIFF"),
+    "float tiff": encoded((RAMP / 62).astype(np.float32), "TIFF"),
+    "nan tiff": encoded(np.full((7, 9), np.nan, np.float32), "TIFF"), "gif": animation(), "ppm": encoded(COLOURS, "PPM"),
+    "webp": encoded(COLOURS, "WEBP"), "bmp": encoded(COLOURS, "BMP"), "ico": encoded(Image.new("RGB", (16, 16)), "ICO"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_every_kind_becomes_rgb(name: str) -> None:
+    with Image.open(io.BytesIO(WHOLE[name])) as raw:
+        size = raw.size
+    found = open_image(WHOLE[name])
+    assert found.mode == "RGB" and found.size == size
+
+
+def test_plain_pictures_keep_every_pixel(tmp_path: Path) -> None:
+    for kind in ("PNG", "BMP", "PPM", "TIFF"):
+        assert np.array_equal(open_image(encoded(COLOURS, kind)), COLOURS)
+    (tmp_path / "a.png").write_bytes(encoded(COLOURS))
+    assert np.array_equal(open_image(tmp_path / "a.png"), open_image(str(tmp_path / "a.png")))
+    assert np.array_equal(open_image(encoded(COLOURS.convert("L"))), COLOURS.convert("L").convert("RGB"))
+
+
+def test_deep_grey_is_scaled_not_clipped() -> None:
+    wanted = np.round(RAMP * 1000 / 65535 * 255)
+    for kind in ("PNG", "TIFF"):
+        assert np.array_equal(np.asarray(open_image(encoded((RAMP * 1000).astype(np.uint16), kind)))[:, :, 0], wanted)
+    dark = np.asarray(open_image(encoded(RAMP.astype(np.uint16))))
+    assert dark.max() == 0, "62 of 65535 is black"
+    for values in (RAMP / 62, RAMP / 62 * 255):
+        ramp = np.asarray(open_image(encoded(values.astype(np.float32), "TIFF")))[:, :, 1]
+        assert np.abs(ramp - RAMP / 62 * 255).max() <= 0.51
+    assert np.asarray(open_image(WHOLE["32 bit tiff"])).max() == 255
+
+
+def test_transparent_becomes_white() -> None:
+    clear = Image.new("RGBA", (2, 1), (0, 0, 0, 0))
+    clear.putpixel((0, 0), (10, 20, 30, 255))
+    for data in (encoded(clear), encoded(Image.new("LA", (2, 1), (0, 0)))):
+        assert open_image(data).getpixel((1, 0)) == (255, 255, 255)
+    assert open_image(encoded(clear)).getpixel((0, 0)) == (10, 20, 30)
+    palette = Image.new("P", (2, 1), 0)
+    palette.putpalette([1, 2, 3, 200, 100, 50])
+    palette.putpixel((1, 0), 1)
+    found = open_image(encoded(palette, transparency=0))
+    assert [found.getpixel((x, 0)) for x in (0, 1)] == [(255, 255, 255), (200, 100, 50)]
+
+
+@pytest.mark.parametrize(("orientation", "turn"), [(1, 0), (3, 180), (6, 270), (8, 90)])
+def test_exif_turns_upright(orientation: int, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    found = open_image(encoded(COLOURS, "PNG", exif=exif))
+    assert np.array_equal(found, COLOURS.rotate(turn, expand=True))
+
+
+def test_of_an_animation_the_first_frame() -> None:
+    assert np.array_equal(open_image(animation()), COLOURS.quantize(4).convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "no picture that Pillow can read"), (b"hello", "no picture"), (b"<svg></svg>", "no picture"),
+        (encoded(COLOURS)[:60], "cut off, damaged"), (encoded(COLOURS, "JPEG")[:-40], "cut off, damaged"),
+        (png_header(50_000, 50_000), "decompression bomb"), (png_header(100, 100), "cut off, damaged"),
+        (encoded(COLOURS, "EPS"), "no picture"),
+    ],
+    ids=["empty", "text", "svg", "cut png", "cut jpeg", "bomb", "liar", "postscript"],
+)  # fmt: skip
+def test_broken_pictures_are_one_sentence(data: bytes, says: str) -> None:
+    with pytest.raises(LostattnError, match=says) as error:
+        open_image(data)
+    assert "\n" not in str(error.value)
+
+
+def test_the_size_is_checked_before_decoding() -> None:
+    with pytest.raises(LostattnError, match="9 x 7 pixels, more than 62: make it smaller"):
+        open_image(encoded(COLOURS), max_pixels=62)
+    assert open_image(encoded(COLOURS), max_pixels=63).size == (9, 7)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    for path, says in (
+        (tmp_path / "none.png", "does not exist"),
+        (tmp_path, "is a folder"),
+        ("a\0b", "cannot be read"),
+    ):
+        with pytest.raises(LostattnError, match=says):
+            open_image(path)
+
+
+@pytest.mark.parametrize("name", ["gif", "16 bit tiff", "webp", "palette", "cmyk jpeg", "float tiff", "ico"])
+def test_any_damage_is_one_sentence(name: str) -> None:
+    draw = random.Random(name)
+    for _ in range(60):
+        data = bytearray(WHOLE[name])
+        for _ in range(draw.randint(1, 6)):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                assert open_image(bytes(data[: draw.randint(1, 2 * len(data))]), 10**6).mode == "RGB"
+            except LostattnError as error:
+                assert "\n" not in str(error)
