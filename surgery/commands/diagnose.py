@@ -55,7 +55,9 @@ def diagnose(
     examples = builtin_examples(samples) if data == "builtin" else read_examples(data, samples)
     name = "built-in pictures of handwritten digits" if data == "builtin" else Path(data).name
     all_models = [*([compare] if compare else []), *models]
-    report = measure(all_models, examples, out, settings, name, dtype, device, lambda model: Counter(f"diagnosing {model}"))
+    report = measure(
+        all_models, examples, out, settings, name, dtype, device, lambda model: Counter(f"diagnosing {model}")
+    )
     if as_json:
         print_json(report)
         return

@@ -22,6 +22,7 @@ LABELS = {
     "noise_qkv": "noise instead of q, k, v weights",
     "noise_ffn": "noise instead of feed-forward weights",
 }
+ROPE = "#2ca02c"
 MARKERS = "osD^vP*X<>"
 
 
@@ -40,27 +41,26 @@ def pyplot() -> Any:
 def draw_models(report: dict[str, Any], path: Path) -> None:
     """Figure 2: one marker per model and module, RID across, MixIG up, bars for the 95 % intervals."""
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
-    seen = set()
+    figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
+    shown: dict[str, Any] = {}
     for (name, model), marker in zip(report["models"].items(), MARKERS * 9, strict=False):
         for module, measures in model["modules"].items():
             x, y = measures["rid"], measures["mixig"]
-            axes.errorbar(
+            bars = axes.errorbar(
                 x["mean"], y["mean"], xerr=_error(x), yerr=_error(y), fmt=marker, color=COLOURS[module], capsize=3,
-                markersize=8, label=LABELS[module] if module not in seen else None,
+                markersize=8, alpha=0.8,
             )  # fmt: skip
-            seen.add(module)
-            if len(report["models"]) > 1:
-                axes.annotate(name, (x["mean"], y["mean"]), xytext=(7, 5), textcoords="offset points", fontsize=8)
+            shown.setdefault(LABELS[module], bars)
         if "rope" in model:
-            label = r"$\epsilon_{RoPE}$" if "rope" not in seen else None
-            axes.axvline(model["rope"]["mean"], color="#2ca02c", linestyle="--", linewidth=1, label=label)
-            seen.add("rope")
+            line = axes.axvline(model["rope"]["mean"], color=ROPE, linestyle="--", linewidth=1)
+            shown.setdefault(r"$\epsilon_{RoPE}$", line)
+        if len(report["models"]) > 1:
+            shown[f"model {name}"] = axes.plot([], [], marker, color="black")[0]
     axes.axhline(0, color="black", linewidth=0.6)
     axes.set_xlabel("RID: what is new against the state before (0 to 2)")
     axes.set_ylabel("MixIG: change of token mixing (nats)")
     axes.set_title("What a module adds to the residual stream, mean over layers")
-    axes.legend(fontsize=8)
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=130)
     plt.close(figure)
 
@@ -71,7 +71,13 @@ def draw_layers(report: dict[str, Any], path: Path) -> None:
     models = report["models"]
     columns = len(models)
     figure, grid = plt.subplots(
-        2, columns, figsize=(max(6.5, 4.2 * columns), 6), layout="constrained", squeeze=False, sharey="row", sharex="col"
+        2,
+        columns,
+        figsize=(max(6.5, 4.2 * columns), 6),
+        layout="constrained",
+        squeeze=False,
+        sharey="row",
+        sharex="col",
     )
     for column, (name, model) in enumerate(models.items()):
         for row, (measure, title) in enumerate((("rid", "RID"), ("mixig", "MixIG (nats)"))):
@@ -79,7 +85,7 @@ def draw_layers(report: dict[str, Any], path: Path) -> None:
             for module, measures in model["layers"].items():
                 _line(axes, measures[measure], COLOURS[module], LABELS[module])
             if measure == "rid" and "rope_layers" in model:
-                _line(axes, model["rope_layers"], "#2ca02c", r"$\epsilon_{RoPE}$", "--")
+                _line(axes, model["rope_layers"], ROPE, r"$\epsilon_{RoPE}$", "--")
             axes.set_ylabel(title if column == 0 else "")
             axes.grid(alpha=0.3)
         grid[0][column].set_title(name)

@@ -62,10 +62,7 @@ def comparison(report: dict[str, Any]) -> list[list[str]]:
     rows = [["model", "module", f"RID minus that of {base_name}", "MixIG minus"]]
     for name, model in others:
         for module in model["modules"]:
-            delta = [
-                model["modules"][module][m]["mean"] - base["modules"][module][m]["mean"]
-                for m in ("rid", "mixig")
-            ]
+            delta = [model["modules"][module][m]["mean"] - base["modules"][module][m]["mean"] for m in ("rid", "mixig")]
             rows.append([name, LABELS[module], f"{delta[0]:+.4f}", f"{delta[1]:+.5f}"])
     return rows
 
@@ -105,13 +102,20 @@ def markdown(report: dict[str, Any]) -> str:
     parts += [f"* {name}: {line}" for name, model in report["models"].items() for line in model["verdict"]]
     if moved := comparison(report):
         parts += ["## Against the first model", _markdown_table(moved)]
-    parts += [SCALE_NOTE, "![RID against MixIG](models.png)", "![per layer](layers.png)", f"Versions: {_versions(report)}."]
+    parts += [
+        SCALE_NOTE,
+        "![RID against MixIG](models.png)",
+        "![per layer](layers.png)",
+        f"Versions: {_versions(report)}.",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
 def _markdown_table(rows: list[list[str]]) -> str:
     head, *body = rows
-    return "\n".join(["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in body)])
+    return "\n".join(
+        ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in body)]
+    )
 
 
 def page(report: dict[str, Any], out: Path) -> str:

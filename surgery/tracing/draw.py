@@ -23,7 +23,7 @@ DOTS = 150  # per inch
 def draw_graphs(trace: Trace, image: Image.Image, name: str, path: Path) -> None:
     """One panel per layer: the image faded, the boxes, an edge from every j to the i that attends to it."""
     plt = pyplot()
-    figure, panels = _panels(plt, len(trace.layers), trace.size)
+    figure, panels = _panels(plt, len(trace.layers), trace.size, beside=1.9 if trace.boxes else 0.95)
     scale = plt.Normalize(trace.threshold, max([trace.threshold * 2, *(_top(g) for g in trace.layers)]))
     centres = _centres(trace)
     for number, (panel, graph) in enumerate(zip(panels, trace.layers, strict=True)):
@@ -83,15 +83,22 @@ def draw_maps(trace: Trace, image: Image.Image, maps: PriorMaps, name: str, path
     _save(plt, figure, path)
 
 
-def _panels(plt: Any, count: int, size: tuple[int, int], colourbar: float = 0.0) -> tuple[Any, list[Any]]:
-    """A grid of panels of the picture's shape, wider than high; `colourbar` is room beside a panel, of its width."""
+def _panels(
+    plt: Any, count: int, size: tuple[int, int], colourbar: float = 0.0, beside: float = 0.0
+) -> tuple[Any, list[Any]]:
+    """A grid of panels of the picture's shape, wider than high.
+
+    Args:
+        colourbar: room right of each panel, as a share of the panel's width.
+        beside: room right of all panels, in inches.
+    """
     shape = min(max(size[0] / size[1], 0.4), 2.5)
     columns = min(count, max(1, round(math.sqrt(count * 1.5 / (shape + colourbar)))))
     rows = math.ceil(count / columns)
-    width = max(2.3, min(3.6, 18 / columns))
+    width = max(2.3, min(3.6, 18 / columns), (8 - beside) / columns)
     height = width / (1 + colourbar) / shape + 0.35
     figure, axes = plt.subplots(
-        rows, columns, figsize=(max(width * columns, 8), height * rows + 1.9), layout="compressed", squeeze=False
+        rows, columns, figsize=(width * columns + beside, height * rows + 1.6), layout="compressed", squeeze=False
     )
     flat = list(axes.flat)
     for spare in flat[count:]:
@@ -172,7 +179,7 @@ def _panel_title(number: int, graph: LayerGraph, trace: Trace) -> str:
 def _title(what: str, trace: Trace, note: str) -> str:
     question = textwrap.shorten(" ".join(trace.question.split()), 110, placeholder=" ...")
     answer = textwrap.shorten(" ".join(trace.answer.split()), 60, placeholder=" ...")
-    return "\n".join(line for line in (what, f"“{question}” — answer: “{answer}”", note) if line)
+    return "\n".join([what, f"“{question}” — answer: “{answer}”", *textwrap.wrap(note, 90)])
 
 
 def _heat(plt: Any, panel: Any, trace: Trace, weights: torch.Tensor, shown: torch.Tensor) -> Any:
