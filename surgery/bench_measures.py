@@ -19,7 +19,7 @@ import torch
 from .measures import effective_rank, factorize, rid, spectrum_change, support_innovation
 
 Spectrum = Literal["full", "steep"]
-_DECADES = {"full": 1, "steep": 5}  # by which features shrink from the first to the min(S, H)-th; float32 keeps 3.4
+_DECADES = {"full": 1, "steep": 4}  # by which features shrink from the first to the min(S, H)-th; float32 keeps 3.4
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -24,9 +20,9 @@ from ..patches.family import Family
 from ..patches.heads import mass_ranking, score_ranking
 from .calibration import STATISTICS, Calibration
 from .chat import Chat
-from .checkpoint.disk import disk_errors
 from .checkpoint.provenance import versions
 from .data import Example
+from .resume import Progress, fingerprint
 
 NAME = "lostattn_observe"
 ROWS = 64  # text rows behind the image that levels are averaged over: bounds the memory
@@ -130,7 +126,7 @@ def calibrate(
     if chat.patched:
         raise LostattnError("calibration measures the plain model, and this one is patched: give its original")
     text = chat.model.config.get_text_config()
-    done = _Progress(partial, _fingerprint(chat, examples))
+    done = Progress(partial, fingerprint(chat.model, examples))
     with observed(chat.model):
         for i, example in enumerate(examples):
             if i >= len(done.rows):
@@ -146,61 +142,3 @@ def calibrate(
         versions=versions(),
         **tables,
     )
-
-
-def _fingerprint(chat: Chat, examples: Sequence[Example]) -> str:
-    """Names model and data, so that a partial run is never continued with others."""
-    digest = hashlib.sha256(json.dumps(chat.model.config.to_dict(), sort_keys=True, default=str).encode())
-    for name, weights in chat.model.named_parameters():
-        if name.endswith("q_proj.weight"):
-            digest.update(str(weights.detach().double().sum().item()).encode())
-    for example in examples:
-        digest.update(f"{example.row} {example.question} {example.folder} ".encode())
-        digest.update(_image_bytes(example.image))
-    return digest.hexdigest()
-
-
-def _image_bytes(image: Any) -> bytes:
-    """What tells one picture from another, the same in every process: its content, or the name of its file."""
-    if isinstance(image, dict):
-        image = image.get("bytes") or str(image.get("path"))
-    if isinstance(image, Image.Image):
-        image = image.tobytes()
-    return hashlib.sha256(image if isinstance(image, bytes) else str(image).encode()).digest()
-
-
-class _Progress:
-    """Finished samples, kept in a JSONL file if one is given."""
-
-    def __init__(self, path: Path | None, fingerprint: str) -> None:
-        self.path, self.rows = path, list[dict[str, Any]]()
-        if path is None:
-            return
-        with disk_errors(f"cannot keep progress in {path}"):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-            if lines and lines[0] == fingerprint:
-                self.rows = list(_whole_rows(lines[1:]))
-            text = "\n".join([fingerprint, *(json.dumps(r) for r in self.rows)]) + "\n"
-            path.write_text(text, encoding="utf-8")
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Note one sample, on disk before the next one starts."""
-        self.rows.append(row)
-        if self.path is None:
-            return
-        with disk_errors(f"cannot keep progress in {self.path}"), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-
-def _whole_rows(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows up to the first that is not whole: the one that was being written when the run was cut."""
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            return
-        if not isinstance(row, dict) or set(row) != set(STATISTICS):
-            return
-        yield row

@@ -21,7 +21,7 @@ def read_pixels(folder: Path) -> Pixels | None:
         path = folder / name
         if not path.is_file():
             continue
-        raw = read_json(path, f"{name} of the source")
+        raw = read_json(path, name)
         found = raw.get("image_processor", raw) if isinstance(raw, dict) else {}
         if isinstance(found, dict) and "image_mean" in found and "image_std" in found:
             return _pixels(found, name)

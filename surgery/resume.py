@@ -66,6 +66,9 @@ def _whole_rows(lines: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows up to the one that was being written when the run was cut."""
     for line in lines:
         try:
-            yield json.loads(line)
+            row = json.loads(line)
         except ValueError:
             return
+        if not isinstance(row, dict):
+            return
+        yield row

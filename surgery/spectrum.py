@@ -51,8 +51,7 @@ class Factors:
 
         Both lie in [0, 1]: exactly 0 if X' = 0, or if X has full rank on that side; 1 if X = 0 and X' does not.
         """
-        pairs = zip(self._matrices, x_new.matrices(), strict=True)
-        found = [one.outside(new) for one, new in pairs]
+        found = [one.outside(new) for one, new in zip(self._matrices, x_new.matrices(), strict=True)]
         columns, rows = ([pair[side] for pair in found] for side in (0, 1))
         return self._per_matrix(columns), self._per_matrix(rows)
 
@@ -145,8 +144,18 @@ class _Lying:
         """This (m, n) times other's transpose, (m, m)."""
         product = self.matrix.new_zeros(len(self.matrix), len(other.matrix), dtype=torch.float64)
         for part, piece in self.pieces():
-            across = piece if other is self else other.matrix[:, part].to(torch.float64) * other.scale
-            product.addmm_(piece, across.mT)
+            product.addmm_(piece, (other.matrix[:, part].to(torch.float64) * other.scale).mT)
+        return product
+
+    def lower_gram(self) -> torch.Tensor:
+        """This times its own transpose, (m, m), in strips that leave out most of the upper triangle."""
+        size = len(self.matrix)
+        product = self.matrix.new_zeros(size, size, dtype=torch.float64)
+        strip = max(128, -(-size // 8))
+        for _, piece in self.pieces():
+            for start in range(0, size, strip):
+                stop = min(start + strip, size)
+                product[start:stop, :stop].addmm_(piece[start:stop], piece[:stop].mT)
         return product
 
     def norm(self) -> torch.Tensor:
@@ -182,8 +191,7 @@ class _Factored:
 
     @cached_property
     def rank(self) -> int:
-        largest = self.scaled_values[0]
-        return int((self.scaled_values > self.tolerance * largest).sum())
+        return int((self.scaled_values > self.tolerance * self.scaled_values[0]).sum())
 
     def outside(self, matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         b = _Lying(matrix)
@@ -222,7 +230,8 @@ class _BySvd(_Factored):
 class _ByGram(_Factored):
     @cached_property
     def gram(self) -> torch.Tensor:
-        return self.a.times(self.a)
+        """A A', of which only the lower triangle may be read: the rest is not all filled."""
+        return self.a.lower_gram()
 
     @cached_property
     def eigen(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -254,10 +263,22 @@ class _ByGram(_Factored):
         return _root_of_squares(rest.mT @ piece for _, piece in b.pieces())
 
     def outside_long(self, b: _Lying) -> torch.Tensor:
-        """V_r V_r' = A' (A A')^-1 A with the inverse on the first r vectors, so B (I - V_r V_r') = B - W A."""
+        """||B N||_F, N the complement, if that is small; else of B - W A: V_r V_r' = A' (A A')^-1 A on r eigenvectors."""
+        smaller, longer = self.a.matrix.shape
+        if self.rank == smaller and 2 * (longer - smaller) <= smaller:
+            return torch.linalg.vector_norm(b.whole() @ self.complement)
         weights = self._divide(b.times(self.a))
         pieces = zip(b.pieces(), self.a.pieces(), strict=True)
         return _root_of_squares(new.addmm_(weights, old, alpha=-1) for (_, new), (_, old) in pieces)
+
+    @cached_property
+    def complement(self) -> torch.Tensor:
+        """Orthonormal basis (n, n - m) of what is orthogonal to the rows of a full-rank A."""
+        del self.gram
+        smaller, longer = self.a.matrix.shape
+        reflectors, factors = torch.geqrf(self.a.whole().mT)
+        last = torch.eye(longer, longer - smaller, dtype=torch.float64, device=reflectors.device).roll(smaller, 0)
+        return torch.ormqr(reflectors, factors, last)
 
     def _divide(self, product: torch.Tensor) -> torch.Tensor:
         """product (m, m) times the inverse of the Gram matrix on its first r eigenvectors."""

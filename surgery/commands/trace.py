@@ -123,12 +123,12 @@ def _many(model: Path, data: str, coco: str | None, out: Path, settings: Any) ->
     chat = Chat.load(model, settings["dtype"], settings["device"])
     table = SampleTable(out / "samples.csv")
     samples = compare(chat, cases, settings["threshold"], settings["max_new_tokens"], Counter("tracing"), table.add)
-    peak = max(s.above_mb for s in samples)
+    peak = max(s.tracing_mb for s in samples)
     report = {
         **_head(model, chat, settings),
         **summarise(samples),
         "threshold": settings["threshold"],
-        "above_mb": peak,
+        "tracing_mb": peak,
     }
     draw_comparison(report, model.resolve().name, out / "comparison.png")
     write_json(out / "trace.json", report)
@@ -159,8 +159,8 @@ def _print_layers(report: dict[str, Any]) -> None:
         )
     memory = report["memory"]
     click.echo(
-        f"{report['visual_tokens']} visual tokens: {memory['above_mb']} MB of memory above what was there before, where all "
-        f"weights at once take {memory['all_layers_of_weights_mb']} MB"
+        f"{report['visual_tokens']} visual tokens: tracing took {memory['tracing_mb']} MB of memory, where all weights at once "
+        f"would take {memory['all_layers_of_weights_mb']} MB"
     )
 
 

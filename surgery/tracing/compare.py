@@ -32,7 +32,7 @@ class Sample:
     edges: list[int]
     key_tokens: int
     visual_tokens: int
-    above_mb: float
+    tracing_mb: float
 
 
 def compare(
@@ -68,7 +68,7 @@ def _sample(example: Example, found: Trace) -> Sample:
     return Sample(
         example.row, example.question, example.answer, found.answer, is_correct(found.answer, example.answer),
         found.mean_ratio(), found.ratios(), [g.edges for g in found.layers], int(found.key.sum()), len(found.key),
-        found.memory["above_mb"],
+        found.memory["tracing_mb"],
     )  # fmt: skip
 
 

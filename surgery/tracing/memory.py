@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 class PeakMemory:
     """Watches the process's resident memory, or the GPU's, from `__enter__` on.
 
+    A watch that starts within another one makes it forget its peak: hand the inner ones to the outer one's `include`.
+
     Example:
         >>> with PeakMemory("cpu") as peak:
         ...     work()
@@ -21,17 +24,17 @@ class PeakMemory:
 
     def __init__(self, device: str | torch.device) -> None:
         self.cuda = torch.device(device).type == "cuda"
-        self.before = self.peak = 0
+        self.before = self.peak = self.earlier = 0
         self.exact = True
 
     def __enter__(self) -> PeakMemory:
         if self.cuda:
+            self.earlier, self.before = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
             torch.cuda.reset_peak_memory_stats()
-            self.before = torch.cuda.memory_allocated()
             return self
         try:
+            self.earlier, self.before = _status("VmHWM"), _status("VmRSS")
             Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak so far
-            self.before = _status("VmRSS")
         except OSError:
             self.exact, self.before = False, _lifetime_peak()
         return self
@@ -42,6 +45,15 @@ class PeakMemory:
         else:
             self.peak = _status("VmHWM") if self.exact else _lifetime_peak()
 
+    @property
+    def above(self) -> int:
+        """Bytes at the peak above what was there before."""
+        return max(self.peak - self.before, 0)
+
+    def include(self, inner: Iterable[PeakMemory]) -> None:
+        """Count the peaks of watches that ran within this one."""
+        self.peak = max([self.peak, *(max(p.peak, p.earlier) for p in inner)])
+
     def report(self) -> dict[str, Any]:
         """Megabytes (2^20 bytes) before, at the peak, and above; `above_mb` is a lower bound where `exact` is false."""
         mb = 2**20
@@ -49,7 +61,7 @@ class PeakMemory:
             "what": "GPU memory" if self.cuda else "resident memory of the process",
             "before_mb": round(self.before / mb, 1),
             "peak_mb": round(self.peak / mb, 1),
-            "above_mb": round((self.peak - self.before) / mb, 1),
+            "above_mb": round(self.above / mb, 1),
             "exact": self.exact,
         }
 

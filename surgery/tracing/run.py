@@ -35,7 +35,8 @@ class Trace:
         rectangles: (n, 4) what every visual token shows, fractions of the picture, NaN for line breaks.
         key: (n,) bool, tokens that show a part of a box.
         layers: graph of every decoder layer.
-        memory: peak memory, and what storing all weights would have taken.
+        memory: peak of the whole answer (encoder and decoder included), what tracing a layer took on top
+            (`tracing_mb`), and what storing all weights would have taken.
     """
 
     question: str
@@ -119,9 +120,11 @@ def trace(
     text = chat.model.config.get_text_config()
     if sorted(watch.found) != list(range(text.num_hidden_layers)):
         raise LostattnError("the decoder's attention was not seen in every layer: its architecture is not supported")
+    peak.include(watch.peaks)
     whole = 4 * text.num_attention_heads * len(watch.visual) ** 2
     memory = {
         **peak.report(),
+        "tracing_mb": round(max(p.above for p in watch.peaks) / 2**20, 1),
         "largest_chunk_mb": round(watch.largest / 2**20, 1),
         "one_layer_of_weights_mb": round(whole / 2**20, 1),
         "all_layers_of_weights_mb": round(whole * text.num_hidden_layers / 2**20, 1),

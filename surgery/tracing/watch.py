@@ -8,15 +8,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ...patches.attention import _job
 from ...patches.eager import eager_attention, raw_scores
 from ...patches.errors import LostattnError
 from ...patches.job import Job
 from .graph import LayerGraph, join, threshold_rows
+from .memory import PeakMemory
 
-CHUNK_BYTES = 32 * 2**20  # of float32 weights at once: all heads, all keys, some rows
+# Of float32 weights at once: all heads, all keys, some rows. Above 32 MB glibc gives freed memory back at once; chunks a
+# little below that leave gigabytes of holes in the heap.
+CHUNK_BYTES = 64 * 2**20
 
 # query rows, int64 (R,) -> attention weights (1, H, R, K)
 Weights = Callable[[torch.Tensor], torch.Tensor]
@@ -31,12 +33,14 @@ class Watch:
         threshold: least weight of an edge.
         found: layer -> graph over visual tokens, numbered from 0.
         largest: bytes of the largest chunk of weights.
+        peaks: memory that reducing each layer took.
     """
 
     visual: torch.Tensor
     threshold: float
     found: dict[int, LayerGraph] = field(default_factory=dict)
     largest: int = 0
+    peaks: list[PeakMemory] = field(default_factory=list)
 
     @torch.no_grad()
     def see(self, layer: int, weights: Weights, heads: int, keys: int) -> None:
@@ -44,11 +48,13 @@ class Watch:
         positions = self.visual.nonzero()[:, 0]
         step = max(1, CHUNK_BYTES // (4 * heads * keys))
         self.largest = max(self.largest, 4 * heads * keys * min(step, len(positions)))
-        parts = []
-        for numbers in torch.arange(len(positions), device=positions.device).split(step):
-            mean = weights(positions[numbers])[0].float().mean(0)[:, positions]  # (R, n)
-            parts.append(threshold_rows(mean, numbers, self.threshold))
-        self.found[layer] = join(parts)
+        with PeakMemory(positions.device) as peak:
+            parts = []
+            for numbers in torch.arange(len(positions), device=positions.device).split(step):
+                mean = weights(positions[numbers])[0].float().mean(0)[:, positions]  # (R, n)
+                parts.append(threshold_rows(mean, numbers, self.threshold))
+            self.found[layer] = join(parts)
+        self.peaks.append(peak)
 
 
 @contextmanager
@@ -61,6 +67,8 @@ def watched(model: Any, watch: Watch) -> Iterator[Watch]:
     Raises:
         LostattnError: a decoder whose attention does not go through transformers' registry.
     """
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # after patches made torchvision importable
+
     decoder = model.model.language_model
     name = decoder.config._attn_implementation
     if name not in ALL_ATTENTION_FUNCTIONS:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.family import get_family
+from lostattn.surgery import calibrate as module
 from lostattn.surgery.calibrate import ROWS, calibrate
 from lostattn.surgery.calibration import STATISTICS, Calibration
 from lostattn.surgery.chat import Chat
@@ -52,7 +53,7 @@ def test_mass_and_visual_mass(weights: Any, demo_calibration: Calibration) -> No
     assert torch.allclose(torch.tensor(demo_calibration.mass, dtype=torch.float64), mass, atol=1e-6)
     share = mean([w[:, :, behind(visual)][..., visual].sum(-1).mean(-1) for w, visual in weights])
     assert torch.allclose(torch.tensor(demo_calibration.visual_mass, dtype=torch.float64), share, atol=1e-6)
-    assert 0.01 < share.min() < share.max() < 1, "some heads look at the image, some do not"
+    assert share.min() < 0.1 < 0.5 < share.max(), "some heads look at the image, some do not"
 
 
 def test_score_and_level(weights: Any, demo_calibration: Calibration, demo_chat: Chat) -> None:
@@ -102,35 +103,31 @@ class Cut(Exception):
     pass
 
 
-def run(
-    chat: Chat, partial: Path | None, stop: int = -1, examples: list[Example] | None = None
-) -> tuple[Calibration, list[int]]:
-    """Calibrate on five questions, cut after `stop`; also which samples were measured."""
-    measured: list[int] = []
+def run(chat: Chat, partial: Path | None, stop: int = -1, examples: list[Example] | None = None) -> Calibration:
+    """Calibrate on five questions, cut after `stop`."""
 
     def progress(done: int, total: int) -> None:
-        if partial is not None and len(partial.read_text().splitlines()) - 1 == done:
-            measured.append(done)
         if done == stop:
             raise Cut
 
-    chosen = builtin_examples(5) if examples is None else examples
-    return calibrate(chat, FAMILY, chosen, "test", partial, progress), measured
+    return calibrate(chat, FAMILY, builtin_examples(5) if examples is None else examples, "test", partial, progress)
 
 
-@pytest.mark.parametrize(
-    "spoil", ["", '{"mass": [[0.1', "5\n", "{}\n"], ids=["clean", "cut line", "number", "empty row"]
-)
-def test_an_interrupted_run_goes_on(demo_chat: Chat, tmp_path: Path, spoil: str) -> None:
-    whole, _ = run(demo_chat, None)
+@pytest.mark.parametrize("spoil", ["", '{"mass": [[0.1', "5\n"], ids=["clean", "cut line", "number"])
+def test_an_interrupted_run_goes_on(
+    demo_chat: Chat, tmp_path: Path, spoil: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(demo_chat, None)
     partial = tmp_path / "c.partial"
     with pytest.raises(Cut):
         run(demo_chat, partial, stop=3)
     kept = partial.read_text()
     assert len(kept.splitlines()) == 4
     partial.write_text(kept + spoil)
-    again, measured = run(demo_chat, partial)
-    assert again == whole and measured == [4, 5]
+    measured = []
+    observe = module.observe
+    monkeypatch.setattr(module, "observe", lambda *args: measured.append(args[2].row) or observe(*args))
+    assert run(demo_chat, partial) == whole and measured == [4, 5]
     assert partial.read_text().startswith(kept)
 
 
@@ -139,9 +136,9 @@ def test_a_partial_file_of_other_data_is_not_used(demo_chat: Chat, tmp_path: Pat
     other = [replace(e, image=Image.new("RGB", (56, 56), "white")) for e in builtin_examples(5)]
     with pytest.raises(Cut):
         run(demo_chat, partial, stop=3, examples=other)
-    assert run(demo_chat, partial)[0] == run(demo_chat, None)[0]
+    assert run(demo_chat, partial) == run(demo_chat, None)
     partial.write_bytes(b"\xff\xfe\x00")
-    assert run(demo_chat, partial)[0] == run(demo_chat, None)[0]
+    assert run(demo_chat, partial) == run(demo_chat, None)
 
 
 def test_examples_that_cannot_be_used(demo_chat: Chat, tmp_path: Path) -> None:
@@ -178,8 +175,10 @@ def test_file_and_back(file: Path, demo_calibration: Calibration) -> None:
     [
         ({"mass": None}, "damaged"), ({"mass": []}, "damaged"), ({"mass": [[0.0] * 4] * 5}, "damaged"), ({"mass": 5}, "damaged"),
         ({"level": [[0.0] * 3] * 6}, "damaged"), ({"score": [["x"] * 4] * 6}, "damaged"), ({"num_heads": [4]}, "damaged"),
-        ({"score": [[float("nan")] * 4] * 6}, "damaged"), ({"score": [[10**400] * 4] * 6}, "damaged"), ({"samples": 0}, "damaged"),
-        ({"num_layers": "6"}, "damaged"), ({"family": 3}, "damaged"), ({"extra": 1}, "misses or invents"), ({"format": 2}, "format 1"),
+        ({"score": [[float("nan")] * 4] * 6}, "damaged"), ({"score": [[10**400] * 4] * 6}, "damaged"),
+        ({"samples": 0}, "damaged"),
+        ({"num_layers": "6"}, "damaged"), ({"family": 3}, "damaged"), ({"extra": 1}, "misses or invents"),
+        ({"format": 2}, "format 1"),
     ],
     ids=str,
 )  # fmt: skip

@@ -28,7 +28,7 @@ GOLDEN = Path(__file__).parent.parent / "golden" / "metrics"
 CASES = {case["name"]: case for case in json.loads((GOLDEN / "expected.json").read_text())["cases"]}
 MATRICES = load_file(GOLDEN / "matrices.safetensors")
 EPS32 = torch.finfo(torch.float32).eps
-FORMS = ((24, 64), (64, 24), (40, 40), (1, 9), (9, 1), (300, 420), (420, 300))
+FORMS = ((24, 64), (64, 24), (40, 40), (1, 9), (9, 1), (300, 420), (420, 300), (190, 400))
 
 
 def triple(name):

@@ -24,7 +24,7 @@ from lostattn.surgery.demo import digits
 from lostattn.surgery.tracing.compare import Sample, is_correct, summarise
 from lostattn.surgery.tracing.graph import LayerGraph
 from lostattn.surgery.tracing.place import read_fit
-from lostattn.surgery.tracing.watch import Watch, watched
+from lostattn.surgery.tracing.watch import Watch, _weights, watched
 from PIL import Image
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -392,3 +392,14 @@ def test_without_matplotlib(asked, tmp_path, monkeypatch):
     done = run("--image", "missing.png", "--question", "x", "--out", tmp_path / "out")
     assert done.exit_code == 2 and "pip install 'lostattn[report]'" in done.output
     assert not (tmp_path / "out").exists()
+
+
+def test_memory_stays_below_one_layers_weights():
+    """Not only the chunks themselves: what the allocator keeps between them counts too."""
+    heads, keys = 28, 1500
+    q, k = torch.randn(1, heads, keys, 8), torch.randn(1, 4, keys, 8)
+    watch = Watch(torch.ones(keys, dtype=torch.bool), 0.1)
+    watch.see(0, _weights(torch.nn.Identity(), q, k, k, None, {}), heads, keys)
+    whole = 4 * heads * keys**2
+    assert watch.largest <= 64 * 2**20 < whole
+    assert watch.peaks[0].above < 0.8 * whole

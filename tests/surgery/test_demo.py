@@ -1,0 +1,144 @@
+"""`lostattn demo`, end to end on few questions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lostattn.patches import load_patched
+from lostattn.patches.errors import LostattnError
+from lostattn.surgery.chat import Chat
+from lostattn.surgery.checkpoint.write import verify
+from lostattn.surgery.demo.builtin import builtin_examples
+from lostattn.surgery.demo.digits import held_out
+from lostattn.surgery.demo.evaluate import evaluate
+from lostattn.surgery.demo.report import markdown, table, verdict
+from lostattn.surgery.demo.run import MODES, _folder, run_demo, unpack_model, wishes
+from PIL import Image
+
+QUESTIONS = 40
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo") / "out"
+
+
+@pytest.fixture(scope="module")
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def report(out: Path, said: list[str]) -> dict[str, Any]:
+    return run_demo(out, questions=QUESTIONS, say=said.append)
+
+
+def rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in report["results"]}
+
+
+def test_every_number_carries_its_circumstances(report: dict[str, Any], out: Path) -> None:
+    assert report["questions"] == QUESTIONS and report["seed"] == 0 and report["threads"] == 1
+    assert {"torch", "transformers", "lostattn", "python"} <= set(report["versions"])
+    assert "cores" in report["hardware"] and "QUESTION" in report["prompt"] and "expected word" in report["parser"]
+    for row in report["results"]:
+        assert 0 <= row["accuracy"] <= 1 and 0 <= row["unparsed"] <= QUESTIONS and row["seconds"] > 0
+        assert set(row["by_kind"]) == {"presence", "choice"}
+        assert sum(row["by_kind"].values()) / 2 == pytest.approx(row["accuracy"])
+    assert json.loads((out / "report.json").read_text()) == report
+
+
+def test_the_original_is_good_and_modes_are_there(report: dict[str, Any], out: Path) -> None:
+    found = rows(report)
+    original = found["original"]
+    assert original["accuracy"] >= 0.9 and original["versus_original"] is None and original["paths"] == {}
+    assert set(MODES) == {"patch_complexity", "vision_attention", "noise", "uniform"} <= set(found)
+    assert set(found) == {"original", *wishes(out)}
+    for name, row in found.items():
+        if name != "original":
+            difference = row["versus_original"]
+            assert difference["n"] == QUESTIONS and difference["low"] <= difference["difference"] <= difference["high"]
+            assert difference["difference"] == pytest.approx(row["accuracy"] - original["accuracy"])
+            assert row["paths"] and 0 <= row["agreement"] <= 1
+
+
+def test_the_negative_control_loses(report: dict[str, Any]) -> None:
+    (control,) = [row for row in report["results"] if row["heads"] == "24 of 24"]
+    assert control["layers"] == "0-5" and control["accuracy"] <= 0.7
+    assert verdict(control) == "loses accuracy"
+    assert rows(report)["patch_complexity"]["accuracy"] > control["accuracy"]
+
+
+def test_tables_for_people(report: dict[str, Any], out: Path) -> None:
+    head, *body = table(report)
+    assert all(len(row) == len(head) for row in body) and [row[0] for row in body] == list(rows(report))
+    text = (out / "report.md").read_text()
+    assert text == markdown(report) and "loses accuracy" in text and "Unparsed answers: original 0" in text
+    for part in (report["hardware"], report["parser"], report["versions"]["torch"], "seed 0", f"{QUESTIONS} questions"):
+        assert part in text
+
+
+def test_what_is_said_and_left(report: dict[str, Any], out: Path, said: list[str], demo: Path) -> None:
+    assert said[0].startswith("calibrating") and len(said) == 1 + len(report["results"])
+    for name in wishes(out):
+        assert verify(out / _folder(name)).ok
+    for path in demo.iterdir():
+        assert (out / "base" / path.name).read_bytes() == path.read_bytes()
+    with Image.open(out / "picture.png") as picture:
+        assert picture.mode == "RGB"
+    plan = load_patched(out / "patch_complexity").sap_plan
+    assert plan.mode == "patch_complexity" and plan.layers == (1, 2, 3, 4, 5) and plan.band is None
+
+
+def test_answers_are_the_same_one_by_one(report: dict[str, Any], demo_chat: Chat, out: Path) -> None:
+    """Batches change no answer."""
+    asked = held_out(12, seed=0)
+    patched = Chat.load(out / "patch_complexity")
+    for chat in (demo_chat, patched):
+        together = evaluate("x", chat, asked)
+        assert together.answers == [chat.answer(q.image, q.question, 2) for q in asked]
+        assert together.right == [a == q.answer for a, q in zip(together.answers, asked, strict=True)]
+
+
+def test_the_demo_is_evaluated_on_other_questions() -> None:
+    calibrated = {(e.question, e.image.tobytes()) for e in builtin_examples(64)}
+    assert not calibrated & {(q.question, q.image.tobytes()) for q in held_out(500, seed=0)}
+    with pytest.raises(LostattnError, match="take another --seed"):
+        run_demo("unused", seed=1000)
+    assert not Path("unused").exists()
+
+
+def test_threads_are_given_back(report: dict[str, Any]) -> None:
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(LostattnError):
+            run_demo(__file__)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_the_folder_is_never_somebody_elses(demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "mine" / "base").mkdir(parents=True)
+    (tmp_path / "mine" / "base" / "config.json").write_text("{}")
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    (tmp_path / "link").symlink_to(tmp_path / "mine")
+    for name, force, says in (
+        ("file", True, "not a folder"), ("link", True, "not a folder"), ("mine", False, "not empty"),
+        ("mine", True, "holds 'thesis.tex', which is not of the demo"),
+    ):  # fmt: skip
+        with pytest.raises(LostattnError, match=says):
+            unpack_model(tmp_path / name, force)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "mine" / "thesis.tex").unlink()
+    (tmp_path / "mine" / "report.json").write_text("{}")
+    base = unpack_model(tmp_path / "mine", force=True)
+    assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == ["base"]
+    assert (base / "config.json").read_bytes() == (demo / "config.json").read_bytes()
+    assert unpack_model(tmp_path / "new" / "deep", force=False).is_dir()
