@@ -61,7 +61,7 @@ def sap_attention_forward(
         raise LostattnError("patched layers have no attention dropout: set attention_dropout to 0 or call model.eval()")
     if attention_mask is not None and attention_mask.shape[-1] < key.shape[2]:
         key, value = key[:, :, : attention_mask.shape[-1]], value[:, :, : attention_mask.shape[-1]]
-    job = _job(module.layer_idx, layer, sap_call, query, key, value, attention_mask, scale)  # type: ignore[arg-type]
+    job = collect_job(module.layer_idx, layer, sap_call, query, key, value, attention_mask, scale)  # type: ignore[arg-type]
     path, reason = choose_path(layer, sap_call, job)
     layer.settings.counts[path] += 1
     if reason:
@@ -126,7 +126,7 @@ def closed_pays(job: Job) -> bool:
     return whole and job.layout.visual.numel() >= 512
 
 
-def _job(
+def collect_job(
     index: int,
     layer: LayerPlan,
     call: Call,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -51,11 +52,11 @@ def supplied_for(inner: torch.nn.Module) -> Supplied | None:
     return next(found, None)
 
 
-def _slot(model: torch.nn.Module) -> ContextVar[tuple[Supplied, ...]]:
-    """Where the copy of this module that runs the model looks: a checkpoint may have brought a copy of its own."""
+def slot_of(model: torch.nn.Module, module: str) -> ContextVar[tuple[Any, ...]]:
+    """`_SUPPLIED` of the copy of a module of this package that the model looks at: a checkpoint may bring copies."""
     package = type(model).__module__.rpartition(".")[0]
-    copy = sys.modules.get(f"{package}.{__name__.rpartition('.')[2]}")
-    return copy._SUPPLIED if copy is not None else _SUPPLIED
+    copy = sys.modules.get(f"{package}.{module.rpartition('.')[2]}")
+    return (copy or sys.modules[module])._SUPPLIED
 
 
 @contextmanager
@@ -89,7 +90,7 @@ def use_prior(model: torch.nn.Module, tensors: Sequence[torch.Tensor], kind: str
             raise LostattnError(f"use_prior needs a list of 1-D float tensors; entry {i} is none")
         if not bool(torch.isfinite(tensor.float()).all()):
             raise LostattnError(f"use_prior: the tensor of image {i} holds NaN, infinity or numbers beyond float32")
-    slot = _slot(model)
+    slot = slot_of(model, __name__)
     token = slot.set((*slot.get(), Supplied(model, tensors, kind)))
     try:
         yield

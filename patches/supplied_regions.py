@@ -13,6 +13,7 @@ import torch
 
 from .errors import LostattnError
 from .geometry import Fit, Size, overlap, token_rectangles
+from .supplied import slot_of
 
 Boxes = Sequence[Sequence[float]]
 
@@ -40,7 +41,7 @@ class SuppliedRegions:
         return [overlap(*each) for each in zip(rectangles, self.boxes, self.sizes, strict=True)]
 
 
-_SUPPLIED: ContextVar[SuppliedRegions | None] = ContextVar("lostattn_supplied_regions", default=None)
+_SUPPLIED: ContextVar[tuple[SuppliedRegions, ...]] = ContextVar("lostattn_supplied_regions", default=())
 
 
 def regions_for(inner: torch.nn.Module) -> SuppliedRegions:
@@ -49,13 +50,13 @@ def regions_for(inner: torch.nn.Module) -> SuppliedRegions:
     Raises:
         LostattnError: nothing.
     """
-    found = _SUPPLIED.get()
-    if found is None or getattr(found.model, "model", None) is not inner:
-        raise LostattnError(
-            "mode 'region' needs to be told where to look: run the model inside "
-            "lostattn.patches.use_regions(model, boxes, sizes)"
-        )
-    return found
+    for found in reversed(_SUPPLIED.get()):
+        if found.model is inner or getattr(found.model, "model", None) is inner:
+            return found
+    raise LostattnError(
+        "mode 'region' needs to be told where to look: run the model inside "
+        "lostattn.patches.use_regions(model, boxes, sizes)"
+    )
 
 
 @contextmanager
@@ -84,11 +85,12 @@ def use_regions(
     for one in boxes:
         check_boxes(one)
     regions = SuppliedRegions(model, tuple(boxes), tuple((int(w), int(h)) for w, h in sizes), fit)
-    token = _SUPPLIED.set(regions)
+    slot = slot_of(model, __name__)
+    token = slot.set((*slot.get(), regions))
     try:
         yield
     finally:
-        _SUPPLIED.reset(token)
+        slot.reset(token)
 
 
 def check_boxes(boxes: Boxes) -> None:

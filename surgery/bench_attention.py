@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from ..patches.anymask import any_mask_attention
 from ..patches.attention import closed_pays
 from ..patches.closed import closed_attention
-from ..patches.summary import visual_summary
 from ..patches.job import Job, Layout, PriorScores
+from ..patches.summary import visual_summary
 
 HEADS, KV_HEADS, DIM = 28, 4, 128  # one attention layer of Qwen2.5-VL-7B
 TEXT_BEFORE, TEXT_AFTER = 32, 96

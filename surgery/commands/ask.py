@@ -13,6 +13,7 @@ from .base import json_option, print_json
 @click.argument("folder")
 @click.argument("question")
 @click.option("--image", required=True, type=click.Path(), help="Picture file.")
+@click.option("--boxes", type=click.Path(), help="JSON file [[x, y, width, height], ...] in pixels, for mode region.")
 @click.option("--compare", metavar="BASE", help="Ask the plain checkpoint BASE too and print both answers.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
@@ -23,6 +24,7 @@ def ask(
     folder: str,
     question: str,
     image: str,
+    boxes: str | None,
     compare: str | None,
     max_new_tokens: int,
     dtype: str,
@@ -39,6 +41,7 @@ def ask(
     """
     from ..chat import Chat, is_patched
     from ..images import open_image
+    from ..tracing.place import evidence
 
     picture = open_image(image)
     if compare:
@@ -47,7 +50,8 @@ def ask(
     for name in [folder, *([compare] if compare else [])]:
         chat = Chat.load(name, dtype, device, attention if name == folder else "auto")
         start = time.perf_counter()
-        answer = chat.answer(picture, question, max_new_tokens)
+        with evidence(chat, picture, boxes):
+            answer = chat.answer(picture, question, max_new_tokens)
         paths = dict(chat.model.sap_settings.counts) if chat.patched else {}
         found.append(
             {

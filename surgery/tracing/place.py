@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 
+from ...patches import use_regions
 from ...patches.errors import LostattnError
 from ...patches.geometry import Fit, Size, token_rectangles
 from ..chat import Chat
+from .boxes import check_inside, read_boxes
 
 
 def read_fit(processor: Any) -> Fit:
@@ -22,6 +28,18 @@ def read_fit(processor: Any) -> Fit:
         stretch=_sides(size) if resize else None,
         crop=_sides(crop) if cut else None,
     )
+
+
+@contextmanager
+def evidence(chat: Chat, picture: Image.Image, boxes: str | Path | None) -> Iterator[None]:
+    """Let a patched model of mode `region` look at the boxes of a JSON file; other models and no file: nothing."""
+    if boxes is None or not chat.patched:
+        yield
+        return
+    found = read_boxes(boxes)
+    check_inside(found, picture.size)
+    with use_regions(chat.model, [found], [picture.size], read_fit(chat.processor.image_processor)):
+        yield
 
 
 def _edge(size: Any, name: str) -> int | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ...patches.attention import _job
+from ...patches.attention import collect_job
 from ...patches.eager import eager_attention, raw_scores
 from ...patches.errors import LostattnError
 from ...patches.job import Job
@@ -97,7 +97,7 @@ def _weights(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     layer, call = getattr(module, "sap_layer", None), kwargs.get("sap_call")
     if layer is not None and layer.active and call is not None:
-        job = _job(module.layer_idx, layer, call, q, k, v, mask, scale)
+        job = collect_job(module.layer_idx, layer, call, q, k, v, mask, scale)
         return lambda rows: eager_attention(_some_rows(job, rows))[1]
 
     def plain(rows: torch.Tensor) -> torch.Tensor:
