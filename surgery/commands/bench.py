@@ -82,3 +82,33 @@ def patch(gigabytes: float, as_json: bool) -> None:
         print_json(found)
     else:
         print_table(["quantity", "value"], [(k, f"{v:.2f}" if isinstance(v, float) else v) for k, v in found.items()])
+
+
+@bench.command()
+@click.option("--shapes", default="1024x3584,4096x3584", show_default=True, help="Tokens x features.")
+@click.option(
+    "--threads", type=click.IntRange(1), default=1, show_default=True, help="1 counts CPU time, more count wall time."
+)
+@json_option
+def measures(shapes: str, threads: int, as_json: bool) -> None:
+    """RID of one layer's three states: one factorisation a state against one SVD a measure. Takes minutes.
+
+    \b
+    Example:
+      lostattn bench measures --shapes 1024x3584
+    """
+    from ...patches.errors import LostattnError
+    from ..bench_measures import bench_measures
+
+    try:
+        pairs = [(int(a), int(b)) for a, b in (part.split("x") for part in shapes.split(","))]
+    except ValueError as error:
+        raise LostattnError(
+            f"cannot read shapes '{shapes}': write TOKENSxFEATURES, such as 1024x3584,4096x3584"
+        ) from error
+    found = bench_measures(pairs, threads=threads, progress=say)
+    if as_json:
+        print_json(found)
+        return
+    rows = [list(row.values()) for row in found["rows"]]  # type: ignore[attr-defined]
+    print_table(list(found["rows"][0]), [[f"{c:.3g}" if isinstance(c, float) else c for c in r] for r in rows])  # type: ignore[index]

@@ -85,7 +85,10 @@ def test_a_prior_nobody_can_use_is_an_error(make):
     rescaled = make(scores="prob_rescaled")
     with pytest.raises(LostattnError, match="not finite"), use_prior(rescaled, [torch.zeros(16)], kind="prior"):
         logits(rescaled, tiny.make_inputs(NAME))
-    with pytest.raises(LostattnError, match="beyond float32"), use_prior(model, [torch.full((16,), 1e300, dtype=torch.float64)]):
+    with (
+        pytest.raises(LostattnError, match="beyond float32"),
+        use_prior(model, [torch.full((16,), 1e300, dtype=torch.float64)]),
+    ):
         pass
 
 
