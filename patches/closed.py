@@ -35,8 +35,8 @@ def closed_attention(job: Job) -> torch.Tensor:
     group = num_heads // job.k.shape[1]
     for g in range(job.k.shape[1]):
         rest = [h for h in range(g * group, (g + 1) * group) if h not in patched]
-        if rest:
-            _put(out, rest, _ordinary(_heads(job.q, rest), job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale))
+        for run in _neighbours(rest):  # views of q, no copies
+            out[:, run] = _ordinary(job.q[:, run], job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale)
     _put(out, heads, _patched(job, heads))
     return out
 
@@ -212,10 +212,16 @@ def _heads(x: torch.Tensor, index: list[int]) -> torch.Tensor:
 def _put(out: torch.Tensor, heads: list[int], part: torch.Tensor) -> None:
     """out[:, heads] = part, by slices of neighbouring heads: far cheaper than indexed writing."""
     start = 0
-    for i in range(1, len(heads) + 1):
-        if i == len(heads) or heads[i] != heads[i - 1] + 1:
-            out[:, heads[start] : heads[i - 1] + 1] = part[:, start:i]
-            start = i
+    for run in _neighbours(heads):
+        count = run.stop - run.start
+        out[:, run] = part[:, start : start + count]
+        start += count
+
+
+def _neighbours(heads: list[int]) -> list[slice]:
+    """Ascending heads as slices of neighbours."""
+    starts = [i for i in range(len(heads)) if i == 0 or heads[i] != heads[i - 1] + 1]
+    return [slice(heads[a], heads[b - 1] + 1) for a, b in zip(starts, [*starts[1:], len(heads)], strict=False)]
 
 
 def _ordinary(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
