@@ -18,7 +18,7 @@ class Prediction:
 
     FLOPs count the two products of the decoder's attention (scores, values) in prefill, causal half only; nothing else
     of the model. KV bytes count a whole cache after prefill; they are saved where the serving engine leaves visual slots
-    of whole groups out (the vLLM plugin), not in transformers' cache.
+    of whole groups out, not in transformers' cache.
     """
 
     visual_tokens: int

@@ -165,13 +165,9 @@ Without lostattn, torch and transformers are enough, but the Python files in thi
 model = AutoModelForImageTextToText.from_pretrained("{name}", trust_remote_code=True)
 ```
 
-With neither, loading fails: this model never runs unpatched in silence. vLLM serves it through lostattn's plugin,
-without remote code:
-
-```sh
-pip install 'lostattn[vllm]'
-vllm serve {name}
-```"""
+With neither, loading fails: this model never runs unpatched in silence. For the same reason servers that do not know
+SAP refuse it. vLLM can serve it once the installed lostattn brings a vLLM plugin: `lostattn doctor` tells.
+"""
 
 
 def _undo_section() -> str:

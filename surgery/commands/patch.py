@@ -144,7 +144,7 @@ def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None =
         click.echo(text)
     for note in prepared.planned.notes:
         say(f"note: {note}")
-    click.echo("\nPredicted savings (one request, 128 text tokens; KV bytes are saved by the vLLM plugin only):")
+    click.echo("\nPredicted savings (one request, 128 text tokens; KV bytes: for an engine that leaves the slots out):")
     print_table(
         ["visual tokens", "attention FLOPs saved (prefill)", "KV cache saved", "KV bytes before", "KV bytes after"],
         [
