@@ -92,7 +92,7 @@ def test_unpatch_refuses_what_has_changed(small: Path, plan: Plan, tmp_path: Pat
     assert not (tmp_path / "back").exists()
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a//b", "a/../../b", ""])
+@pytest.mark.parametrize("name", ["../evil", "/absolute/evil", "a//b", "a/../../b", ""])
 def test_a_hostile_record_writes_nowhere(small: Path, plan: Plan, tmp_path: Path, name: str) -> None:
     write(small, plan, tmp_path / "out")
     path = tmp_path / "out" / "lostattn.json"
