@@ -14,7 +14,7 @@ from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
-from .checkpoint.disk import disk_errors
+from ..serving.disk import disk_errors
 
 _SHARD = 5 * 10**9  # bytes
 # LLaVA-1.5-7B: layers, query heads, hidden size, MLP size, vocabulary.

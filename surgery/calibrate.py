@@ -18,11 +18,11 @@ from ..patches.eager import raw_scores
 from ..patches.errors import LostattnError
 from ..patches.family import Family
 from ..patches.heads import mass_ranking, score_ranking
+from ..serving.data import Example
+from ..serving.resume import Progress, fingerprint
 from .calibration import STATISTICS, Calibration
 from .chat import Chat
 from .checkpoint.provenance import versions
-from .data import Example
-from .resume import Progress, fingerprint
 
 NAME = "lostattn_observe"
 ROWS = 64  # text rows behind the image that levels are averaged over: bounds the memory

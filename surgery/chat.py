@@ -17,7 +17,7 @@ from transformers.utils import logging
 from ..patches import load_patched
 from ..patches.errors import LostattnError
 from ..patches.plan import one_of
-from .cause import cause
+from ..serving.cause import cause
 from .processing import load_processor
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")

@@ -8,7 +8,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .cause import cause
+from ..serving.cause import cause
 from .checkpoint.provenance import lostattn_version, package_version
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Pixels
-from .checkpoint.disk import read_json
+from ..serving.disk import read_json
 
 
 def read_pixels(folder: Path) -> Pixels | None:

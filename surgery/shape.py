@@ -10,7 +10,7 @@ import torch
 
 from ..patches.errors import LostattnError
 from ..patches.family import Family, get_family
-from .cause import cause
+from ..serving.cause import cause
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import yaml
 
 from ..patches.errors import LostattnError
 from ..patches.plan import PRESETS, QUERIES, RANK_BY, SCORES, one_of
-from .cause import cause
+from ..serving.cause import cause
 from .ranges import Heads, parse_heads, whole_numbers
 
 

@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from ...patches.errors import LostattnError
-from .disk import disk_errors
+from ...serving.disk import disk_errors
 
 # Not part of any model: version control, download bookkeeping, bytecode.
 SKIPPED_FOLDERS = {".git", ".cache", "__pycache__", ".ipynb_checkpoints"}

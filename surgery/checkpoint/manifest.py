@@ -12,7 +12,7 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...patches.plan import Plan
-from .disk import read_json
+from ...serving.disk import read_json
 from .folder import inside_name, real_file
 from .hashing import sha256_bytes
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
-from .disk import disk_errors
+from ...serving.disk import disk_errors
 
 WEIGHTS = ("auto", "link", "copy")
 _FICLONE = 0x40049409  # Linux: share all blocks of one file with another, copy on write

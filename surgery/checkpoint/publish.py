@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...patches.errors import LostattnError
-from .disk import disk_errors, sync_folder
+from ...serving.disk import disk_errors, sync_folder
 from .manifest import MANIFEST
 
 

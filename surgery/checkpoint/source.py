@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
-from .disk import disk_errors, read_json
+from ...serving.disk import disk_errors, read_json
 from .folder import OTHER_WEIGHTS, cache_origin, list_files, real_file
 from .hub_errors import hub_errors
 from .manifest import MANIFEST

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
-from .disk import AGAIN, disk_errors, parse_json
+from ...serving.disk import AGAIN, disk_errors, parse_json
 
 MAX_HEADER = 100_000_000  # bytes, the format's own limit
 # Bits of one element.

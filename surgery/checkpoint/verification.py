@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...patches.errors import LostattnError
-from .disk import disk_errors
+from ...serving.disk import disk_errors
 from .folder import is_weights, list_files, real_file
 from .hashing import fingerprint, sha256_file
 from .manifest import MANIFEST, FileRecord, Manifest, plan_digest, read_manifest, read_plan

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
-from .disk import AGAIN, read_json
+from ...serving.disk import AGAIN, read_json
 from .folder import plain_name, real_file
 from .tensor_table import read_table
 

@@ -13,7 +13,7 @@ from typing import Any
 from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ...patches.plan import Plan, one_of
-from .disk import disk_errors, sync_tree, to_json, write_bytes, write_json
+from ...serving.disk import disk_errors, sync_tree, to_json, write_bytes, write_json
 from .folder import blobs_of, is_weights, real_file
 from .hashing import FULL_LIMIT, fingerprint, sha256_bytes, sha256_file
 from .manifest import MANIFEST, FileRecord, Manifest, Patched, plan_digest, read_patched

@@ -39,8 +39,8 @@ def ask(
       lostattn ask ./qwen2.5-vl-sap --image cat.jpg "What animal is this?"
       lostattn ask ./qwen2.5-vl-sap --compare ./qwen2.5-vl --image cat.jpg "What animal is this?"
     """
+    from ...serving.images import open_image
     from ..chat import Chat, is_patched
-    from ..images import open_image
     from ..tracing.place import evidence
 
     picture = open_image(image)

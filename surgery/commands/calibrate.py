@@ -42,11 +42,11 @@ def calibrate(
       lostattn patch --calibration qwen.calibration.json ./qwen2.5-vl ./qwen2.5-vl-sap
     """
     from ...patches.errors import LostattnError
+    from ...serving.data import read_examples
+    from ...serving.disk import disk_errors, write_json
     from ..calibrate import calibrate as measure
     from ..chat import Chat
-    from ..checkpoint.disk import disk_errors, write_json
     from ..checkpoint.source import resolve_source
-    from ..data import read_examples
     from ..demo.builtin import builtin_examples
     from ..shape import model_shape
 

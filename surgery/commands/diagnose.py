@@ -43,7 +43,7 @@ def diagnose(
       lostattn diagnose ./qwen2.5-vl --data questions.jsonl --controls --out diagnosis
       lostattn diagnose ./qwen2.5-vl-sap --compare ./qwen2.5-vl --data questions.jsonl --out diagnosis
     """
-    from ..data import read_examples
+    from ...serving.data import read_examples
     from ..demo.builtin import builtin_examples
     from ..diagnosis.figures import pyplot
     from ..diagnosis.report import comparison, table

@@ -82,8 +82,8 @@ def _one(
     settings: Any,
 ) -> dict[str, Any]:
     """Trace one question and write everything about it."""
+    from ...serving.images import open_image
     from ..chat import Chat
-    from ..images import open_image
     from ..tracing.boxes import Box, Coco, check_inside, read_boxes
     from ..tracing.files import write_trace
     from ..tracing.maps import prior_maps
@@ -112,8 +112,8 @@ def _one(
 
 def _many(model: Path, data: str, coco: str | None, out: Path, settings: Any) -> dict[str, Any]:
     """Trace every row and compare correct with incorrect answers."""
+    from ...serving.disk import write_json
     from ..chat import Chat
-    from ..checkpoint.disk import write_json
     from ..tracing.boxes import Coco, read_cases
     from ..tracing.compare import compare, summarise
     from ..tracing.draw import draw_comparison
@@ -137,8 +137,8 @@ def _many(model: Path, data: str, coco: str | None, out: Path, settings: Any) ->
 
 def _head(model: Path, chat: Any, settings: dict[str, Any]) -> dict[str, Any]:
     """What a number has to carry: model, plan, versions, hardware."""
+    from ...serving.hardware import hardware
     from ..checkpoint.provenance import versions
-    from ..hardware import hardware
 
     plan = chat.model.sap_plan.to_json() if chat.patched else None
     dtype = str(chat.model.dtype).removeprefix("torch.")

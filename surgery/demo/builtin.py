@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..data import Example
+from ...serving.data import Example
 from .digits import held_out
 
 SEED = 1000  # the demo is evaluated on other seeds

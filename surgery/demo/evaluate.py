@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ...serving.stats import PairedDifference, paired_difference, share
 from ..chat import Chat, batches, stack
 from ..ranges import format_numbers
-from ..stats import PairedDifference, paired_difference, share
 from .digits import LETTERS, Question
 
 BATCH = 32

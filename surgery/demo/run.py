@@ -12,11 +12,11 @@ import torch
 
 from ...patches.errors import LostattnError
 from ...patches.family import get_family
+from ...serving.disk import disk_errors, write_json
+from ...serving.hardware import hardware
 from ..calibrate import calibrate
 from ..chat import Chat
-from ..checkpoint.disk import disk_errors, write_json
 from ..checkpoint.provenance import versions
-from ..hardware import hardware
 from ..patch import patch_from_spec
 from ..spec import PatchSpec
 from .builtin import SEED as CALIBRATION_SEED

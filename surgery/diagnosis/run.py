@@ -9,11 +9,11 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...patches.plan import one_of
+from ...serving.data import Example
+from ...serving.disk import disk_errors, write_json
+from ...serving.resume import Progress, fingerprint
 from ..chat import Chat
-from ..checkpoint.disk import disk_errors, write_json
 from ..checkpoint.provenance import versions
-from ..data import Example
-from ..resume import Progress, fingerprint
 from .report import write_report
 from .samples import TOKENS, Sample, measure_sample
 from .summary import summarise

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ...patches.errors import LostattnError
+from ...serving.data import Example
 from ..chat import Chat, stack
-from ..data import Example
 from ..measures import StepMeasures, factorize, measure_step, rid
 from .capture import LayerStates, captured
 from .controls import FFN, QKV, noise_update, noise_weights, without_rope

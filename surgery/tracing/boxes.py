@@ -9,7 +9,7 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...patches.supplied_regions import check_boxes
-from ..data import Example, read_examples
+from ...serving.data import Example, read_examples
 
 Box = Sequence[float]
 FORM = "[[x, y, width, height], ...] in pixels of the picture"

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...patches.errors import LostattnError
+from ...serving.data import Example
 from ..chat import Chat
-from ..data import Example
 from ..diagnosis.summary import mean_of
 from .boxes import Box
 from .run import Trace, trace

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ...patches.errors import LostattnError
-from ..checkpoint.disk import disk_errors, write_json
+from ...serving.disk import disk_errors, write_json
 from .compare import Sample
 from .draw import draw_graphs, draw_maps, draw_ratios
 from .maps import PriorMaps

@@ -11,11 +11,11 @@ import pytest
 import torch
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.family import get_family
+from lostattn.serving.data import Example
 from lostattn.surgery import calibrate as module
 from lostattn.surgery.calibrate import ROWS, calibrate
 from lostattn.surgery.calibration import STATISTICS, Calibration
 from lostattn.surgery.chat import Chat
-from lostattn.surgery.data import Example
 from lostattn.surgery.demo.builtin import builtin_examples
 from PIL import Image
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
-from lostattn.surgery.checkpoint import disk, publish
+from lostattn.serving import disk
 from lostattn.surgery.checkpoint import place as place_module
+from lostattn.surgery.checkpoint import publish
 from lostattn.surgery.checkpoint import write as checkpoint
 from lostattn.surgery.checkpoint.source import resolve_source
 from lostattn.surgery.checkpoint.write import verify, write_patched

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...patches.errors import LostattnError
+from ..patches.errors import LostattnError
 
 MAX_JSON_BYTES = 16 * 2**20
 AGAIN = "get the checkpoint again from its source"

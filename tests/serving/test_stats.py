@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lostattn.surgery.stats import paired_difference, share
+from lostattn.serving.stats import paired_difference, share
 
 
 def exact_interval(a: list[bool], b: list[bool]) -> tuple[float, float]:

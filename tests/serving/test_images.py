@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lostattn.patches.errors import LostattnError
-from lostattn.surgery.images import open_image
+from lostattn.serving.images import open_image
 from PIL import Image
 
 COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 255, (7, 9, 3), dtype=np.uint8))

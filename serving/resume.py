@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from .checkpoint.disk import disk_errors
 from .data import Example
+from .disk import disk_errors
 
 
 def fingerprint(model: Any, examples: Sequence[Example], settings: Mapping[str, Any] | None = None) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..patches.errors import LostattnError
 from .cause import cause
-from .checkpoint.disk import disk_errors
+from .disk import disk_errors
 from .images import open_image
 
 FIELDS = "image (a file name, or bytes in a dataset), question, answer, and optionally options (a list)"

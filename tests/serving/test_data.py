@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from lostattn.patches.errors import LostattnError
-from lostattn.surgery.data import Example, read_examples
+from lostattn.serving.data import Example, read_examples
 from PIL import Image
 
 ROW = {"image": "a.png", "question": "What?"}
