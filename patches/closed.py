@@ -29,7 +29,7 @@ def closed_attention(job: Job) -> torch.Tensor:
     heads = job.head_list()
     num_heads = job.q.shape[1]
     if len(heads) == num_heads:
-        return _patched(job, heads)
+        return patched_heads(job, heads)
     out = torch.empty(*job.q.shape[:3], job.v.shape[-1], dtype=job.q.dtype, device=job.q.device)
     patched = set(heads)
     group = num_heads // job.k.shape[1]
@@ -37,12 +37,12 @@ def closed_attention(job: Job) -> torch.Tensor:
         rest = [h for h in range(g * group, (g + 1) * group) if h not in patched]
         for run in _neighbours(rest):  # views of q, no copies
             out[:, run] = _ordinary(job.q[:, run], job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale)
-    _put(out, heads, _patched(job, heads))
+    _put(out, heads, patched_heads(job, heads))
     return out
 
 
-def _patched(job: Job, heads: list[int]) -> torch.Tensor:
-    """All rows of the listed heads, (B, len(heads), Sq, Dv)."""
+def patched_heads(job: Job, heads: list[int]) -> torch.Tensor:
+    """All rows of the listed heads alone, (B, len(heads), Sq, Dv)."""
     layout, offset = job.layout, job.k.shape[2] - job.q.shape[2]
     assert layout is not None
     q = _heads(job.q, heads)
@@ -147,9 +147,13 @@ def _merge_visual(
 ) -> None:
     """Mix the visual mean into `out` (B, h, Sq, Dv), in place."""
     used = sorted(set(kv))
-    v = job.v.index_select(2, layout.visual)
-    v = v if len(used) == v.shape[1] else v[:, used]
-    mean, log_mass = running_summary(job.scores.prior.index_select(1, layout.visual), v)
+    mean, log_mass = job.running or (None, None)
+    if mean is None or log_mass is None:
+        v = job.v.index_select(2, layout.visual)
+        v = v if len(used) == v.shape[1] else v[:, used]
+        mean, log_mass = running_summary(job.scores.prior.index_select(1, layout.visual), v)
+    elif len(used) < mean.shape[1]:
+        mean = mean[:, used]
     at = [used.index(g) for g in kv]
     seen = 0
     for start, end, visual in layout.runs:

@@ -86,7 +86,8 @@ class Job:
         rows: patched query rows, bool (B, Sq), or None for all.
         layout: where visual keys lie if all samples agree and the mask is plain causal, else None.
         listed: the patched heads as numbers where they are known without asking the device.
-        summary: running mean and log mass of all visual keys, if known (see `closed.visual_summary`).
+        summary: mean and log mass of all visual keys, if known (see `summary.visual_summary`).
+        running: running mean and log mass of the visual keys, if known (see `summary.running_summary`).
     """
 
     q: torch.Tensor
@@ -101,6 +102,7 @@ class Job:
     layout: Layout | None = None
     listed: tuple[int, ...] | None = None
     summary: tuple[torch.Tensor, torch.Tensor] | None = None
+    running: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def head_list(self) -> list[int]:
         """Heads patched in at least one sample."""

@@ -1,0 +1,1 @@
+"""SAP inside vLLM: the only folder that knows vLLM. Loaded by `lostattn.serving.plugin` in vLLM's processes."""

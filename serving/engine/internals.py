@@ -1,0 +1,75 @@
+"""Every name of vLLM's internals that the plugin uses, in one table; each is imported when it is first asked for.
+
+`from .internals import Attention` works as for any module. A test imports the whole table with every supported vLLM.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+NAMES = {
+    "AsyncScheduler": "vllm.v1.core.sched.async_scheduler:AsyncScheduler",
+    "Attention": "vllm.model_executor.layers.attention:Attention",
+    "AttentionBackend": "vllm.v1.attention.backend:AttentionBackend",
+    "AttentionBackendEnum": "vllm.v1.attention.backends.registry:AttentionBackendEnum",
+    "AttentionCGSupport": "vllm.v1.attention.backend:AttentionCGSupport",
+    "AttentionImpl": "vllm.v1.attention.backend:AttentionImpl",
+    "AttentionMetadataBuilder": "vllm.v1.attention.backend:AttentionMetadataBuilder",
+    "AttentionSpec": "vllm.v1.kv_cache_interface:AttentionSpec",
+    "CommonAttentionMetadata": "vllm.v1.attention.backend:CommonAttentionMetadata",
+    "DefaultModelState": "vllm.v1.worker.gpu.model_states.default:DefaultModelState",
+    "GPUModelRunner": "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+    "IntermediateTensors": "vllm.sequence:IntermediateTensors",
+    "KVCacheSpecRegistry": "vllm.v1.kv_cache_spec_registry:KVCacheSpecRegistry",
+    "LlavaDummyInputsBuilder": "vllm.model_executor.models.llava:LlavaDummyInputsBuilder",
+    "LlavaForConditionalGeneration": "vllm.model_executor.models.llava:LlavaForConditionalGeneration",
+    "LlavaNextForConditionalGeneration": "vllm.model_executor.models.llava_next:LlavaNextForConditionalGeneration",
+    "LlavaNextMultiModalProcessor": "vllm.model_executor.models.llava_next:LlavaNextMultiModalProcessor",
+    "LlavaNextProcessingInfo": "vllm.model_executor.models.llava_next:LlavaNextProcessingInfo",
+    "LlavaOnevisionDummyInputsBuilder": "vllm.model_executor.models.llava_onevision:LlavaOnevisionDummyInputsBuilder",
+    "LlavaOnevisionForConditionalGeneration": (
+        "vllm.model_executor.models.llava_onevision:LlavaOnevisionForConditionalGeneration"
+    ),
+    "LlavaOnevisionMultiModalProcessor": "vllm.model_executor.models.llava_onevision:LlavaOnevisionMultiModalProcessor",
+    "LlavaOnevisionProcessingInfo": "vllm.model_executor.models.llava_onevision:LlavaOnevisionProcessingInfo",
+    "MODELS_CONFIG_MAP": "vllm.model_executor.models.config:MODELS_CONFIG_MAP",
+    "MULTIMODAL_REGISTRY": "vllm.multimodal:MULTIMODAL_REGISTRY",
+    "ModelRegistry": "vllm:ModelRegistry",
+    "ModelSpecificAttnMetadata": "vllm.v1.worker.gpu.model_states.interface:ModelSpecificAttnMetadata",
+    "Qwen2_5_VLDummyInputsBuilder": "vllm.model_executor.models.qwen2_5_vl:Qwen2_5_VLDummyInputsBuilder",
+    "Qwen2_5_VLForConditionalGeneration": "vllm.model_executor.models.qwen2_5_vl:Qwen2_5_VLForConditionalGeneration",
+    "Qwen2_5_VLMultiModalProcessor": "vllm.model_executor.models.qwen2_5_vl:Qwen2_5_VLMultiModalProcessor",
+    "Qwen2_5_VLProcessingInfo": "vllm.model_executor.models.qwen2_5_vl:Qwen2_5_VLProcessingInfo",
+    "RequestStatus": "vllm.v1.request:RequestStatus",
+    "Scheduler": "vllm.v1.core.sched.scheduler:Scheduler",
+    "SingleTypeKVCacheManager": "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager",
+    "VerifyAndUpdateConfig": "vllm.model_executor.models.config:VerifyAndUpdateConfig",
+    "VideoDummyOptions": "vllm.config.multimodal:VideoDummyOptions",
+    "build_llava_info": "vllm.model_executor.models.llava:_build_llava_or_pixtral_hf_info",
+    "build_llava_processor": "vllm.model_executor.models.llava:_build_llava_or_pixtral_hf_processor",
+    "cpu_ops": "vllm:_custom_ops",
+    "current_platform": "vllm.platforms:current_platform",
+    "get_pp_group": "vllm.distributed:get_pp_group",
+    "get_tensor_model_parallel_rank": "vllm.distributed:get_tensor_model_parallel_rank",
+    "get_tensor_model_parallel_world_size": "vllm.distributed:get_tensor_model_parallel_world_size",
+    "get_mm_max_toks_per_item": "vllm.multimodal.encoder_budget:get_mm_max_toks_per_item",
+    "resolve_block_hashes": "vllm.v1.core.kv_cache_utils:resolve_block_hashes",
+    "init_logger": "vllm.logger:init_logger",
+    "kv_cache_utils": "vllm.v1.core:kv_cache_utils",
+    "register_backend": "vllm.v1.attention.backends.registry:register_backend",
+    "tensor_model_parallel_all_reduce": "vllm.distributed:tensor_model_parallel_all_reduce",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the table and keep it."""
+    if name not in NAMES:
+        raise AttributeError(f"{__name__} has no '{name}'")
+    module, attribute = NAMES[name].split(":")
+    loaded = importlib.import_module(module)
+    found = getattr(loaded, attribute, None)
+    if found is None:
+        found = importlib.import_module(f"{module}.{attribute}")
+    globals()[name] = found
+    return found

@@ -1,0 +1,131 @@
+"""Metadata of one step for the patched layers of a KV-cache group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .backend import WrappingBuilder, some_requests
+from .state import current_seats
+from .steps import Chunk, Part, Queries, Query, Seat, make_chunk, make_queries, parts, sees_images
+
+
+@dataclass
+class SapMetadata:
+    """What a patched layer computes in one step.
+
+    Attributes:
+        tokens: new tokens of the step.
+        slots: cache slot of every new token, int64 (n,), negative where nothing is to be written.
+        native: the wrapped backend's metadata.
+        native_rows: flat rows that it covers, int64, or None for all.
+        queries: rows that are computed by themselves.
+        chunks: prefill chunks of requests with images.
+        parts: the same requests, for plans that need scores of visual keys.
+        fresh: numbers of the queries whose images are not summed up yet; `places` where their sums are kept (mixed layers).
+    """
+
+    tokens: int
+    slots: torch.Tensor
+    native: Any
+    native_rows: torch.Tensor | None = None
+    queries: Queries | None = None
+    chunks: list[Chunk] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
+    fresh: list[int] = field(default_factory=list)
+    places: torch.Tensor | None = None
+    table: torch.Tensor | None = None
+
+
+def _parts(common: Any, seats: Sequence[Seat]) -> list[Part]:
+    starts = common.query_start_loc_cpu.tolist()
+    upper = common.seq_lens_cpu_upper_bound
+    totals = (common.seq_lens.cpu() if upper is None else upper).tolist()
+    return parts(seats[: len(starts) - 1], starts, totals)
+
+
+def is_single_query(part: Part) -> bool:
+    """True if the step brings one text token of the request: no running sums are needed."""
+    position = part.total - 1
+    return part.end - part.start == 1 and not any(a <= position < b for a, b in part.seat.spans)
+
+
+class SummaryBuilder(WrappingBuilder):
+    """For layers that keep summaries."""
+
+    def build(
+        self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, seats: Any = None
+    ) -> SapMetadata:
+        """Requests that have seen no image go the native way, the others by text keys and summaries."""
+        common = common_attn_metadata
+        found = _parts(common, current_seats() if seats is None else seats)
+        visual = [part for part in found if sees_images(part)]
+        if not visual:
+            native = self.native.build(common_prefix_len, common, fast_build)
+            return SapMetadata(common.num_actual_tokens, common.slot_mapping, native)
+        size, table = self.kv_cache_spec.block_size, common.block_table_tensor
+        slots = common.slot_mapping.long().clone()
+        for part in visual:
+            for a, b in part.seat.spans:
+                low, high = max(a, part.past) - part.past, min(b, part.total) - part.past
+                if low < high:
+                    slots[part.start + low : part.start + high] = -1
+        metadata = SapMetadata(common.num_actual_tokens, slots, None, torch.zeros(0, dtype=torch.int64))
+        plain = [part.row for part in found if not sees_images(part)]
+        if plain:
+            subset, metadata.native_rows = some_requests(common, plain)
+            metadata.native = self.native.build(0, subset, fast_build)
+        single = [p for p in visual if is_single_query(p)]
+        if single:
+            entries = [Query(p.row, p.seat, p.start, p.total - 1) for p in single]
+            metadata.queries = make_queries(entries, table, size)
+        metadata.chunks = [make_chunk(p, table, size) for p in visual if not is_single_query(p)]
+        return metadata
+
+
+class MixedBuilder(WrappingBuilder):
+    """For layers with the full cache. Remembers which requests' images are summed up already."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.places: dict[str, int] = {}
+        self.free = list(range(self.vllm_config.scheduler_config.max_num_seqs))
+
+    def build(
+        self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, seats: Any = None
+    ) -> SapMetadata:
+        """All requests go the native way; what is patched is computed besides."""
+        common = common_attn_metadata
+        native = self.native.build(common_prefix_len, common, fast_build)
+        metadata = SapMetadata(
+            common.num_actual_tokens, common.slot_mapping.long(), native, table=common.block_table_tensor
+        )
+        visual = [p for p in _parts(common, current_seats() if seats is None else seats) if sees_images(p)]
+        metadata.parts = visual
+        entries = [e for p in visual for e in self.single_rows(p)]
+        self._place(entries, metadata)
+        if entries:
+            size, table = self.kv_cache_spec.block_size, common.block_table_tensor
+            metadata.queries = make_queries(entries, table, size)
+        return metadata
+
+    def single_rows(self, part: Part) -> list[Query]:
+        """The row of a decode step."""
+        if not is_single_query(part) or part.total <= part.seat.prompt:
+            return []
+        return [Query(part.row, part.seat, part.start, part.total - 1)]
+
+    def _place(self, entries: list[Query], metadata: SapMetadata) -> None:
+        """Places of the requests' sums; whoever was not here in the last step is summed up anew."""
+        names = [e.seat.request for e in entries]
+        for gone in set(self.places) - set(names):
+            self.free.append(self.places.pop(gone))
+        for number, name in enumerate(names):
+            if name not in self.places:
+                self.places[name] = self.free.pop()
+                metadata.fresh.append(number)
+        if names:
+            metadata.places = torch.tensor([self.places[n] for n in names], device=self.device)

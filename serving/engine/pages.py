@@ -1,0 +1,96 @@
+"""Reading and writing vLLM's paged KV cache of one layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+LOW16 = 0xFFFF
+BITS = 32  # of a float32, one in each of the first 32 channels
+
+
+@dataclass(frozen=True)
+class Pages:
+    """A layer's cache.
+
+    Attributes:
+        cache: (blocks, H, size, 2 D) as vLLM binds it, any strides.
+        columns: vLLM's CPU kernels keep a block's keys as columns (D, size) in front of its values (size, D); else a slot
+            is a row of key and value.
+    """
+
+    cache: torch.Tensor
+    columns: bool
+
+    @property
+    def size(self) -> int:
+        """Tokens of a block."""
+        return self.cache.shape[2]
+
+    @property
+    def head_size(self) -> int:
+        """D."""
+        return self.cache.shape[3] // 2
+
+    def views(self, cache: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values as views (blocks, H, size, D)."""
+        cache = self.cache if cache is None else cache
+        d = cache.shape[3] // 2
+        if not self.columns:
+            return cache[..., :d], cache[..., d:]
+        plane = cache.flatten(2)
+        half = plane.shape[2] // 2
+        k = plane[..., :half].unflatten(2, (d, cache.shape[2])).transpose(2, 3)
+        return k, plane[..., half:].unflatten(2, (cache.shape[2], d))
+
+    def gather(self, blocks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Copies of some blocks' keys and values, each (m, H, size, D) in the cache's order of memory."""
+        return self.views(self.cache.index_select(0, blocks))
+
+    def tokens(self, slots: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of single slots (blocks (T,), offsets (T,)), each (H, T, D)."""
+        k, v = self.views()
+        at, offset = slots
+        return k[at, :, offset].transpose(0, 1), v[at, :, offset].transpose(0, 1)
+
+    def write_summaries(
+        self, slots: tuple[torch.Tensor, torch.Tensor], log_mass: torch.Tensor, mean: torch.Tensor
+    ) -> None:
+        """Put running summaries into slots of visual tokens, in float32 whatever the cache holds.
+
+        In a cache of 16 bits key and value together have room for the mean's D float32 numbers; the 32 bits of the log
+        mass take the lowest bit of 32 of them, which is 1e-7 of their value.
+
+        Args:
+            log_mass: (w,) float32. mean: (w, H, D) float32.
+        """
+        k, v = self.views()
+        at, offset = slots
+        if self.cache.dtype == torch.float32:
+            k[at, :, offset, 0] = log_mass[:, None].expand(-1, mean.shape[1])
+            v[at, :, offset] = mean
+            return
+        bits = mean.contiguous().view(torch.int32).clone()
+        order = torch.arange(BITS, dtype=torch.int32, device=mean.device)
+        mass = (log_mass.contiguous().view(torch.int32)[:, None] >> order) & 1
+        bits[..., :BITS] = (bits[..., :BITS] & ~1) | mass[:, None]
+        k.view(torch.int16)[at, :, offset] = _to_int16(bits & LOW16)
+        v.view(torch.int16)[at, :, offset] = _to_int16((bits >> 16) & LOW16)
+
+    def read_summaries(self, slots: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log mass (w,) and mean (w, H, D), float32, of slots (blocks (w,), offsets (w,))."""
+        k, v = self.views()
+        at, offset = slots
+        if self.cache.dtype == torch.float32:
+            return k[at, 0, offset, 0], v[at, :, offset]
+        low = k.view(torch.int16)[at, :, offset].to(torch.int32) & LOW16
+        bits = (v.view(torch.int16)[at, :, offset].to(torch.int32) << 16) | low
+        order = torch.arange(BITS, dtype=torch.int32, device=bits.device)
+        mass = ((bits[:, 0, :BITS] & 1) << order).sum(-1, dtype=torch.int32)
+        return mass.view(torch.float32), bits.view(torch.float32)
+
+
+def _to_int16(bits: torch.Tensor) -> torch.Tensor:
+    """The low 16 bits of int32 numbers 0..65535 as int16."""
+    return torch.where(bits >= 1 << 15, bits - (1 << 16), bits).to(torch.int16)

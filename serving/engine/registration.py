@@ -1,0 +1,50 @@
+"""What `lostattn.serving.plugin.register` tells vLLM."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...patches.family import FAMILIES
+from .backend import register_backends
+from .cache_spec import counting_images, register_specs
+from .config import SapConfig
+from .internals import MODELS_CONFIG_MAP, ModelRegistry, kv_cache_utils
+from .runner import hook_first_runner
+
+
+def served_families() -> dict[str, str]:
+    """Architecture of a patched checkpoint -> `module:Class` that serves it, one file `model_<family>.py` a family."""
+    from importlib.util import find_spec
+
+    found = {}
+    for name, family in FAMILIES.items():
+        module = f"{__package__}.model_{name}"
+        if find_spec(module) is not None:
+            found[family.model_class.__name__] = f"{module}:{family.model_class.__name__}"
+    return found
+
+
+def register_all() -> None:
+    """Models, their config hook, attention backends, KV-cache specs, the V1 runner's hook, the report of capacity."""
+    register_backends()
+    register_specs()
+    for architecture, target in served_families().items():
+        if architecture not in ModelRegistry.get_supported_archs():
+            ModelRegistry.register_model(architecture, target)
+        MODELS_CONFIG_MAP[architecture] = SapConfig
+    hook_first_runner()
+    _count_images_in_capacity()
+
+
+def _count_images_in_capacity() -> None:
+    """vLLM reports the maximum concurrency for requests of max_model_len; let whole groups count images at what they take."""
+    plain = kv_cache_utils.get_kv_cache_capacity
+    if getattr(plain, "_lostattn", False):
+        return
+
+    def capacity(*args: Any, **kwargs: Any) -> Any:
+        with counting_images():
+            return plain(*args, **kwargs)
+
+    capacity._lostattn = True  # type: ignore[attr-defined]
+    kv_cache_utils.get_kv_cache_capacity = capacity

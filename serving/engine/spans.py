@@ -1,0 +1,54 @@
+"""Where the visual tokens of a request lie, and what that means for its cache blocks. Plain numbers, no tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+Span = tuple[int, int]  # first visual position, position behind the last
+
+
+def visual_spans(features: Iterable[Any] | None) -> tuple[Span, ...]:
+    """Spans of a request's image tokens, ascending, from vLLM's multimodal features; neighbours stay apart."""
+    found: list[Span] = []
+    for feature in features or ():
+        if feature.modality == "image":
+            found += [(first, last + 1) for first, last in feature.mm_position.extract_embeds_range()]
+    return tuple(sorted(found))
+
+
+def is_hole(spans: Sequence[Span], size: int, block: int) -> bool:
+    """True if block number `block` of `size` tokens lies strictly inside one image: it holds neither text nor the image's
+    last token, so no query of a whole group ever reads it."""
+    first, end = block * size, (block + 1) * size
+    return any(a <= first and end < b for a, b in spans)
+
+
+def holes(spans: Sequence[Span], size: int, first: int, end: int) -> list[bool]:
+    """`is_hole` of the blocks first..end-1."""
+    out = [False] * max(end - first, 0)
+    for a, b in spans:
+        low, high = max(-(-a // size), first), min((b - 1) // size, end)
+        for block in range(low, high):
+            out[block - first] = True
+    return out
+
+
+def visual_mask(spans: Sequence[Span], end: int) -> np.ndarray:
+    """Visual positions among 0..end-1, bool (end,)."""
+    mask = np.zeros(end, dtype=bool)
+    for a, b in spans:
+        mask[a : min(b, end)] = True
+    return mask
+
+
+def last_visual(spans: Sequence[Span], end: int) -> int:
+    """The last visual position below `end`, or -1."""
+    return max((min(b, end) - 1 for a, b in spans if a < end), default=-1)
+
+
+def text_before(spans: Sequence[Span], end: int) -> int:
+    """Number of text positions below `end`."""
+    return end - sum(min(b, end) - a for a, b in spans if a < end)

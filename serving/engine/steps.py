@@ -1,0 +1,208 @@
+"""What one engine step has to compute, worked out once on the host and shared by all layers of a KV-cache group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from ...patches.job import Layout
+from .spans import Span, is_hole, last_visual, visual_mask
+
+
+class Seat(NamedTuple):
+    """One row of the batch: a request, where its images lie, and how long its prompt is."""
+
+    request: str
+    spans: tuple[Span, ...]
+    prompt: int
+
+
+class Part(NamedTuple):
+    """The new tokens of one request in a step: flat rows start..end-1 are its positions past..total-1."""
+
+    row: int
+    seat: Seat
+    start: int
+    end: int
+    past: int
+    total: int
+
+
+class Query(NamedTuple):
+    """One query row that is computed by itself: flat row `at` at position `position` of a request."""
+
+    row: int
+    seat: Seat
+    at: int
+    position: int
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Query rows that need text keys and one summary each, as index tensors on the device.
+
+    Attributes:
+        at: flat rows, int64 (B,).
+        blocks: cache blocks that hold text, int64 (B, M), padded with any block.
+        hidden: slots of these blocks that are no text of the row, bool (B, M * block size).
+        summary: cache slot of the last visual token in front of each row: blocks and offsets, int64 (B,) each.
+        entries: the same rows on the host.
+    """
+
+    at: torch.Tensor
+    blocks: torch.Tensor
+    hidden: torch.Tensor
+    summary: tuple[torch.Tensor, torch.Tensor]
+    entries: tuple[Query, ...]
+
+    def split(self, blocks: int) -> list[Queries]:
+        """Parts that gather at most about `blocks` blocks each."""
+        per = max(blocks // max(self.blocks.shape[1], 1), 1)
+        if per >= len(self.entries):
+            return [self]
+        cuts = range(0, len(self.entries), per)
+        return [
+            Queries(
+                self.at[i : i + per], self.blocks[i : i + per], self.hidden[i : i + per],
+                (self.summary[0][i : i + per], self.summary[1][i : i + per]), self.entries[i : i + per],
+            )
+            for i in cuts
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A prefill chunk of one request with images.
+
+    Attributes:
+        part: its rows.
+        text: slots of cached text keys: blocks and offsets, int64 (T,) each.
+        carry: slot of the running summary in front of the chunk, (block, offset) 0-d tensors, or None.
+        layout: of the keys [cached text, carry, chunk].
+        visual: visual rows within the chunk, int64 (n,).
+        kept: which of these leave their running summary in the cache, int64 (w,), and in which slots.
+        slots: blocks and offsets of those, int64 (w,) each.
+    """
+
+    part: Part
+    text: tuple[torch.Tensor, torch.Tensor]
+    carry: tuple[torch.Tensor, torch.Tensor] | None
+    layout: Layout
+    visual: torch.Tensor
+    kept: torch.Tensor
+    slots: tuple[torch.Tensor, torch.Tensor]
+
+    @cached_property
+    def text_rows(self) -> torch.Tensor:
+        """Rows of the chunk that are no image, int64."""
+        mask = torch.ones(self.part.end - self.part.start, dtype=torch.bool, device=self.visual.device)
+        mask[self.visual] = False
+        return mask.nonzero()[:, 0]
+
+
+def parts(seats: Sequence[Seat], starts: Sequence[int], totals: Sequence[int]) -> list[Part]:
+    """Requests with new tokens. `starts` are flat start rows (n + 1), `totals` sequence lengths after the step."""
+    found = []
+    for row, seat in enumerate(seats):
+        start, end, total = starts[row], starts[row + 1], totals[row]
+        if end > start:
+            found.append(Part(row, seat, start, end, total - (end - start), total))
+    return found
+
+
+def sees_images(part: Part) -> bool:
+    """True if a row of this step sees a visual key."""
+    return bool(part.seat.spans) and part.seat.spans[0][0] < part.total
+
+
+def make_queries(entries: Sequence[Query], table: torch.Tensor, size: int) -> Queries:
+    """Index tensors of single query rows.
+
+    Args:
+        table: block table (rows, blocks) on the device.
+        size: tokens of a block.
+    """
+    plans = [_text_blocks(e.seat.spans, e.position + 1, size) for e in entries]
+    width = max((len(blocks) for blocks, _ in plans), default=0)
+    columns = np.zeros((len(entries), width), dtype=np.int64)
+    hidden = np.ones((len(entries), width, size), dtype=bool)
+    for i, (blocks, keep) in enumerate(plans):
+        columns[i, : len(blocks)] = blocks
+        hidden[i, : len(blocks)] = ~keep
+    device = table.device
+    rows = _ints([e.row for e in entries], device)
+    last = [last_visual(e.seat.spans, e.position + 1) for e in entries]
+    found = table[rows, _ints([p // size for p in last], device)].long(), _ints([p % size for p in last], device)
+    return Queries(
+        _ints([e.at for e in entries], device),
+        table[rows[:, None], torch.from_numpy(columns).to(device)].long(),
+        torch.from_numpy(hidden.reshape(len(entries), width * size)).to(device),
+        found,
+        tuple(entries),
+    )
+
+
+def make_chunk(part: Part, table: torch.Tensor, size: int) -> Chunk:
+    """Index tensors of one prefill chunk."""
+    spans, past, total, device = part.seat.spans, part.past, part.total, table.device
+    mask = visual_mask(spans, total)
+    row = table[part.row].long()
+    text = np.flatnonzero(~mask[:past])
+    carry = last_visual(spans, past)
+    new = np.flatnonzero(mask[past:])
+    keep = np.array([_is_kept(spans, past, total, size, past + int(j)) for j in new], dtype=bool)
+    kept = new[keep] + past
+    runs = _runs(len(text), carry >= 0, mask[past:])
+    return Chunk(
+        part=part,
+        text=_slots(row, text, size),
+        carry=None if carry < 0 else (row[carry // size], torch.tensor(carry % size, device=device)),
+        layout=_layout(runs, device),
+        visual=torch.from_numpy(new).to(device),
+        kept=torch.from_numpy(np.flatnonzero(keep)).to(device),
+        slots=_slots(row, kept, size),
+    )
+
+
+def _is_kept(spans: Sequence[Span], past: int, total: int, size: int, position: int) -> bool:
+    """Whether a visual token's block is real: no hole, or begun by an earlier chunk, or at the end of this one."""
+    block = position // size
+    begun = past % size and block == past // size
+    return bool(begun) or block == (total - 1) // size or not is_hole(spans, size, block)
+
+
+def _text_blocks(spans: Sequence[Span], end: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks below position `end` that hold text, and which of their slots do, bool (blocks, size)."""
+    text = np.zeros((-(-end // size), size), dtype=bool)
+    text.reshape(-1)[:end] = ~visual_mask(spans, end)
+    blocks = np.flatnonzero(text.any(1))
+    return blocks, text[blocks]
+
+
+def _runs(text: int, carry: bool, mask: np.ndarray) -> list[tuple[int, int, bool]]:
+    """Runs of the keys [cached text, carry, chunk]; the carry counts as a visual key."""
+    kinds = np.concatenate([np.zeros(text, dtype=bool), np.ones(int(carry), dtype=bool), mask])
+    borders = [0, *(np.flatnonzero(np.diff(kinds)) + 1).tolist(), len(kinds)]
+    return [(a, b, bool(kinds[a])) for a, b in zip(borders, borders[1:], strict=False) if b > a]
+
+
+def _layout(runs: list[tuple[int, int, bool]], device: torch.device) -> Layout:
+    def index(visual: bool) -> torch.Tensor:
+        found = [torch.arange(a, b, device=device) for a, b, kind in runs if kind == visual]
+        return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=device)
+
+    return Layout(tuple(runs), index(False), index(True))
+
+
+def _slots(row: torch.Tensor, positions: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    at = torch.from_numpy(positions.astype(np.int64)).to(row.device)
+    return row[at // size], at % size
+
+
+def _ints(values: list[int], device: torch.device) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.int64, device=device)
