@@ -11,6 +11,7 @@ from typing import Any
 
 from ..patches import Plan
 from ..patches.errors import LostattnError
+from ..serving.shape import model_shape
 from .calibration import Calibration
 from .checkpoint.card import card_text
 from .checkpoint.provenance import versions
@@ -21,7 +22,6 @@ from .demo.builtin import builtin_examples
 from .planner import Planned, make_plan
 from .predict import Prediction, predict
 from .ranges import Heads
-from .shape import model_shape
 from .spec import PatchSpec, spec_text
 
 Say = Callable[[str], None]

@@ -14,10 +14,10 @@ from ..patches.family import Family
 from ..patches.heads import in_band
 from ..patches.mode import get_mode
 from ..patches.plan import Band, Plan
+from ..serving.shape import Shape, model_shape
 from .calibration import Calibration
 from .processing import read_pixels
 from .ranges import Heads, format_numbers, parse_heads, parse_layers
-from .shape import Shape, model_shape
 from .spec import PatchSpec
 
 

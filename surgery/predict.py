@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..patches.plan import Plan
-from .shape import Shape
+from ..serving.byte_model import kv_bytes, saves
+from ..serving.shape import Shape
 
 TEXT_BEFORE, TEXT_AFTER = 32, 96
 VISUAL = (1024, 4096, 16384)
@@ -44,9 +45,9 @@ def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
     keys = TEXT_BEFORE + visual + TEXT_AFTER
     per_pair = 4 * shape.head_dim  # multiply and add, scores and values
     flops = shape.layers * shape.heads * per_pair * keys * (keys + 1) / 2
-    token_bytes = 2 * shape.head_dim * shape.dtype_bytes  # key and value of one KV head
-    kv = shape.layers * shape.kv_heads * keys * token_bytes
-    if not closed_form_applies(plan):
+    text = TEXT_BEFORE + TEXT_AFTER
+    kv = kv_bytes(shape, None, text, visual)
+    if not saves(plan):
         return Prediction(visual, flops, 0.0, kv, 0)
     rows_inside = visual * (visual + 1) / 2 if plan.queries == "all" else 0
     pairs = rows_inside + TEXT_AFTER * visual
@@ -54,10 +55,5 @@ def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
     touched = sum(len({h // (shape.heads // shape.kv_heads) for h in hs}) for hs in plan.heads.values())
     prefix = touched * visual * 2 * shape.head_dim  # running sum of the values, once per KV head
     saved = heads * pairs * per_pair - prefix
-    groups = sum(len(plan.whole_groups(layer)) for layer in plan.layers) if plan.queries == "all" else 0
-    return Prediction(visual, flops, max(saved, 0.0), kv, groups * (visual - 1) * token_bytes)
-
-
-def closed_form_applies(plan: Plan) -> bool:
-    """True if the plan can save anything: static heads, blend 1, all text rows behind the image patched."""
-    return not plan.inert and not plan.dynamic and plan.blend == 1.0 and plan.queries != "last"
+    kv_saved = kv - kv_bytes(shape, plan, text, visual)
+    return Prediction(visual, flops, max(saved, 0.0), kv, kv_saved)

@@ -46,6 +46,8 @@ NAMES = {
     "SingleTypeKVCacheManager": "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager",
     "VerifyAndUpdateConfig": "vllm.model_executor.models.config:VerifyAndUpdateConfig",
     "VideoDummyOptions": "vllm.config.multimodal:VideoDummyOptions",
+    "AutoWeightsLoader": "vllm.model_executor.models.utils:AutoWeightsLoader",
+    "MMEncoderAttention": "vllm.model_executor.layers.attention:MMEncoderAttention",
     "build_llava_info": "vllm.model_executor.models.llava:_build_llava_or_pixtral_hf_info",
     "build_llava_processor": "vllm.model_executor.models.llava:_build_llava_or_pixtral_hf_processor",
     "cpu_ops": "vllm:_custom_ops",

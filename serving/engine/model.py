@@ -41,10 +41,18 @@ class SapVllm:
         self._carry_prior_between_stages()
         if self.sap_plan.inert:
             return
+        self.sap_prepare(vllm_config)
         surgeon = Surgeon(self.sap_plan, self.sap_state, vllm_config)
         for index, layer in enumerate(self.language_model.model.layers):  # type: ignore[attr-defined]
             if hasattr(layer, "self_attn"):  # else it belongs to another pipeline stage
                 surgeon.operate(index, layer.self_attn)
+
+    def sap_prepare(self, vllm_config: Any) -> None:
+        """Build what the plan's mode needs beside the model."""
+
+    def sap_side_path(self) -> Any:
+        """A context in which the vision tower also does what only the tap needs."""
+        return nullcontext()
 
     def sap_pixels(self, image_input: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
         """Normalised pixels of an encoder call, and what else the family's functions ask for."""
@@ -61,14 +69,14 @@ class SapVllm:
     def _process_image_input(self, image_input: Any) -> Any:
         if self.sap_plan.inert:
             return super()._process_image_input(image_input)  # type: ignore[misc]
-        if image_input.get("type") == "image_embeds":
+        if image_input["type"] != "pixel_values":
             raise LostattnError("a patched model needs the pixels of an image: send the image, not its embeddings")
         tap = None
         context: Any = nullcontext()
         if get_mode(self.sap_plan.mode).listens:
             module, heads, tap = self.sap_tap(self.sap_plan.options["pool"])
             context = listening(module, heads, tap)
-        with context:
+        with context, self.sap_side_path():
             found = super()._process_image_input(image_input)  # type: ignore[misc]
         embeddings = list(found)  # one tensor of equal images, or a list
         pixels, arguments = self.sap_pixels(image_input)

@@ -6,17 +6,18 @@ import torch
 
 
 class PriorStore:
-    """Prior numbers by cache slot, for one KV-cache group; they live and move with its blocks.
+    """Prior numbers by cache slot. Blocks of all KV-cache groups come from one pool, so a slot belongs to one request only;
+    groups whose blocks have other sizes are kept apart.
 
-    4 bytes a token for all layers together; at 28 layers and 4 KV heads of 128 channels in 16 bits that is 0.007 % of the cache.
+    4 bytes a token for all layers together: at 28 layers and 4 KV heads of 128 channels in 16 bits 0.007 % of the cache.
     """
 
     def __init__(self) -> None:
-        self.numbers = torch.zeros(0)
+        self.numbers: dict[int, torch.Tensor] = {}
         self.written: object | None = None
 
     def write(self, step: object, slots: torch.Tensor, prior: torch.Tensor, cache: torch.Tensor) -> None:
-        """Note the prior of a step's new tokens, once a step: the first layer that runs does it.
+        """Note the prior of a step's new tokens; the first layer that runs with a step's metadata does it.
 
         Args:
             slots: slot of every new token, int64 (n,), negative for none. prior: (n,) float32, NaN on text.
@@ -24,12 +25,13 @@ class PriorStore:
         """
         if self.written is step:
             return
-        count = cache.shape[0] * cache.shape[2]
-        if self.numbers.numel() != count:
-            self.numbers = torch.full((count,), torch.nan, device=cache.device)
-        self.numbers[slots.clamp_min(0)] = torch.where(slots < 0, self.numbers[0], prior)
+        size = cache.shape[2]
+        if size not in self.numbers:
+            self.numbers[size] = torch.full((cache.shape[0] * size,), torch.nan, device=cache.device)
+        keep = slots >= 0
+        self.numbers[size][slots[keep]] = prior[keep]
         self.written = step
 
     def read(self, slots: tuple[torch.Tensor, torch.Tensor], size: int) -> torch.Tensor:
-        """Prior at (blocks, offsets), any shape."""
-        return self.numbers[slots[0] * size + slots[1]]
+        """Prior at (blocks, offsets), any shape; NaN on text."""
+        return self.numbers[size][slots[0] * size + slots[1]]

@@ -20,17 +20,20 @@ def visual_spans(features: Iterable[Any] | None) -> tuple[Span, ...]:
 
 
 def is_hole(spans: Sequence[Span], size: int, block: int) -> bool:
-    """True if block number `block` of `size` tokens lies strictly inside one image: it holds neither text nor the image's
-    last token, so no query of a whole group ever reads it."""
+    """True if block number `block` of `size` tokens takes no memory in a whole group.
+
+    It lies inside one image, so it holds no text, and neither the image's last token nor is it the block in front of that
+    one: another question about the same image finds its summary there.
+    """
     first, end = block * size, (block + 1) * size
-    return any(a <= first and end < b for a, b in spans)
+    return any(a <= first and end + size < b for a, b in spans)
 
 
 def holes(spans: Sequence[Span], size: int, first: int, end: int) -> list[bool]:
     """`is_hole` of the blocks first..end-1."""
     out = [False] * max(end - first, 0)
     for a, b in spans:
-        low, high = max(-(-a // size), first), min((b - 1) // size, end)
+        low, high = max(-(-a // size), first), min((b - 1) // size - 1, end)
         for block in range(low, high):
             out[block - first] = True
     return out

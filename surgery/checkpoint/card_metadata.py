@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import yaml
 
+from ...patches.errors import LostattnError
+
 _FRONT = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 _MAX, _MAX_SETTING = 2**16, 2**12  # characters
-_LICENCE_KEYS = ("license", "license_name", "license_link")
+LICENCE_KEYS = ("license", "license_name", "license_link")
+# The Hub knows finetune, adapter, merge and quantized. Nothing was trained, merged or rounded: something was
+# added to unchanged weights, and that is what an adapter is. Left out, the Hub would guess finetune.
+RELATION = "adapter"
 _SETTING = re.compile(r"^(?:license|license_name|license_link|language):.*$(?:\r?\n(?:[ \t]|-).*$)*", re.MULTILINE)
 
 
@@ -22,23 +28,40 @@ def front_matter(repo: str | None, modes: tuple[str, ...], original: str | None)
         modes: extra tags.
         original: the base model's README.md; licence and languages are taken over.
     """
-    values: dict[str, Any] = {}
-    if repo is not None:
-        values["base_model"] = repo
-        # The Hub knows finetune, adapter, merge and quantized. Nothing was trained, merged or rounded: something was
-        # added to unchanged weights, and that is what an adapter is. Left out, the Hub would guess finetune.
-        values["base_model_relation"] = "adapter"
-    values |= {"library_name": "transformers", "pipeline_tag": "image-text-to-text"}
-    values["tags"] = ["lostattn", "sap", *modes]
-    values |= inherited(original)
-    return f"---\n{yaml.safe_dump(values, sort_keys=False, allow_unicode=True)}---\n"
+    base = {} if repo is None else {"base_model": repo, "base_model_relation": RELATION}
+    fixed = {"library_name": "transformers", "pipeline_tag": "image-text-to-text", "tags": ["lostattn", "sap", *modes]}
+    return dump({**base, **fixed, **inherited(original)})
+
+
+def dump(values: Mapping[str, Any]) -> str:
+    """Metadata as the Hub's client writes it, between two `---` lines; `eval_results` become its model-index.
+
+    Raises:
+        LostattnError: a model-index that the client cannot read.
+    """
+    from huggingface_hub import ModelCardData
+
+    settings = {key: value for key, value in values.items() if key not in ("self", "ignore_metadata_errors")}
+    try:
+        data = ModelCardData(**settings)
+    except ValueError:
+        raise LostattnError(
+            "the model card's model-index is not in the Hub's form: correct it, or take it out"
+        ) from None
+    return f"---\n{data.to_yaml(original_order=list(settings))}\n---\n"
+
+
+def split_front(text: str) -> tuple[str | None, str]:
+    """(front matter without its lines `---`, the rest); None without front matter, or with more than 64 KiB of it."""
+    match = _FRONT.match(text[:_MAX])
+    return (match.group(1), text[match.end() :]) if match else (None, text)
 
 
 def inherited(original: str | None) -> dict[str, Any]:
     """Licence and languages of the base model's card, as far as they are plain strings."""
-    match = _FRONT.match((original or "")[:_MAX])
-    raw = _settings(match.group(1)) if match else {}
-    found = {key: raw[key] for key in (*_LICENCE_KEYS, "language") if _plain(raw.get(key))}
+    front, _ = split_front(original or "")
+    raw = _settings(front) if front is not None else {}
+    found = {key: raw[key] for key in (*LICENCE_KEYS, "language") if _plain(raw.get(key))}
     return found if "license" in found else {key: value for key, value in found.items() if key == "language"}
 
 

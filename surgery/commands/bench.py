@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import click
 
 from .base import json_option, print_json, print_table, say
+from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
 
 
 @click.group()
@@ -112,3 +116,59 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
         return
     rows = [list(row.values()) for row in found["rows"]]  # type: ignore[attr-defined]
     print_table(list(found["rows"][0]), [[f"{c:.3g}" if isinstance(c, float) else c for c in r] for r in rows])  # type: ignore[index]
+
+
+@bench.command(cls=BehindDashes)
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("patched", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
+@click.option(
+    "--visual-tokens", default="256,1024,4096", show_default=True, help="Sizes of the one picture of a request."
+)
+@click.option("--concurrency", default="1,8,32", show_default=True, help="Requests at once.")
+@click.option("--text-tokens", type=click.IntRange(1), default=96, show_default=True, help="Random text of a request.")
+@click.option("--output-tokens", type=click.IntRange(2), default=64, show_default=True, help="Length of every answer.")
+@click.option(
+    "--repeats", type=click.IntRange(1), default=3, show_default=True, help="How often each load is measured."
+)
+@click.option("--requests", type=click.IntRange(1), help="Per load.  [default: twice the concurrency, at least 4]")
+@click.option(
+    "--load-format",
+    type=click.Choice(["auto", "dummy"]),
+    default="auto",
+    show_default=True,
+    help="dummy: random weights, for figures about speed without the real ones.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Of pictures and texts.")
+@load_options
+@json_option
+def serve(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
+    """Original and patched models in vLLM under the same load: throughput, latency, KV cache, memory.
+
+    The load is vLLM's own serving benchmark with random pictures. The models take turns, and every figure of a patched model
+    stands with its ratio to BASE. An interrupted run goes on where it stopped. What stands behind -- goes to vLLM's servers.
+
+    \b
+    Examples:
+      lostattn bench serve ./qwen ./qwen-sap --out bench
+      lostattn bench serve ./qwen ./qwen-sap --visual-tokens 4096 --concurrency 8 --out bench -- --dtype bfloat16
+    """
+    from ...serving.judging.bench import bench_serve
+    from ...serving.judging.bench_report import HEAD, speed_rows
+    from ...serving.judging.settings import BenchSettings
+
+    options = vllm_options()
+    settings = BenchSettings(
+        visual_tokens=positive_numbers(given["visual_tokens"], "visual tokens"),
+        concurrency=positive_numbers(given["concurrency"], "concurrency"),
+        text_tokens=given["text_tokens"], output_tokens=given["output_tokens"], repeats=given["repeats"],
+        requests=given["requests"], kv_budget=budget_bytes(given["kv_budget"]), together=given["together"],
+        seed=given["seed"],
+        options=(*options, "--load-format", "dummy") if given["load_format"] == "dummy" else options,
+    )  # fmt: skip
+    report = bench_serve(base, patched, out, settings, say)
+    if as_json:
+        print_json(report)
+        return
+    print_table(HEAD, speed_rows(report))
+    click.echo(f"\nThe report lies in {out / 'bench.md'}, with charts beside it.")

@@ -44,11 +44,11 @@ def calibrate(
     from ...patches.errors import LostattnError
     from ...serving.data import read_examples
     from ...serving.disk import disk_errors, write_json
+    from ...serving.shape import model_shape
     from ..calibrate import calibrate as measure
     from ..chat import Chat
     from ..checkpoint.source import resolve_source
     from ..demo.builtin import builtin_examples
-    from ..shape import model_shape
 
     if out.is_dir():
         raise LostattnError(f"{out} is a folder: give the name of a file as --out")

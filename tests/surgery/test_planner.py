@@ -17,7 +17,7 @@ from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Band, Plan
 from lostattn.surgery.calibration import Calibration
 from lostattn.surgery.planner import make_plan
-from lostattn.surgery.shape import model_shape
+from lostattn.serving.shape import model_shape
 from lostattn.surgery.spec import PatchSpec
 
 

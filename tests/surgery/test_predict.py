@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lostattn.patches.plan import Band, Plan
 from lostattn.surgery import predict as module
 from lostattn.surgery.predict import TEXT_AFTER, TEXT_BEFORE, predict
-from lostattn.surgery.shape import Shape, model_shape
+from lostattn.serving.shape import Shape, model_shape
 
 SHAPE = Shape(family=None, layers=3, heads=4, kv_heads=2, head_dim=8, dtype_bytes=2)  # type: ignore[arg-type]
 

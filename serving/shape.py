@@ -10,7 +10,7 @@ import torch
 
 from ..patches.errors import LostattnError
 from ..patches.family import Family, get_family
-from ..serving.cause import cause
+from .cause import cause
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,98 @@
+"""What a plan saves in bytes: the KV cache of a request, and what one decode step reads."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..patches.errors import LostattnError
+from ..patches.plan import Plan
+from .cause import cause
+from .shape import Shape
+
+# not read in a decode step: the vision tower and what joins it to the decoder
+_SEEING = re.compile(r"(^|\.)(visual|vision_tower|vision_model|multi_modal_projector|image_newline)(\.|$)")
+_EMBEDDING = re.compile(r"(^|\.)embed_tokens\.weight$")
+_HEAD = re.compile(r"(^|\.)lm_head\.weight$")
+
+
+@dataclass(frozen=True)
+class DecodeBytes:
+    """Bytes that one decode step of a batch reads: all weights of the decoder once, the KV cache of every request."""
+
+    weights: int
+    kv: int
+
+    @property
+    def total(self) -> int:
+        """Weights and KV cache."""
+        return self.weights + self.kv
+
+
+def saves(plan: Plan | None) -> bool:
+    """True if the plan can save anything: static heads, blend 1, all text rows behind the image patched."""
+    if plan is None:
+        return False
+    return not plan.inert and not plan.dynamic and plan.blend == 1.0 and plan.queries != "last"
+
+
+def saving_groups(plan: Plan | None) -> int:
+    """(layer, KV head) pairs that need no slots for visual tokens."""
+    if plan is None or not saves(plan) or plan.queries != "all":
+        return 0
+    return sum(len(plan.whole_groups(layer)) for layer in plan.layers)
+
+
+def token_bytes(shape: Shape) -> int:
+    """Key and value of one token in one KV head."""
+    return 2 * shape.head_dim * shape.dtype_bytes
+
+
+def kv_bytes(shape: Shape, plan: Plan | None, text: int, visual: int) -> int:
+    """KV cache of a request with one image: whole groups keep its text and one summary slot, all others every token.
+
+    Args:
+        plan: None for a plain model.
+        text, visual: numbers of tokens.
+    """
+    whole = shape.layers * shape.kv_heads * (text + visual)
+    return (whole - saving_groups(plan) * max(visual - 1, 0)) * token_bytes(shape)
+
+
+def decode_bytes(shape: Shape, plan: Plan | None, weights: int, text: int, visual: int, batch: int) -> DecodeBytes:
+    """What one step of `batch` equal requests reads; `weights` are those of `read_weight_bytes`."""
+    return DecodeBytes(weights, batch * kv_bytes(shape, plan, text, visual))
+
+
+def read_weight_bytes(folder: Path, dtype_bytes: int) -> int:
+    """Bytes of the weights that a decode step reads, held in a dtype of `dtype_bytes`; headers are read, no weights.
+
+    The vision tower rests in decode; of the embedding one row is read, unless it is the output layer as well.
+
+    Raises:
+        LostattnError: the folder has no safetensors files, or they cannot be read.
+    """
+    from safetensors import safe_open
+
+    sizes: dict[str, int] = {}
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise LostattnError(f"{folder} has no safetensors files: the byte model needs their headers")
+    for path in files:
+        try:
+            with safe_open(path, framework="np") as tensors:
+                for name in tensors.keys():  # noqa: SIM118 - no mapping
+                    sizes[name] = _numbers(tensors.get_slice(name).get_shape())
+        except Exception as error:  # safetensors has its own kinds
+            raise LostattnError(f"{path.name} in {folder} cannot be read ({cause(error)}): get it again") from error
+    tied = not any(_HEAD.search(name) for name in sizes)
+    read = (n for name, n in sizes.items() if not _SEEING.search(name) and (tied or not _EMBEDDING.search(name)))
+    return sum(read) * dtype_bytes
+
+
+def _numbers(shape: list[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count

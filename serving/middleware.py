@@ -1,0 +1,126 @@
+"""Two small guards in front of vLLM's API, put there by its own option `--middleware`. They import nothing heavy.
+
+They read their settings from the environment of the server's process, as vLLM builds them without arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+MAX_BYTES_VARIABLE = "LOSTATTN_MAX_REQUEST_BYTES"
+MAX_DEPTH = 64  # of JSON; parsers of a request recurse
+OPEN_PATHS = ("/health", "/ping", "/version", "/load", "/metrics")
+
+
+class RequireKey:
+    """Asks for the API key everywhere but on the paths that say how the server does; vLLM itself asks under /v1 only."""
+
+    def __init__(self, app: App) -> None:
+        key = os.environ.get("VLLM_API_KEY", "")
+        self.app, self.key = app, hashlib.sha256(f"Bearer {key}".encode()).digest() if key else None
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI)."""
+        if self.key is None or scope["type"] not in ("http", "websocket") or scope.get("method") == "OPTIONS":
+            return await self.app(scope, receive, send)
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path in OPEN_PATHS or hmac.compare_digest(hashlib.sha256(_authorization(scope)).digest(), self.key):
+            return await self.app(scope, receive, send)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})
+        await _refuse(send, 401, "the API key is missing or wrong")
+
+
+class LimitRequests:
+    """Refuses request bodies that are too large (413) or nested too deeply (400) before they are parsed.
+
+    It also brings the strict media connector into vLLM's API server, if VLLM_MEDIA_CONNECTOR names it.
+    """
+
+    def __init__(self, app: App) -> None:
+        self.app, self.limit = app, int(os.environ.get(MAX_BYTES_VARIABLE) or 0)
+        if os.environ.get("VLLM_MEDIA_CONNECTOR") == "lostattn":
+            from . import media  # noqa: F401 - registers it
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Serve one connection (ASGI)."""
+        if scope["type"] != "http" or not self.limit or scope.get("method") in ("GET", "HEAD", "OPTIONS"):
+            return await self.app(scope, receive, send)
+        too_large = f"the request is larger than {self.limit} bytes"
+        if _announced(scope) > self.limit:
+            return await _refuse(send, 413, too_large)
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return  # the client has gone
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.limit:
+                return await _refuse(send, 413, too_large)
+            more = message.get("more_body", False)
+        body = b"".join(parts)
+        parts.clear()
+        if _too_deep(body):
+            return await _refuse(send, 400, f"the request is nested deeper than {MAX_DEPTH} levels")
+        await self.app(scope, _replay(body, receive), send)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hand the body over once, then whatever the connection says."""
+    waiting = [body]
+
+    async def replay() -> Message:
+        if waiting:
+            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
+        return await receive()
+
+    return replay
+
+
+def _too_deep(body: bytes) -> bool:
+    """Whether brackets outside of JSON strings nest deeper than MAX_DEPTH."""
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for number, part in enumerate(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')):
+        if number % 2:
+            continue
+        for byte in part:
+            if byte in b"[{":
+                depth += 1
+                if depth > MAX_DEPTH:
+                    return True
+            elif byte in b"]}":
+                depth -= 1
+    return False
+
+
+def _authorization(scope: Message) -> bytes:
+    """The header as `Bearer <key>`, whatever the case of its first word."""
+    value = next((v for k, v in scope["headers"] if k == b"authorization"), b"")
+    scheme, _, key = value.partition(b" ")
+    return b"Bearer " + key if scheme.lower() == b"bearer" else b""
+
+
+def _announced(scope: Message) -> int:
+    value = next((v for k, v in scope["headers"] if k == b"content-length"), b"0")
+    return int(value) if value.isdigit() else 0
+
+
+async def _refuse(send: Send, status: int, message: str) -> None:
+    body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": status}})
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body.encode()})

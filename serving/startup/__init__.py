@@ -1,0 +1,1 @@
+"""Put on PYTHONPATH of vLLM's processes: `sitecustomize` runs at the start of each, whatever vLLM starts."""

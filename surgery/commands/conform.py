@@ -1,0 +1,69 @@
+"""`lostattn conform`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from .base import json_option, print_json, print_table, say
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--data", type=click.Path(), help="Questions (JSONL file or dataset folder). Default: built-in pictures.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many rows of --data.")
+@click.option("--max-tokens", type=click.IntRange(1), default=24, show_default=True, help="Tokens compared per prompt.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Of both engines; float32 leaves rounding out.",
+)
+@click.option("--device", default="cpu", show_default=True, help="Of transformers: cpu, cuda, cuda:1, ...")
+@json_option
+@click.argument("vllm_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- VLLM_OPTION...]")
+def conform(
+    folder: Path,
+    data: str | None,
+    limit: int | None,
+    max_tokens: int,
+    dtype: str,
+    device: str,
+    as_json: bool,
+    vllm_options: tuple[str, ...],
+) -> None:
+    """Check that vLLM computes for the model in DIR (patched or plain) what transformers computes.
+
+    vLLM answers greedily; transformers is given the same prompt tokens and, step by step, the same answer, and must choose
+    every token itself, with equal log-probabilities. Exit code 1 if not.
+
+    \b
+    Examples:
+      lostattn conform ./qwen2.5-vl-sap
+      lostattn conform ./qwen2.5-vl-sap --data questions.jsonl --limit 50 --dtype bfloat16
+    """
+    from ..conform import TOLERANCE, builtin_cases, data_cases
+    from ..conform import conform as compare
+
+    cases = builtin_cases() if data is None else data_cases(data, limit)
+    found = compare(folder, cases, max_tokens, dtype, device, vllm_options, say)
+    ok = all(r.ok for r in found)
+    if as_json:
+        rows = [asdict(r) for r in found]
+        print_json({"ok": ok, "dtype": dtype, "tolerance": TOLERANCE[dtype], "cases": rows})
+    else:
+        head = ["prompt", "tokens", "of images", "answer", "same tokens", "logprob difference", "verdict"]
+        rows_ = [
+            [r.name, r.prompt, r.visual, r.tokens, r.equal, f"{r.difference:.1e}", "ok" if r.ok else "DIFFERS"]
+            for r in found
+        ]
+        print_table(head, rows_)
+        click.echo(
+            f"{sum(r.ok for r in found)} of {len(found)} prompts agree ({dtype}, log-probabilities within {TOLERANCE[dtype]:g})"
+        )
+    if not ok:
+        say("vLLM and transformers do not agree on this model: do not serve it")
+        raise SystemExit(1)

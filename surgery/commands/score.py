@@ -1,0 +1,63 @@
+"""`lostattn score`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .base import json_option, print_json, print_table, say
+
+COUNTS = ("n", "unparsed", "guessed", "sets")
+
+
+@click.command()
+@click.option("--task", "name", required=True, help="Which benchmark; lostattn tasks lists them.")
+@click.option(
+    "--responses",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="JSONL: in each row the task's fields and `response`.",
+)
+@click.option("--harness", default="lostattn", show_default=True, help="Whose rule: lostattn, lmms-eval or vlmevalkit.")
+@click.option("--items", type=click.Path(path_type=Path), help="Write every parsed answer to this JSONL file.")
+@click.option("--force", is_flag=True, help="Overwrite --items.")
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="For harnesses that guess where they find nothing."
+)
+@json_option
+def score(name: str, responses: Path, harness: str, items: Path | None, force: bool, seed: int, as_json: bool) -> None:
+    """Score answers that were made elsewhere: metrics, how many there are, how many gave no answer.
+
+    Pictures are not needed. An answer that cannot be read is wrong, and counted.
+
+    \b
+    Examples:
+      lostattn score --task pope --responses answers.jsonl --items parsed.jsonl
+      lostattn score --task vmcbench --responses answers.jsonl --harness lmms-eval --json
+    """
+    from ...patches.errors import LostattnError
+    from ...serving.tasks.discover import get_task
+    from ...serving.tasks.score import read_responses, write_decisions
+    from ...serving.tasks.score import score as measure
+    from ..checkpoint.provenance import lostattn_version
+
+    task = get_task(name)
+    rule = task.rule(harness)
+    if items and items.exists() and not force:
+        raise LostattnError(f"{items} exists: choose another --items, or add --force")
+    found = measure(task, read_responses(task, responses), harness, seed)
+    if items:
+        write_decisions(items, found.decisions)
+    counts = {k: int(v) for k, v in found.metrics.items() if k in COUNTS}
+    shares = {k: v for k, v in found.metrics.items() if k not in COUNTS}
+    if as_json:
+        seeded = {"seed": seed} if rule.guesses else {}
+        about = {"task": task.name, "responses": responses.name, "harness": harness, "parser": found.parser, **seeded}
+        print_json({**about, "lostattn": lostattn_version(), **counts, "main": task.main, "metrics": shares})
+        return
+    say(f"task {task.name}, rule {harness} ({found.parser})")
+    print_table(
+        ["metric", "value"],
+        [[k, v] for k, v in counts.items()] + [[k, f"{100 * v:.2f} %"] for k, v in shares.items()],
+    )

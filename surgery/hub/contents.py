@@ -1,0 +1,106 @@
+"""The patched folder as it goes to the Hub: verified, every file with its sha256."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...patches.errors import LostattnError
+from ...serving.disk import disk_errors, to_json
+from ..checkpoint.folder import is_weights, real_file
+from ..checkpoint.hashing import sha256_bytes, sha256_file
+from ..checkpoint.manifest import MANIFEST, Manifest, read_patched
+from ..checkpoint.verification import verify
+from .names import size_text
+from .session import Say
+
+CARD = "README.md"
+_LARGE = 2**28  # bytes from which reading is worth a line of progress
+
+
+@dataclass(frozen=True)
+class LocalFile:
+    """One file to be sent: where its bytes are, their number and sha256."""
+
+    content: Path | bytes
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> LocalFile:
+        """A file that exists in memory only."""
+        return cls(data, len(data), sha256_bytes(data))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a folder gives to the Hub.
+
+    Attributes:
+        manifest: its record, with sha256 for every file.
+        card: text of README.md.
+        files: path -> file, without README.md and lostattn.json.
+        left_out: files of the folder that are not on record and stay at home.
+    """
+
+    manifest: Manifest
+    card: str
+    files: Mapping[str, LocalFile]
+    left_out: tuple[str, ...]
+
+
+def check_card(directory: str | Path) -> str:
+    """Text of README.md. Raises LostattnError if there is none: nobody could know what was done to the model."""
+    path = Path(directory).expanduser()
+    if path.is_dir() and (path / MANIFEST).exists() and not (path / CARD).is_file():
+        raise LostattnError(f"{path} has no {CARD}, the model card: patch again, or put it back before you push")
+    read_patched(path)
+    with disk_errors(f"cannot read {CARD}"):
+        return real_file(path.resolve(), CARD).read_text(encoding="utf-8", errors="replace")
+
+
+def read_contents(directory: str | Path, say: Say = lambda _: None) -> Contents:
+    """Verify a patched folder and take stock of it; every byte is read once.
+
+    A model card that was edited since is welcome, any other difference is not.
+
+    Raises:
+        LostattnError: not patched by lostattn, damaged, or without a card.
+    """
+    card = check_card(directory)
+    patched = read_patched(directory)
+    found = verify(directory, quick=True)
+    if wrong := [check for check in found.problems if check.file != CARD]:
+        raise LostattnError(
+            f"{wrong[0].file}: {wrong[0].problem}; 'lostattn verify' tells more, a damaged folder is not pushed"
+        )
+    files = {name: _local(patched.path, patched.manifest, name, say) for name in patched.manifest.files if name != CARD}
+    records = {
+        name: replace(record, sha256=files[name].sha256) if name in files else record
+        for name, record in patched.manifest.files.items()
+    }
+    extra = tuple(check.file for check in found.checks if check.level == "note" and check.ok)
+    return Contents(replace(patched.manifest, files=records), card, files, extra)
+
+
+def with_card(contents: Contents, card: str, base: Mapping[str, str | None]) -> dict[str, LocalFile]:
+    """All files to be sent: those of the folder, the card, and a record that knows this card and this base."""
+    sent = LocalFile.of(card.encode("utf-8"))
+    record = replace(contents.manifest.files[CARD], size=sent.size, sha256=sent.sha256)
+    manifest = replace(contents.manifest, base=dict(base), files={**contents.manifest.files, CARD: record})
+    return {**contents.files, CARD: sent, MANIFEST: LocalFile.of(to_json(manifest.to_json()))}
+
+
+def _local(root: Path, manifest: Manifest, name: str, say: Say) -> LocalFile:
+    path, recorded = real_file(root, name), manifest.files[name].sha256
+    with disk_errors(f"cannot read {name}"):
+        size = path.stat().st_size
+        if size >= _LARGE:
+            say(f"reading {name}, {size_text(size)}")
+        if recorded is not None and not is_weights(name):
+            return LocalFile(path, size, recorded)  # verified a moment ago
+        found = sha256_file(path)
+    if recorded not in (None, found):
+        raise LostattnError(f"{name}: the content has changed since it was patched; a damaged folder is not pushed")
+    return LocalFile(path, size, found)

@@ -1,0 +1,114 @@
+"""`push`: a patched folder to the Hub, in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...patches.errors import LostattnError
+from .contents import check_card, read_contents
+from .errors import hub_answers
+from .names import size_text
+from .prepare import Prepared, prepare
+from .results import read_results
+from .session import Say, has_token, hub_session
+from .steps import changes
+from .upload import Delivery, send
+from .wish import Pushed, Wish
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+__all__ = ["Pushed", "Wish", "push"]
+
+
+def push(
+    directory: str | Path,
+    wish: Wish,
+    *,
+    confirm: Callable[[str], bool] | None = None,
+    say: Say = lambda _: None,
+) -> Pushed:
+    """Push a patched folder: everything in one commit, or nothing.
+
+    Args:
+        directory: a folder written by `lostattn patch`; it is verified first and never changed.
+        wish: where to and how.
+        confirm: asked before anything becomes public; None refuses.
+        say: gets one line at a time of what happens.
+
+    Raises:
+        LostattnError: any mistake or trouble, in one sentence; the repository then is as it was, but perhaps new and empty.
+    """
+    wish.check()
+    results = read_results(wish.results) if wish.results is not None else ()
+    check_card(directory)
+    if not wish.dry_run and not has_token():
+        raise LostattnError("there is no token: run 'hf auth login', or set HF_TOKEN to one with write access")
+    with hub_session(wish.timeout, say) as api:
+        if not wish.dry_run:
+            with hub_answers(wish.repo, doing="the Hub was asked who you are"):
+                api.whoami()
+        contents = read_contents(directory, say)
+        prepared = prepare(api, wish, contents, results)
+        if wish.dry_run:
+            return _result(api, wish, prepared, None)
+        if changes(prepared.steps):
+            _ask(wish, prepared, confirm)
+            return _send(api, wish, prepared, say)
+        say(f"{wish.repo} holds this model already: no commit is needed")
+        return _tagged(api, wish, prepared, str(prepared.target.commit))
+
+
+def _ask(wish: Wish, prepared: Prepared, confirm: Callable[[str], bool] | None) -> None:
+    """Nothing becomes public without a yes."""
+    if prepared.target.private:
+        return
+    if confirm is None:
+        raise LostattnError(f"{wish.repo} would be public: say --yes to that, or --private")
+    changed = changes(prepared.steps)
+    size = size_text(sum(step.size for step in changed if step.action != "removed"))
+    warned = [note for note in prepared.notes if note.startswith("the base ") and "hands its weights" in note]
+    question = f"{wish.repo} is public: everybody will be able to read these {len(changed)} files ({size}). Go on?"
+    if not confirm(" ".join([*(f"{note[0].upper()}{note[1:]}." for note in warned), question])):
+        raise LostattnError("nothing was pushed: say --private to keep it to yourself")
+
+
+def _send(api: HfApi, wish: Wish, prepared: Prepared, say: Say) -> Pushed:
+    head = _make_room(api, wish, prepared)
+    delivery = Delivery(
+        wish.repo, wish.branch, head, prepared.files, prepared.steps, prepared.base, wish.create_pr,
+        wish.message or "Push a model patched with lostattn",
+    )  # fmt: skip
+    sent = send(api, delivery, say)
+    return _tagged(api, wish, replace(prepared, steps=sent.steps), sent.commit, sent.pull_request)
+
+
+def _make_room(api: HfApi, wish: Wish, prepared: Prepared) -> str:
+    """Make repository and branch where they are missing; the commit that the push has to follow."""
+    with hub_answers(wish.repo, doing=f"{wish.repo} could not be made ready", mend="nothing was sent"):
+        if prepared.new:
+            api.create_repo(wish.repo, private=wish.private, exist_ok=False)
+        head = prepared.target.commit
+        if wish.branch is not None and not wish.branch.startswith("refs/"):
+            api.create_branch(wish.repo, branch=wish.branch, revision=head, exist_ok=True)
+        return head or str(api.model_info(wish.repo, revision=wish.branch).sha)
+
+
+def _tagged(api: HfApi, wish: Wish, prepared: Prepared, commit: str, pull_request: str | None = None) -> Pushed:
+    """The result, with the tag set if one was asked for."""
+    if wish.tag:
+        doing = f"the commit {commit} stands, but the tag {wish.tag} could not be set (does it exist already?)"
+        with hub_answers(wish.repo, doing=doing):
+            api.create_tag(wish.repo, tag=wish.tag, revision=commit)
+    return _result(api, wish, prepared, commit, pull_request)
+
+
+def _result(api: HfApi, wish: Wish, prepared: Prepared, commit: str | None, pull_request: str | None = None) -> Pushed:
+    at = f"/tree/{wish.branch}" if wish.branch else ""
+    return Pushed(
+        wish.repo, f"{api.endpoint}/{wish.repo}{at}", commit, prepared.steps, not prepared.target.private, prepared.new,
+        pull_request, wish.tag if commit is not None else None, prepared.notes,
+    )  # fmt: skip

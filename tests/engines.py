@@ -1,0 +1,80 @@
+"""What the vLLM tests share: running `drive.py`, and the oracle's answers from transformers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from lostattn.patches import load_patched
+from served import pictures
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+ROOT = Path(__file__).resolve().parents[1]
+STARTUP = ROOT / "serving" / "startup"
+
+
+def environment() -> dict[str, str]:
+    """Of vLLM's processes: this checkout as lostattn, and torchvision importable."""
+    paths = [str(STARTUP), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p), "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+
+
+def drive(cases: list[dict[str, Any]], folder: Path, env: dict[str, str] | None = None, driver: str = "drive.py") -> list[Any]:
+    """Run cases in one vLLM process. Raises AssertionError with the end of its log if it dies."""
+    job, out = folder / "job.json", folder / "out.json"
+    job.write_text(json.dumps(cases), encoding="utf-8")
+    command = [sys.executable, str(Path(__file__).parent / driver), str(job), str(out)]
+    with (folder / "vllm.log").open("w", encoding="utf-8") as log:
+        done = subprocess.run(command, env={**environment(), **(env or {})}, stdout=log, stderr=log, timeout=1200)
+    assert done.returncode == 0, (folder / "vllm.log").read_text(encoding="utf-8")[-4000:]
+    return json.loads(out.read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What transformers says: prompt ids, greedy tokens, their logprobs."""
+
+    prompt: list[int]
+    tokens: list[int]
+    logprobs: list[float]
+
+
+@lru_cache(maxsize=4)
+def _model(folder: str) -> tuple[Any, Any]:
+    patched = "sap" in json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+    load = load_patched if patched else AutoModelForImageTextToText.from_pretrained
+    model = load(folder).float().eval()
+    model.generation_config.eos_token_id = None
+    if patched:
+        model.sap_settings.force("eager")
+    return model, AutoProcessor.from_pretrained(folder)
+
+
+def oracle(folder: Path | str, request: dict[str, Any]) -> Answer:
+    """Greedy answer of transformers' eager form."""
+    model, processor = _model(str(folder))
+    count, seed = request["pictures"]
+    images = {"images": pictures(count, seed)} if count else {}
+    inputs = processor(text=[request["prompt"]], return_tensors="pt", **images)
+    with torch.no_grad():
+        out = model.generate(
+            **inputs, max_new_tokens=request["tokens"], do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+    tokens = out.sequences[0, inputs["input_ids"].shape[1] :].tolist()
+    logprobs = [step[0].log_softmax(-1)[t].item() for step, t in zip(out.logits, tokens, strict=True)]
+    return Answer(inputs["input_ids"][0].tolist(), tokens, logprobs)
+
+
+def check(found: dict[str, Any], wanted: Answer, where: str) -> None:
+    """Same prompt, same tokens, logprobs within 1e-3."""
+    assert found["prompt"] == wanted.prompt, f"{where}: another prompt"
+    assert found["tokens"] == wanted.tokens, f"{where}: {found['tokens']} instead of {wanted.tokens}"
+    worst = max(abs(a - b) for a, b in zip(found["logprobs"], wanted.logprobs, strict=True))
+    assert worst < 1e-3, f"{where}: a logprob is off by {worst:.1e}"

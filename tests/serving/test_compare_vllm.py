@@ -1,0 +1,81 @@
+"""The whole of `lostattn compare` and `lostattn bench serve` with real servers."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from lostattn.patches.errors import LostattnError
+from lostattn.serving.judging.bench import bench_serve
+from lostattn.serving.judging.compare import CompareSettings, compare
+from lostattn.serving.judging.settings import BenchSettings
+from lostattn.surgery import patch_checkpoint
+from lostattn.surgery.demo.questions import digit_examples
+from lostattn.surgery.demo.run import MODEL
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+if not (find_spec("vllm") and find_spec("matplotlib")):
+    pytest.skip("vLLM and matplotlib are needed", allow_module_level=True)
+BENCH = BenchSettings(
+    visual_tokens=(64, 256), concurrency=(1, 2), output_tokens=8, text_tokens=20, repeats=1, requests=2,
+    options=("--enforce-eager", "--dtype", "float32", "--block-size", "32"), together=True,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("models") / "whole"
+    patch_checkpoint(MODEL, out, mode="uniform", layers="1-5", heads="all")
+    return out
+
+
+def test_one_command_one_report(patched: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    examples = digit_examples(12, seed=3)
+    settings = CompareSettings(bench=BENCH, max_tokens=3, concurrency=4)
+    report = compare(MODEL, [patched], examples, tmp_path, settings, said.append)
+    base, sap = report["accuracy"]
+    assert base["accuracy"] >= 0.9 and sap["agreement"] >= 0.75 and base["unparsed"] == 0
+    bench = report["bench"]
+    kv = {(r["side"], r["visual"]): r for r in bench["kv"]}
+    assert set(kv) == {(s, v) for s in ("model", "whole") for v in (64, 256)}
+    block = bench["models"][0]["server"]["block_bytes"]
+    for row in kv.values():
+        if row["side"] == "model":
+            assert 0 <= row["bytes"] - row["predicted_bytes"] < block, "whole blocks, and no more"
+    assert kv["whole", 256]["bytes"] < kv["model", 256]["bytes"]
+    loads = {(r["side"], r["visual"], r["concurrency"]) for r in bench["loads"]}
+    assert len(loads) == 8 and all(
+        r["output_tokens_per_s"] > 0 and r["input_tokens"] > r["visual"] for r in bench["loads"]
+    )
+    assert all((tmp_path / f"compare.{kind}").stat().st_size for kind in ("html", "md", "json"))
+    again = compare(MODEL, [patched], examples, tmp_path, settings, said.append)
+    assert again == report and sum(line.startswith("starting vLLM") for line in said) == 2
+
+
+def test_bench_serve_goes_on_where_it_stopped(patched: Path, tmp_path: Path) -> None:
+    settings = replace(BENCH, visual_tokens=(64,), concurrency=(2,), repeats=2)
+
+    def stop_at_the_third(line: str) -> None:
+        if line.startswith("3/4"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_serve(MODEL, [patched], tmp_path, settings, stop_at_the_third)
+    kept = (tmp_path / "bench-loads.jsonl").read_text().splitlines()
+    assert len(kept) == 1 + 3
+    said: list[str] = []
+    report = bench_serve(MODEL, [patched], tmp_path, settings, said.append)
+    assert report["loads"][:2] == [json.loads(line) for line in kept[1:3]]
+    sessions = [r["session"] for r in report["loads"]]
+    assert sessions[0] == sessions[1] != sessions[2] == sessions[3], "the turn that was cut is measured anew as a whole"
+    assert (tmp_path / "bench.md").exists() and any(line.startswith("2 of 4 loads") for line in said)
+
+
+def test_a_server_that_cannot_start_is_one_sentence(patched: Path, tmp_path: Path) -> None:
+    settings = replace(BENCH, options=("--no-such-option",))
+    with pytest.raises(LostattnError, match="no-such-option"):
+        bench_serve(MODEL, [patched], tmp_path, settings)

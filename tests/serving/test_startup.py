@@ -1,0 +1,94 @@
+"""The hook in vLLM's processes: packages built for another torch do not end them, and nothing else changes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+STARTUP = Path(__file__).resolve().parents[2] / "serving" / "startup"
+
+# what PyPI's torchvision does beside a torch it was not built for
+TORCHVISION = """
+import torch
+from . import ops
+torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_threshold: None)
+"""
+
+
+def run(code: str, *paths: Path, start: bool = True) -> subprocess.CompletedProcess[str]:
+    path = [str(p) for p in ([STARTUP] if start else []) + list(paths)]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+
+
+def package(folder: Path, name: str, text: str) -> Path:
+    (folder / name).mkdir(parents=True)
+    (folder / name / "__init__.py").write_text(text)
+    return folder
+
+
+def test_nothing_is_imported_at_start() -> None:
+    code = "import sys; print(sorted({'torch', 'importlib.metadata', 'numpy', 'json', 're'} & set(sys.modules)))"
+    bare = run(code, start=False)
+    assert run(code).stdout == bare.stdout and "torch" not in bare.stdout
+
+
+def test_a_torchvision_without_its_operators_can_be_imported(tmp_path: Path) -> None:
+    folder = package(tmp_path, "torchvision", TORCHVISION)
+    (folder / "torchvision" / "ops.py").write_text("count = 1")
+    code = "import torchvision, torch; print(torchvision.ops.count, hasattr(torch.ops.torchvision, 'nms'))"
+    assert "does not exist" in run(code, folder, start=False).stderr
+    assert run(code, folder).stdout == "1 True\n"
+
+
+def test_a_torchvision_that_works_is_left_alone(tmp_path: Path) -> None:
+    folder = package(tmp_path, "torchvision", "value = 7")
+    code = "import torchvision, sys; print(torchvision.value, 'torch' in sys.modules)"
+    assert run(code, folder).stdout == "7 False\n"
+
+
+def test_other_errors_of_torchvision_stay(tmp_path: Path) -> None:
+    folder = package(tmp_path, "torchvision", "raise RuntimeError('something else')")
+    found = run("import torchvision", folder)
+    assert found.returncode == 1 and "something else" in found.stderr
+
+
+def test_a_torchaudio_that_cannot_load_counts_as_absent(tmp_path: Path) -> None:
+    package(
+        tmp_path, "transformers", "import importlib.util\nthere = importlib.util.find_spec('torchaudio') is not None"
+    )
+    package(tmp_path, "torchaudio", "raise OSError('libcudart.so.13: cannot open shared object file')")
+    code = "import transformers; print(transformers.there)"
+    assert run(code, tmp_path, start=False).stdout == "True\n"
+    assert run(code, tmp_path).stdout == "False\n"
+
+
+def test_a_torchaudio_that_loads_is_kept(tmp_path: Path) -> None:
+    package(
+        tmp_path, "transformers", "import importlib.util\nthere = importlib.util.find_spec('torchaudio') is not None"
+    )
+    package(tmp_path, "torchaudio", "")
+    assert run("import transformers; print(transformers.there)", tmp_path).stdout == "True\n"
+
+
+def test_the_real_transformers_survives_a_broken_torchaudio(tmp_path: Path) -> None:
+    package(tmp_path, "torchaudio", "raise OSError('undefined symbol')")
+    code = "import transformers.audio_utils; print('fine')"
+    assert run(code, tmp_path).stdout.endswith("fine\n")
+
+
+def test_a_hidden_sitecustomize_is_run(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import builtins\nbuiltins.other = __name__ + __file__")
+    assert run("print(other)", tmp_path).stdout == f"sitecustomize{tmp_path / 'sitecustomize.py'}\n"
+
+
+def test_children_inherit_it(tmp_path: Path) -> None:
+    folder = package(tmp_path, "torchvision", TORCHVISION)
+    (folder / "torchvision" / "ops.py").write_text("")
+    child = "import torchvision; print('fine')"
+    code = (
+        f"import subprocess, sys; print(subprocess.run([sys.executable, '-c', {child!r}], capture_output=True).stdout)"
+    )
+    assert "fine" in run(code, folder).stdout

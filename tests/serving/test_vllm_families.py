@@ -1,0 +1,65 @@
+"""Every served family against transformers: modes, whole groups and scattered heads, chunks, hits, batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from engines import check, drive, oracle  # noqa: E402
+from lostattn.serving.engine.registration import served_families  # noqa: E402
+from lostattn.surgery.patch import patch_from_spec  # noqa: E402
+from lostattn.surgery.spec import PatchSpec  # noqa: E402
+from served import placeholder, write_checkpoint  # noqa: E402
+from tiny import CONFIGS, ONE_PER_FAMILY, family_of  # noqa: E402
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+# all heads of a layer, a whole group beside scattered heads, scattered heads alone
+KITCHEN = {0: [0, 1, 2, 3], 1: [0, 1, 3], 2: [1, 2]}
+PLANS: dict[str, dict[str, Any]] = {
+    "kitchen": {"mode": "patch_complexity", "heads": KITCHEN},
+    "vision": {"mode": "vision_attention", "layers": "all", "heads": "all", "scores": "log"},
+    "reference": {"mode": "patch_complexity", "preset": "reference", "layers": "all"},
+}
+
+
+def text(name: str, images: int, question: str) -> str:
+    return f"<|im_start|>user\n{placeholder(name) * images}{question}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def requests(name: str) -> list[dict[str, Any]]:
+    """Two images, one, none, and the first image under another question."""
+    return [
+        {"prompt": text(name, 2, "What is this?"), "pictures": [2, 0], "tokens": 12},
+        {"prompt": text(name, 1, "How many of them are there?"), "pictures": [1, 1], "tokens": 12},
+        {"prompt": text(name, 0, "Say something."), "pictures": [0, 0], "tokens": 12},
+        {"prompt": text(name, 1, "A longer question about the very same picture."), "pictures": [1, 1], "tokens": 12},
+    ]
+
+
+def test_every_family_is_served() -> None:
+    assert len(served_families()) >= len(ONE_PER_FAMILY)
+    assert {family_of(name) for name in ONE_PER_FAMILY} <= {family_of(name) for name in CONFIGS}
+
+
+@pytest.mark.parametrize("name", ONE_PER_FAMILY)
+def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
+    base = write_checkpoint(name, tmp_path / "base")
+    asked = requests(name)
+    cases = []
+    for plan, wishes in PLANS.items():
+        patch_from_spec(base, tmp_path / plan, PatchSpec(**wishes))
+        # chunks end inside images; dynamic plans need their prompts whole
+        options = {} if plan == "reference" else {"max_num_batched_tokens": 100}
+        waves = [[asked[0]], [asked[1]], [asked[3]], asked, "reset", asked]
+        cases.append({"folder": str(tmp_path / plan), "options": options, "waves": waves})
+    for plan, case, found in zip(PLANS, cases, drive(cases, tmp_path), strict=True):
+        for number, (wave, got) in enumerate(zip(case["waves"], found["waves"], strict=True)):
+            for request, row in zip(wave if wave != "reset" else [], got, strict=True):
+                check(row, oracle(tmp_path / plan, request), f"{name} {plan} wave {number} {request['prompt'][-60:]!r}")
+        if plan != "reference":
+            assert found["waves"][3][0]["cached"] > 0, "the prefix cache was never hit"
