@@ -54,8 +54,8 @@ def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> L
         heads = torch.zeros(plan.num_heads, dtype=torch.bool, device="cpu")
         heads[list(plan.heads[index])] = True
         if index in plan.levels:
-            levels = torch.zeros(plan.num_heads, device="cpu")
-            levels[list(plan.heads[index])] = torch.tensor(plan.levels[index], device="cpu")
+            levels = torch.zeros(plan.num_heads, dtype=torch.float32, device="cpu")
+            levels[list(plan.heads[index])] = torch.tensor(plan.levels[index], dtype=torch.float32, device="cpu")
     two_sided = two_sided and plan.preset == "reference"
     listed = plan.heads[index] if plan.band is None else None
     return LayerPlan(settings, heads, levels, plan.band, listed, two_sided, plan.scores == "prob_rescaled", plan.blend)

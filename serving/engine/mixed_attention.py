@@ -35,8 +35,8 @@ class MixedImpl(SapImpl):
         self.exact = is_exact_form(self.plan)
         self.touched = sorted({h // self.group for h in self.patched})
         self.within = [self.touched.index(h // self.group) * self.group + h % self.group for h in self.patched]
-        self.means = torch.zeros(0)
-        self.log_masses = torch.zeros(0)
+        self.means = torch.zeros(0, dtype=torch.float32)
+        self.log_masses = torch.zeros(0, dtype=torch.float32)
         self.sums = sums
 
     def attend(
@@ -80,8 +80,8 @@ class MixedImpl(SapImpl):
         """Sums of the images of requests that decode for the first time."""
         if not self.means.numel():
             shape = (self.sums, len(self.touched), self.head_size)
-            self.means = torch.zeros(shape, device=pages.cache.device)
-            self.log_masses = torch.zeros(self.sums, device=pages.cache.device)
+            self.means = torch.zeros(shape, dtype=torch.float32, device=pages.cache.device)
+            self.log_masses = torch.zeros(self.sums, dtype=torch.float32, device=pages.cache.device)
         for number in step.fresh:
             entry = step.queries.entries[number]
             row = step.table[entry.row].long()

@@ -131,7 +131,7 @@ class SapVllm:
 
         def make(batch_size: int, dtype: torch.dtype, device: torch.device) -> Any:
             found = plain(batch_size, dtype, device)
-            found.tensors[PRIOR] = torch.zeros(batch_size, 1, device=device)
+            found.tensors[PRIOR] = torch.zeros(batch_size, 1, dtype=torch.float32, device=device)
             return found
 
         self.make_empty_intermediate_tensors = make

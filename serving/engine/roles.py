@@ -93,8 +93,8 @@ def local_levels(plan: Plan, layer: int, shard: Shard) -> torch.Tensor | None:
     """Calibrated level of every local query head, float32 (H,), 0 where none; None if the plan has none."""
     if layer not in plan.levels:
         return None
-    levels = torch.zeros(plan.num_heads)
-    levels[list(plan.heads[layer])] = torch.tensor(plan.levels[layer])
+    levels = torch.zeros(plan.num_heads, dtype=torch.float32)
+    levels[list(plan.heads[layer])] = torch.tensor(plan.levels[layer], dtype=torch.float32)
     first = shard.rank * shard.heads
     return levels[first : first + shard.heads]
 

@@ -107,7 +107,7 @@ class SapImpl(AttentionImpl):
     def levels(self, device: torch.device) -> torch.Tensor:
         """Levels by KV head and query head, float32 (Hkv, G), zeros if the plan has none."""
         if device not in self._levels:
-            found = torch.zeros(self.num_heads) if self.level is None else self.level
+            found = torch.zeros(self.num_heads, dtype=torch.float32) if self.level is None else self.level
             self._levels[device] = found.to(device).unflatten(0, (self.num_kv_heads, self.group))
         return self._levels[device]
 

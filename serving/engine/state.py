@@ -18,7 +18,7 @@ class SapState:
     come from the pipeline stage before), read by the patched layers."""
 
     def __init__(self, max_tokens: int, device: torch.device | str) -> None:
-        self.prior = torch.full((max_tokens,), torch.nan, device=device)
+        self.prior = torch.full((max_tokens,), torch.nan, dtype=torch.float32, device=device)
 
 
 @contextmanager

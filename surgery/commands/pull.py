@@ -28,7 +28,7 @@ def pull(repo: str, folder: Path | None, revision: str | None, force: bool, time
       lostattn pull me/qwen2.5-vl-sap
       lostattn pull me/qwen2.5-vl-sap ./here --revision v1
     """
-    from ..hub.names import size_text
+    from ..hub.names import count_text, size_text
     from ..hub.pull import pull as fetch
 
     done = fetch(repo, folder, revision=revision, force=force, timeout=timeout, say=say)
@@ -36,9 +36,9 @@ def pull(repo: str, folder: Path | None, revision: str | None, force: bool, time
         print_json(vars(done))
     else:
         click.echo(done.path)
-    say(f"{done.files} files, {size_text(done.size)}, commit {done.commit}")
+    say(f"{count_text(done.files)}, {size_text(done.size)}, commit {done.commit}")
     if done.left_out:
-        say(f"note: left out {len(done.left_out)} files that hold the weights in other forms ({done.left_out[0]}, ...)")
+        say(f"note: left out {count_text(len(done.left_out))} with the weights in other forms ({done.left_out[0]})")
     if done.patched:
         say("patched by lostattn, and every file is as it was written; next: lostattn show " + str(done.path))
     else:

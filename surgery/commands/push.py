@@ -82,7 +82,7 @@ def _print_plan(done: Any) -> None:
 
 
 def _counted(done: Any) -> list[str]:
-    from ..hub.names import size_text
+    from ..hub.names import count_text, size_text
     from ..hub.steps import totals
 
-    return [f"{n} files {action} ({size_text(size)})" for action, (n, size) in totals(done.steps).items()]
+    return [f"{count_text(n)} {action} ({size_text(size)})" for action, (n, size) in totals(done.steps).items()]

@@ -31,6 +31,11 @@ def check_ref(name: str | None, what: str) -> str | None:
     return name
 
 
+def count_text(count: int) -> str:
+    """1 file, 5 files."""
+    return f"{count:,} file" + ("" if count == 1 else "s")
+
+
 def size_text(size: int) -> str:
     """Bytes for people: 512 B, 1.5 kB, 4.98 GB."""
     value, unit = float(size), "B"

@@ -18,7 +18,7 @@ from ..checkpoint.manifest import MANIFEST, read_manifest
 from ..checkpoint.publish import check_replaceable, publishing
 from ..checkpoint.verification import verify
 from .errors import hub_answers
-from .names import check_ref, check_repo, size_text
+from .names import check_ref, check_repo, count_text, size_text
 from .remote import RemoteFile, git_oid, look
 from .session import PATIENCE, Say, hub_session
 
@@ -103,14 +103,14 @@ def _prepare(staging: Path, repo: str, commit: str, files: Mapping[str, RemoteFi
     here = {name for name, file in files.items() if _has(staging / name, file.size)}
     missing = sum(file.size for name, file in files.items() if name not in here)
     if here:
-        say(f"{len(here)} of {len(files)} files are here from an interrupted run")
+        say(f"here from an interrupted run: {len(here)} of {count_text(len(files))}")
     free = shutil.disk_usage(staging).free
     if missing > free:
         raise LostattnError(
             f"{size_text(missing)} are to be fetched and {size_text(free)} are free: free some space, or choose a folder "
             "on another disk"
         )
-    say(f"fetching {len(files) - len(here)} files, {size_text(missing)}")
+    say(f"fetching {count_text(len(files) - len(here))}, {size_text(missing)}")
 
 
 def _state_of(staging: Path) -> object:

@@ -11,7 +11,7 @@ from ...patches.errors import LostattnError
 from ..checkpoint.folder import is_weights
 from .contents import LocalFile
 from .errors import hub_answers, moved, passes, status_of
-from .names import MAIN, size_text
+from .names import MAIN, count_text, size_text
 from .remote import RemoteFile, Snapshot, list_files
 from .session import Say
 from .steps import Step, changes, uploads_only
@@ -93,9 +93,9 @@ def _preupload(api: HfApi, delivery: Delivery, adds: Sequence[CommitOperationAdd
     stored = _stored(api, delivery, adds)
     if stored:
         size = sum(operation.upload_info.size for operation in stored)
-        say(f"{len(stored)} of {len(adds)} files are on the Hub already ({size_text(size)}): not sent again")
+        say(f"on the Hub already and not sent again: {count_text(len(stored))}, {size_text(size)}")
     waiting = sum(operation.upload_info.size for operation in adds) - sum(o.upload_info.size for o in stored)
-    say(f"uploading {len(adds) - len(stored)} files, {size_text(waiting)}")
+    say(f"uploading {count_text(len(adds) - len(stored))}, {size_text(waiting)}")
     api.preupload_lfs_files(
         delivery.repo, additions=adds, revision=delivery.revision, create_pr=delivery.create_pr or None
     )

@@ -1,0 +1,1 @@
+"""Benchmark tasks: rows, prompts, parsers and metrics. One file each, `task_<name>.py`, found by its name."""

@@ -1,0 +1,103 @@
+"""One row of a data set, whose fields are asked for by name; what is missing is said with the row's number."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...patches.errors import LostattnError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Fields of one row; None, NaN and the text 'nan' are what a table writes where it has nothing."""
+
+    number: int
+    values: Mapping[str, Any]
+    folder: Path = Path()
+    needs: str = ""
+
+    def get(self, *names: str) -> Any:
+        """The first of these fields that has something in it, or None."""
+        for name in names:
+            value = self.values.get(name)
+            if value is not None and value == value and not (isinstance(value, str) and value.strip().lower() == "nan"):
+                return value
+        return None
+
+    def need(self, *names: str) -> Any:
+        """The same, but there has to be one."""
+        value = self.get(*names)
+        if value is None:
+            raise self.error(f"has no field '{names[0]}'")
+        return value
+
+    def text(self, *names: str) -> str:
+        """A field as a text."""
+        value = self.need(*names)
+        if isinstance(value, dict | list | bytes):
+            raise self.error(f"has no text in field '{names[0]}'")
+        return str(value)
+
+    def one_of(self, allowed: Mapping[str, str], *names: str) -> str:
+        """A field whose text, in lower case, is a key of `allowed`; gives the value there."""
+        text = self.text(*names).strip()
+        if text.lower() not in allowed:
+            raise self.error(f"has {text[:40]!r} in field '{names[0]}', which must be one of {', '.join(allowed)}")
+        return allowed[text.lower()]
+
+    def listed(self, *names: str) -> list[Any]:
+        """A field that is a list, or a text that holds one in Python's notation; [] if it has nothing."""
+        value = self.get(*names)
+        if isinstance(value, str):
+            try:
+                value = ast.literal_eval(value) if value.strip() else []
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                raise self.error(f"has no list in field '{names[0]}'") from None
+        if value is None:
+            return []
+        if isinstance(value, Mapping | str | bytes) or not hasattr(value, "__iter__"):
+            raise self.error(f"has no list in field '{names[0]}'")
+        return list(value)
+
+    def lettered(self) -> dict[str, str]:
+        """The options in the fields A, B, C, ..., letter -> text; absent ones left out."""
+        return {x: str(self.get(x)) for x in LETTERS if self.get(x) is not None}
+
+    def letter(self, options: Mapping[str, str], *names: str) -> str:
+        """A field that holds the letter of an option."""
+        return self.one_of({x.lower(): x for x in options}, *names)
+
+    def images(self, *names: str) -> tuple[Any, ...]:
+        """The first picture field that is there; () if there is none, as when only answers are scored."""
+        value = self.get(*names)
+        return () if value is None or value == "" else (value,)
+
+    def cluster(self, images: tuple[Any, ...], otherwise: str, *names: str) -> str:
+        """Names what items share: a field, else a digest of the first picture, else `otherwise`."""
+        named = self.get(*names)
+        if named is not None:
+            return str(named)
+        image = images[0] if images else None
+        if isinstance(image, dict):
+            image = image.get("bytes") or image.get("path")
+        if isinstance(image, Image.Image):
+            image = image.tobytes()
+        return hashlib.sha256(image).hexdigest()[:16] if isinstance(image, bytes) else str(image or otherwise)
+
+    def error(self, what: str) -> LostattnError:
+        """A sentence that names the row and what a row needs."""
+        return LostattnError(f"row {self.number} {what}: {self.needs or 'correct that row'}")
+
+
+def options_of(texts: list[Any]) -> dict[str, str]:
+    """Letters for a list of options."""
+    return {letter: str(text) for letter, text in zip(LETTERS, texts, strict=False)}

@@ -1,0 +1,152 @@
+"""Yes or no, as a careful reader would take it.
+
+Rule, first that applies (on the part that answers, see plain.py):
+
+1. The last "the answer is yes", "Answer: no"; "not yes" is no.
+2. The first word is a yes or a no: that one ("Yes, there is no doubt"), unless the other one stands somewhere between
+   commas or full stops ("no, yes") or is joined to it ("yes and no", "yes/no"): no answer. "Wait, no" and "actually, no"
+   behind it correct it. Also true/false, correct/incorrect, nope, "not at all" and the like as a whole clause.
+3. A refusal, "maybe", "I am not sure", "no idea": no answer.
+4. Just one of the words yes and no anywhere; both: no answer. "No doubt" and the like are no no.
+5. Short answers without the word: "it is not", "they do", "I don't think so".
+6. With the name of an object: "I see no dog", "a dog is not visible" is no; "there is a dog" is yes if it is the object that
+   was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .plain import answer_part, plain
+from .wording import REFUSAL
+
+VERSION = "yesno/1"
+
+_YES = r"yes|yep|yeah|yup|yea|true|correct|right|affirmative|indeed|certainly|definitely|absolutely|of course|sure|i think so"
+_NO = (
+    r"no|nope|nah|false|incorrect|wrong|negative|not really|not at all|(?:absolutely|definitely|certainly|of course) not"
+    r"|i don't think so|i do not think so|not correct|not true|untrue|no way"
+)
+_STATED = re.compile(
+    r"\banswer\b(?:\s+(?!yes\b|no\b|not\b)\w+){0,6}?\s*(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b|:|=|-)[\s\"'(:]*"
+    r"(?:(?:clearly|definitely|simply|therefore|thus|a|probably|likely)\s+)*(?P<not>(?:definitely\s+)?not\s+)?"
+    r"[\"'(]*(?P<word>yes|no)\b(?!\s*(?:/|or\b|and\b))"
+)
+_HEDGED = re.compile(
+    r"\b(?:maybe|perhaps|it depends|uncertain|ambiguous|hard to (?:say|tell)|either way|n/a|unknown)\b"
+)
+_IDIOMS = re.compile(r"\bno (?:doubt|question|problem|wonder|matter|more than|less than)\b|\bno\. ?\d+")
+_BOTH = re.compile(r"\b(?:yes|no)\b\s*(?:/|\bor\b|\band\b|&)\s*\b(?:yes|no)\b|\byes no\b|\bno yes\b")
+_NOTHING_SEEN = re.compile(
+    r"^no (?:idea|clue|answer)\b"
+    r"|^no (?:image|picture|photo|file|information)s? (?:(?:was|were|is|are) )?(?:provided|given|attached|available|uploaded)"
+)
+_CORRECTED = re.compile(r"\b(?:wait|actually|correction|sorry)\b[\s,.:-]*(yes|no)\b")
+_APOLOGY = re.compile(r"^(?:i'm |i am )?(?:sorry|afraid)[\s,.]+(?:but\s+)?(?=(?:yes|no)\b)")
+_SHORT = (
+    r"(?:it|they|he|she|there|this|that|these|those|we|you|i|the [a-z]+(?: [a-z]+)?) "
+    r"(?:is|are|does|do|did|was|were|has|have|can|will)"
+)
+_DENIED = re.compile(
+    r"\b(?:not|no|never|without|none|neither|nor|absent|missing|lacks?|cannot|nowhere|nothing)\b|n't\b"
+)
+_SEEN = re.compile(
+    r"\b(?:there (?:is|are|appears?|seems?)|there's|see|shows?|contains?|includes?|features?|depicts?|visible|present|shown"
+    r"|seen|appears?|located)\b"
+)
+
+
+def yes_or_no(response: str, thing: str = "") -> str | None:
+    """The answer as "yes" or "no", or None; `thing` is the object whose presence was asked for, if that was the question."""
+    part = answer_part(response)
+    text = "" if part is None else re.sub(r"\s+", " ", plain(part).lower()).strip()
+    text = _APOLOGY.sub("", text)
+    if not text or _NOTHING_SEEN.search(text):
+        return None
+    for match in reversed(list(_STATED.finditer(text))):
+        return _flip(match["word"]) if match["not"] else match["word"]
+    clauses = [c.strip(" \"'()[]-") for c in re.split(r"[.,;:!?()\n]| - |\bbut\b", text)]
+    clauses = [c for c in clauses if c]
+    found = _leading(clauses, text)
+    if found is not None:
+        return found or None
+    if clauses and clauses[-1] in ("yes", "no") and re.search(r"\bbut\b", text):
+        return clauses[-1]
+    if REFUSAL.search(text) and not _sees_nothing(text, thing):
+        return None
+    if _HEDGED.search(text) or _BOTH.search(text):
+        return None
+    return _anywhere(text) or _short(clauses) or (_presence(text, thing) if thing else None)
+
+
+def _flip(word: str) -> str:
+    return "no" if word == "yes" else "yes"
+
+
+def _bare(clause: str) -> str | None:
+    """What a clause says that says nothing else."""
+    if re.fullmatch(_YES, clause):
+        return "yes"
+    return "no" if re.fullmatch(_NO, clause) else None
+
+
+def _leading(clauses: list[str], text: str) -> str | None:
+    """Step 2; "" means that both are said."""
+    if not clauses:
+        return None
+    first, word = _bare(clauses[0]), re.match(r"(yes|no)\b(?!-)", clauses[0])
+    if first is None and word is not None and not _IDIOMS.match(text):
+        first = word[1]
+    if first is None:
+        return None
+    if correction := _CORRECTED.search(text):
+        return correction[1]
+    # a denial in words ("No. That is wrong.") says no twice: only the word itself contradicts
+    others = {c for c in clauses[1:] if c in ("yes", "no")}
+    return "" if _BOTH.search(text) or others - {first} else first
+
+
+def _anywhere(text: str) -> str | None:
+    """Step 4."""
+    words = set(re.findall(r"(?<![\w-])(?:yes|no)(?![\w-])", _IDIOMS.sub("", text)))
+    if len(words) != 1:
+        return None
+    word = words.pop()
+    return _flip(word) if re.search(rf"\b(?:not|never)\s+(?:a\s+)?[\"'(]*{word}\b", text) else word
+
+
+def _short(clauses: list[str]) -> str | None:
+    """Step 5, on an answer of one clause; or the verdict "that is correct"."""
+    for clause in clauses[:1]:
+        if re.fullmatch(rf"{_SHORT}(?:n't| not)", clause) or re.fullmatch(
+            r".*\b(?:is|are) (?:not (?:true|correct)|false|incorrect|wrong|untrue)", clause
+        ):
+            return "no"
+        if re.fullmatch(_SHORT, clause) or re.fullmatch(r".*\b(?:is|are) (?:indeed )?(?:true|correct)", clause):
+            return "yes"
+    return None
+
+
+def _sees_nothing(text: str, thing: str) -> bool:
+    """ "I cannot see a dog" is an answer where a dog was asked for; "I cannot see the image" is none."""
+    return (
+        bool(thing)
+        and _names(text, thing)
+        and bool(re.search(r"(?:not|n't) see\b(?!.*\b(?:if|whether)\b)", text))
+        and not re.search(
+            r"\b(?:see|view|process|access) (?:the |this |any |your )?(?:image|picture|photo|file)\b", text
+        )
+    )
+
+
+def _presence(text: str, thing: str) -> str | None:
+    """Step 6."""
+    if not _names(text, thing):
+        return "no" if re.search(r"\b(?:not|n't) (?:visible|present|shown|seen|there)\b", text) else None
+    if _DENIED.search(text):
+        return "no"
+    return "yes" if _SEEN.search(text) or re.fullmatch(rf"(?:an?|the|one|some) {re.escape(thing)}s?\.?", text) else None
+
+
+def _names(text: str, thing: str) -> bool:
+    return bool(re.search(rf"\b{re.escape(thing.lower())}(?:s|es)?\b", text))
