@@ -15,7 +15,7 @@ from tiny import CONFIGS, family_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 WIDTH, HEADS, KV_HEADS, LAYERS = 128, 4, 2, 3  # 32 channels a head: the least that vLLM's CPU kernels take
-SIDE = 336  # of the square pictures of the LLaVA families: 576 patches, many cache blocks
+SIDE, TILE = 336, 168  # of the square pictures of LLaVA and of the families that show tiles
 SPECIAL = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<image>", "<|vision_start|>", "<|vision_end|>",
            "<|image_pad|>", "<|video_pad|>", "<video>"]  # fmt: skip
 TEMPLATE = (
@@ -29,6 +29,11 @@ TEMPLATE = (
 def placeholder(name: str) -> str:
     """What stands for a picture in a prompt."""
     return "<|vision_start|><|image_pad|><|vision_end|>" if family_of(name) == "qwen2_5_vl" else "<image>"
+
+
+def side_of(name: str) -> int:
+    """Pixels of one square picture."""
+    return SIDE if family_of(name) == "llava" else TILE
 
 
 def tokenizer() -> Any:
@@ -58,12 +63,14 @@ def _config(name: str, words: Any) -> Any:
         config.image_token_id, config.video_token_id = number("<|image_pad|>"), number("<|video_pad|>")
         config.vision_start_token_id, config.vision_end_token_id = number("<|vision_start|>"), number("<|vision_end|>")
         return config
-    config.vision_config.image_size = SIDE
+    config.vision_config.image_size = side = side_of(name)
+    if hasattr(text, "sliding_window"):
+        text.sliding_window = None  # as in the published checkpoints
     config.image_token_index = config.image_token_id = number("<image>")
     if hasattr(config, "video_token_index"):
         config.video_token_index = config.video_token_id = number("<video>")
     if hasattr(config, "image_grid_pinpoints"):
-        config.image_grid_pinpoints = [[SIDE, 2 * SIDE], [2 * SIDE, SIDE]]
+        config.image_grid_pinpoints = [[side, 2 * side], [2 * side, side]]
     return config
 
 
@@ -73,24 +80,25 @@ def _processor(name: str, words: Any, config: Any) -> Any:
     if family == "qwen2_5_vl":
         pictures = T.Qwen2VLImageProcessor(min_pixels=56 * 56, max_pixels=700 * 700)
         return T.Qwen2_5_VLProcessor(pictures, words, T.Qwen2VLVideoProcessor(), chat_template=template)
-    square = {"height": SIDE, "width": SIDE}
+    side = side_of(name)
+    square = {"height": side, "width": side}
     shared = {"patch_size": 14, "vision_feature_select_strategy": config.vision_feature_select_strategy}
     if family == "llava":
         pictures = T.CLIPImageProcessor(
-            size={"shortest_edge": SIDE}, crop_size=square, image_mean=clip["mean"], image_std=clip["std"]
+            size={"shortest_edge": side}, crop_size=square, image_mean=clip["mean"], image_std=clip["std"]
         )
         return T.LlavaProcessor(pictures, words, chat_template=template, num_additional_image_tokens=1, **shared)
     points = config.image_grid_pinpoints
     if family == "llava_next":
         pictures = T.LlavaNextImageProcessor(
-            size={"shortest_edge": SIDE}, crop_size=square, image_grid_pinpoints=points, image_mean=clip["mean"],
+            size={"shortest_edge": side}, crop_size=square, image_grid_pinpoints=points, image_mean=clip["mean"],
             image_std=clip["std"],
         )  # fmt: skip
         return T.LlavaNextProcessor(pictures, words, chat_template=template, num_additional_image_tokens=1, **shared)
     pictures = T.LlavaOnevisionImageProcessor(size=square, image_grid_pinpoints=points)
     video = T.LlavaOnevisionVideoProcessor(size=square)
     return T.LlavaOnevisionProcessor(
-        pictures, words, video, num_image_tokens=(SIDE // 14) ** 2, chat_template=template,
+        pictures, words, video, num_image_tokens=(side // 14) ** 2, chat_template=template,
         vision_feature_select_strategy="full",
     )  # fmt: skip
 

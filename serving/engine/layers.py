@@ -71,17 +71,18 @@ class Surgeon:
         """Replace the `attn` of a decoder layer's attention module if the plan patches the layer.
 
         Raises:
-            LostattnError: the layer has a sliding window.
+            LostattnError: the layer has a sliding window that requests may outgrow.
         """
         old = attention.attn
         shard = Shard(self.rank, old.num_heads, old.num_kv_heads)
         role = local_role(self.plan, index, shard, self.ranks)
         if index not in self.plan.heads or not role.active:
             return
-        if old.sliding_window is not None:
+        longest = self.config.model_config.max_model_len
+        if old.sliding_window is not None and old.sliding_window < longest:
             raise LostattnError(
-                f"layer {index} has a sliding window, which patched layers do not have in vLLM: serve the model with "
-                "transformers, or patch other layers"
+                f"layer {index} has a sliding window of {old.sliding_window}, which patched layers do not have in vLLM: give "
+                f"--max-model-len {old.sliding_window} or less, or patch other layers"
             )
         del self.config.compilation_config.static_forward_context[old.layer_name]
         levels = local_levels(self.plan, index, shard)
