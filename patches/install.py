@@ -16,7 +16,6 @@ from .plan import Plan
 
 def install(model: Any, plan: Plan) -> None:
     """Make a freshly built patched model obey a plan: inner class, attention functions, one `LayerPlan` per layer."""
-    family = get_family(plan.family)
     check_plan(plan, model)
     path = path_for(model.config.get_text_config()._attn_implementation)
     inner = model.model
@@ -25,8 +24,27 @@ def install(model: Any, plan: Plan) -> None:
     model.sap_settings = inner.sap_settings = Settings(path)
     model.set_attn_implementation(model.config._attn_implementation)
     model.sap_settings.force(path)
-    for index, layer in enumerate(inner.language_model.layers):
-        layer.self_attn.sap_layer = layer_plan(plan, index, model.sap_settings, family.two_sided)
+    _put(model, plan)
+
+
+def exchange(model: Any, plan: Plan) -> None:
+    """Let a patched model obey another plan of the same mode from now on; caches made before are of no use then.
+
+    Raises:
+        LostattnError: a plan for another model, or of another mode.
+    """
+    check_plan(plan, model)
+    if plan.mode != model.sap_plan.mode:
+        raise LostattnError(f"the model was built for mode '{model.sap_plan.mode}', the plan is of '{plan.mode}'")
+    model.sap_plan = model.model.sap_plan = plan
+    _put(model, plan)
+
+
+def _put(model: Any, plan: Plan) -> None:
+    """One `LayerPlan` per layer."""
+    two_sided = get_family(plan.family).two_sided
+    for index, layer in enumerate(model.model.language_model.layers):
+        layer.self_attn.sap_layer = layer_plan(plan, index, model.sap_settings, two_sided)
 
 
 def check_plan(plan: Plan, model: Any) -> None:
@@ -40,8 +58,7 @@ def check_plan(plan: Plan, model: Any) -> None:
             f"the plan is for {plan.num_layers} layers, {plan.num_heads} heads and {plan.num_kv_heads} KV heads, the model has "
             f"{found[0]}, {found[1]} and {found[2]}: plan anew"
         )
-    if get_mode(plan.mode).settle(plan.preset, plan.options) != dict(plan.options):
-        raise LostattnError(f"the plan lacks options of mode '{plan.mode}': plan anew")
+    get_mode(plan.mode).check(plan)
 
 
 def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> LayerPlan:

@@ -51,6 +51,8 @@ class Mode:
         listens: the vision tower's attention has to be read.
         needs: what the caller has to supply beside the image: `regions` (through `use_regions`), or nothing.
         options: option -> the values it may take, the first is the default.
+        scores: the one scores rule of a mode whose numbers are scores already; such a mode takes no levels, and blend 1
+            or 0. Empty: any.
         reference: options under preset `reference`.
     """
 
@@ -61,6 +63,26 @@ class Mode:
     needs: str = ""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reference: Mapping[str, str] = field(default_factory=dict)
+    scores: str = ""
+
+    def check(self, plan: Plan) -> None:
+        """LostattnError if the plan lacks options of this mode, or gives it scores, levels or a blend that mean nothing."""
+        if self.settle(plan.preset, plan.options) != dict(plan.options):
+            raise LostattnError(f"the plan lacks options of mode '{self.name}': plan anew")
+        self.check_scores(plan.scores, plan.blend)
+        if self.scores and plan.levels:
+            raise LostattnError(f"mode '{self.name}' takes no levels: plan anew")
+
+    def check_scores(self, scores: str | None, blend: float) -> None:
+        """LostattnError if the mode has no use for this scores rule (None: not chosen) or blend."""
+        if not self.scores:
+            return
+        if scores not in (None, self.scores):
+            raise LostattnError(
+                f"mode '{self.name}' gives the scores itself, so a scores rule means nothing to it: leave --scores out"
+            )
+        if blend not in (0.0, 1.0):
+            raise LostattnError(f"mode '{self.name}' replaces scores and cannot be mixed with them: leave --blend out")
 
     def settle(self, preset: str, chosen: Mapping[str, str] | None = None) -> dict[str, str]:
         """All options of a plan: chosen ones, else the preset's, else the first value.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import one_of
+from .efficient.frontier import Frontier
 
 FORMAT = 1
 STATISTICS = ("mass", "score", "visual_mass", "level")
@@ -29,6 +30,7 @@ class Calibration:
         visual_mass: share of attention that text rows behind the image pay to visual keys.
         level: log-sum-exp of the visual scores of these rows: the level that lets a `log` prior keep the visual mass.
         versions: of the programs that measured.
+        frontier: what patching whole KV groups does to the output, if that was measured.
     """
 
     family: str
@@ -41,6 +43,7 @@ class Calibration:
     visual_mass: Table
     level: Table
     versions: dict[str, Any] = field(default_factory=dict)
+    frontier: Frontier | None = None
 
     def ranking(self, rank_by: str) -> Table:
         """The table that heads are ranked by."""
@@ -57,10 +60,12 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, numbers rounded to 7 digits."""
-        raw = asdict(self)
+        raw = asdict(replace(self, frontier=None))
+        del raw["frontier"]
         for name in STATISTICS:
             raw[name] = [[float(f"{x:.7g}") for x in row] for row in raw[name]]
-        return {"format": FORMAT, **raw}
+        found = {"format": FORMAT, **raw}
+        return found if self.frontier is None else {**found, "frontier": self.frontier.to_json()}
 
     @classmethod
     def read(cls, path: str | Path) -> Calibration:
@@ -77,8 +82,9 @@ class Calibration:
             raise LostattnError(f"the calibration {path} is not JSON: make it with 'lostattn calibrate'") from error
         if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
             raise LostattnError(f"{path} is not a calibration of format {FORMAT}: make it with 'lostattn calibrate'")
+        frontier = raw.pop("frontier", None)
         try:
-            found = cls(**raw)
+            found = cls(**raw, frontier=None if frontier is None else Frontier.from_json(frontier))
         except TypeError as error:
             raise LostattnError(f"the calibration {path} misses or invents fields: make it anew") from error
         if not found._whole():

@@ -70,6 +70,9 @@ def patch_checkpoint(
     seed: int = 0,
     temperature: float = 1.0,
     options: Mapping[str, str] | None = None,
+    keep_agreement: float | None = None,
+    kv_budget: float | None = None,
+    groups: str | Mapping[int, Iterable[int]] | None = None,
     revision: str | None = None,
     weights: str = "auto",
     force: bool = False,
@@ -81,8 +84,8 @@ def patch_checkpoint(
 
     Args:
         src: folder or Hub id of a plain checkpoint. out: the patched folder to be written.
-        preset, mode, layers, heads, rank_by, dynamic, calibration, scores, queries, blend, seed, temperature, options:
-            see `PatchSpec`. An empty list of layers is the empty plan. `dynamic=False` leaves it to the preset.
+        preset, mode, layers, heads, rank_by, dynamic, calibration, scores, queries, blend, seed, temperature, options,
+            keep_agreement, kv_budget, groups: see `PatchSpec`. An empty list of layers is the empty plan. `dynamic=False` leaves it to the preset.
         revision: of a Hub id.
         weights: `auto` (reflink, else hard link, else copy), `link` or `copy`.
         force: replace an existing model folder, atomically.
@@ -100,6 +103,7 @@ def patch_checkpoint(
         preset=preset, mode=mode, layers=layers, heads=heads, rank_by=rank_by, dynamic=dynamic or None,
         calibration=None if calibration is None else str(calibration), scores=scores, queries=queries, blend=blend,
         seed=seed, temperature=temperature, options={} if options is None else options,
+        keep_agreement=keep_agreement, kv_budget=kv_budget, groups=groups,
     )  # fmt: skip
     written = patch_from_spec(
         src,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -16,6 +16,8 @@ from ..patches.mode import get_mode
 from ..patches.plan import Band, Plan
 from ..serving.shape import Shape, model_shape
 from .calibration import Calibration
+from .efficient.choose import asks_frontier, frontier_of, heads_of, named_groups, steps_for, told
+from .efficient.frontier import Frontier
 from .processing import read_pixels
 from .ranges import Heads, format_numbers, parse_heads, parse_layers
 from .spec import PatchSpec
@@ -23,10 +25,15 @@ from .spec import PatchSpec
 
 @dataclass(frozen=True)
 class Planned:
-    """A plan and what the user should be told about how it came about."""
+    """A plan and what the user should be told about how it came about.
+
+    `frontier` is what chose the KV groups, `steps` how far along it the plan went.
+    """
 
     plan: Plan
     notes: list[str] = field(default_factory=list)
+    frontier: Frontier | None = None
+    steps: int = 0
 
 
 def make_plan(
@@ -44,15 +51,21 @@ def make_plan(
     """
     shape = model_shape(config)
     notes: list[str] = []
-    scores = spec.scores or _default_scores(spec.preset, shape.family)
-    wish = parse_heads(spec.heads)
+    scores = _scores(spec, shape.family)
+    empty = _empty_plan(spec, shape, scores, folder)  # refuses what no measurement could mend, before measuring
+    found = _Statistics(spec, shape, calibrate)
+    frontier, steps = _frontier(spec, shape, empty, found)
+    if frontier is not None:
+        wish: Heads | None = heads_of(frontier.chosen(steps), shape)
+        notes.append(told(frontier, steps))
+    else:
+        wish = named_groups(spec, shape) or parse_heads(spec.heads)
     layers = _layers(spec, shape, wish, notes)
     if wish is None:
         wish = shape.family.heads
     dynamic = _dynamic(spec, wish, scores)
-    notes += _unused(spec, wish, dynamic, scores)
-    empty = _empty_plan(spec, shape, scores, folder)  # refuses what no measurement could mend, before measuring
-    found = _Statistics(spec, shape, calibrate)
+    if frontier is None:
+        notes += _unused(spec, wish, dynamic, scores)
     if isinstance(wish, tuple):
         band = Band(*wish, rank_by=_rank_by(spec))
         if dynamic:
@@ -72,7 +85,18 @@ def make_plan(
             "the source does not say how its images are normalised (no preprocessor_config.json): a mode that looks at "
             "pixels will refuse to run unless use_prior gives it the prior"
         )
-    return Planned(plan, notes)
+    return Planned(plan, notes, frontier, steps)
+
+
+def _frontier(
+    spec: PatchSpec, shape: Shape, empty: Plan, found: _Statistics
+) -> tuple[Frontier, int] | tuple[None, Literal[0]]:
+    """The frontier that chooses the KV groups and how many of its steps to take; None and 0 if none does."""
+    asked = asks_frontier(spec)
+    if not asked and (spec.preset != "efficient" or spec.calibration is None or spec.dynamic):
+        return None, 0
+    frontier = frontier_of(spec, shape, found.get())
+    return (None, 0) if frontier is None else (frontier, steps_for(spec, frontier, empty))
 
 
 def _empty_plan(spec: PatchSpec, shape: Shape, scores: str, folder: Path | None) -> Plan:
@@ -86,7 +110,12 @@ def _empty_plan(spec: PatchSpec, shape: Shape, scores: str, folder: Path | None)
     )  # fmt: skip
 
 
-def _default_scores(preset: str, family: Family) -> str:
+def _scores(spec: PatchSpec, family: Family) -> str:
+    """The scores rule: the user's, else the only one of the mode, else the preset's."""
+    mode, preset = get_mode(spec.mode), spec.preset
+    mode.check_scores(spec.scores, spec.blend)
+    if spec.scores or mode.scores:
+        return spec.scores or mode.scores
     if preset == "reference":
         return "prob_rescaled" if family.rescaled else "prob"
     return "raw" if preset == "paper" else "log"

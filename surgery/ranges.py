@@ -95,26 +95,41 @@ def _parse_text(heads: str) -> Heads:
     raise LostattnError(f"cannot read heads '{heads}': write all, a band such as 0.3-0.6, or lists such as 3:0,1,5;4:2")
 
 
-def _parse_mapping(heads: Mapping[Any, Any]) -> dict[int, list[int]]:
+def parse_groups(groups: str | Mapping[int, Iterable[int]] | None) -> dict[int, list[int]] | None:
+    """KV groups as {layer: [KV heads]}, from that or from text such as `3:0,1;5:1`.
+
+    Raises:
+        LostattnError: anything else.
+    """
+    if groups is None:
+        return None
+    if isinstance(groups, Mapping):
+        return _parse_mapping(groups, "groups")
+    if not isinstance(groups, str) or ":" not in groups:
+        raise LostattnError(f"cannot read groups {groups!r:.80}: write layer:KV heads, such as 3:0,1;5:1")
+    return _parse_lists(groups, "groups")
+
+
+def _parse_mapping(heads: Mapping[Any, Any], kind: str = "heads") -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for key, value in heads.items():
         (layer,) = whole_numbers(key, "layers")
         if layer in found:
-            raise LostattnError(f"heads of layer {layer} are given twice")
-        what = f"heads of layer {layer}"
+            raise LostattnError(f"{kind} of layer {layer} are given twice")
+        what = f"{kind} of layer {layer}"
         found[layer] = parse_numbers(value, what) if isinstance(value, str) else whole_numbers(value, what)
     return found
 
 
-def _parse_lists(text: str) -> dict[int, list[int]]:
+def _parse_lists(text: str, kind: str = "heads") -> dict[int, list[int]]:
     found: dict[int, list[int]] = {}
     for part in filter(None, (p.strip() for p in text.split(";"))):
         layer, colon, heads = part.partition(":")
         if not colon or not _NUMBER.fullmatch(layer.strip()):
-            raise LostattnError(f"cannot read heads '{part}': write layer:heads, such as 3:0,1,5")
+            raise LostattnError(f"cannot read {kind} '{part}': write layer:{kind}, such as 3:0,1,5")
         if int(layer) in found:
-            raise LostattnError(f"heads of layer {int(layer)} are given twice")
-        found[int(layer)] = parse_numbers(heads, f"heads of layer {int(layer)}")
+            raise LostattnError(f"{kind} of layer {int(layer)} are given twice")
+        found[int(layer)] = parse_numbers(heads, f"{kind} of layer {int(layer)}")
     return found
 
 

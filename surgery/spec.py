@@ -13,7 +13,7 @@ import yaml
 from ..patches.errors import LostattnError
 from ..patches.plan import PRESETS, QUERIES, RANK_BY, SCORES, one_of
 from ..serving.cause import cause
-from .ranges import Heads, parse_heads, whole_numbers
+from .ranges import Heads, parse_groups, parse_heads, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,9 @@ class PatchSpec:
         seed: of mode `noise`.
         temperature: of the softmax in scores rules `prob`, `prob_rescaled`, `log`.
         options: options of the mode.
+        keep_agreement: preset `efficient`: share of calibration answers that have to stay (README, "Efficient plans").
+        kv_budget: preset `efficient`: share of the visual tokens' KV cache that may be left.
+        groups: whole KV groups by name, `3:0,1;5:1` or {3: [0, 1], 5: [1]}, instead of layers and heads.
     """
 
     preset: str = "paper"
@@ -49,6 +52,9 @@ class PatchSpec:
     seed: int = 0
     temperature: float = 1.0
     options: Mapping[str, str] = field(default_factory=dict)
+    keep_agreement: float | None = None
+    kv_budget: float | None = None
+    groups: str | Mapping[int, Iterable[int]] | None = None
 
     def __post_init__(self) -> None:
         self._check_words()
@@ -62,6 +68,8 @@ class PatchSpec:
             object.__setattr__(self, "layers", whole_numbers(self.layers, "layers"))
         if not isinstance(self.heads, str):
             object.__setattr__(self, "heads", parse_heads(self.heads))
+        if not isinstance(self.groups, str):
+            object.__setattr__(self, "groups", parse_groups(self.groups))
 
     def _check_words(self) -> None:
         for name in ("preset", "mode", "rank_by", "scores", "queries", "calibration"):
@@ -85,6 +93,14 @@ class PatchSpec:
                 object.__setattr__(self, name, make(value))
             except OverflowError as error:
                 raise LostattnError(f"{name} is too large") from error
+
+        for name in ("keep_agreement", "kv_budget"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+                raise LostattnError(f"{name} must be a share between 0 and 1, not {value!r:.80}")
+            object.__setattr__(self, name, float(value))
 
     def with_changes(self, **changes: Any) -> PatchSpec:
         """The spec with every change that is not None."""

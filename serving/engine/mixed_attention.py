@@ -95,6 +95,8 @@ class MixedImpl(SapImpl):
 
     def _part(self, q: torch.Tensor, pages: Pages, row: torch.Tensor, part: Part, out: torch.Tensor) -> None:
         """Rows of one request, patched heads of patched rows only."""
+        if self.plan.queries == "last" and part.total < part.seat.prompt:
+            return  # the prompt goes on in a later chunk
         keys = torch.arange(part.total, device=row.device)
         slots = row.long()[keys // pages.size], keys % pages.size
         k, v = (x[None] for x in pages.tokens(slots))

@@ -18,6 +18,16 @@ _OPTIONS = [
     click.option("--mode", help="Where the prior comes from, see 'lostattn modes'. Default patch_complexity."),
     click.option("--layers", help="1-27, 1,3,5-7, all, or none. Default: the family's, see 'lostattn families'."),
     click.option("--heads", help="all, a percentile band 0.3-0.6, or lists 3:0,1,5;4:2. Default: the family's band."),
+    click.option("--groups", help="Whole KV groups by name, instead of layers and heads: 3:0,1;5:1 (layer:KV heads)."),
+    click.option(
+        "--keep-agreement", type=click.FloatRange(0, 1),
+        help="Preset efficient: the most KV groups that left this share of the calibration answers as they were.  "
+        "[default: 0.99 where the calibration holds a frontier]",
+    ),
+    click.option(
+        "--kv-budget", type=click.FloatRange(0, 1),
+        help="Preset efficient: the fewest KV groups that leave at most this share of the visual tokens' KV cache.",
+    ),
     click.option("--rank-by", help="What ranks heads for a band: mass (paper) or score (authors' code)."),
     click.option(
         "--dynamic/--static",

@@ -1,0 +1,172 @@
+"""Answers on disk, item by item: what was answered before a run was cut is not asked again."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ...patches.errors import LostattnError
+from ..disk import disk_errors, read_json, sync_folder, write_json
+from ..tasks.task import Item
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's answer to one item.
+
+    Attributes:
+        finish: `stop`, or `length` where it hit the limit of tokens.
+        path: which attention computed it, as far as is known.
+    """
+
+    text: str
+    finish: str
+    path: str = ""
+
+
+class Answers:
+    """The answers of one model to one task, in `BASE.part.jsonl` until all are there, then in `BASE.jsonl`.
+
+    `BASE.json` holds what the answers depend on; answers of other settings are never mixed in, nor overwritten.
+    """
+
+    def __init__(self, base: Path, settings: Mapping[str, Any], items: Sequence[Item]) -> None:
+        """Read what is there.
+
+        Raises:
+            LostattnError: the folder holds answers of other settings, naming them, or the disk refuses.
+        """
+        self.part, self.final = base.with_name(f"{base.name}.part.jsonl"), base.with_name(f"{base.name}.jsonl")
+        self.found: dict[int, Reply] = {}
+        self._items = items
+        with disk_errors(f"cannot keep answers in {base.parent}"):
+            base.parent.mkdir(parents=True, exist_ok=True)
+            self._check_settings(base.with_name(f"{base.name}.json"), dict(settings))
+            self._read(self.final if self.final.exists() else self.part)
+
+    @property
+    def done(self) -> bool:
+        """Whether every item has its answer."""
+        return len(self.found) == len(self._items)
+
+    @property
+    def replies(self) -> list[Reply]:
+        """All answers in the items' order; only when `done`."""
+        return [self.found[i] for i in range(len(self._items))]
+
+    def _check_settings(self, path: Path, wanted: dict[str, Any]) -> None:
+        if not path.exists():
+            write_json(path, wanted)
+            return
+        kept = read_json(path, str(path))
+        wanted = json.loads(json.dumps(wanted))
+        differing = sorted(k for k in wanted.keys() | kept.keys() if wanted.get(k) != kept.get(k))
+        if differing:
+            shown = "; ".join(f"{k} was {_short(kept.get(k))}, is {_short(wanted.get(k))}" for k in differing[:3])
+            raise LostattnError(f"{path.parent} holds answers of another run ({shown}): choose another --out")
+
+    def _read(self, path: Path) -> None:
+        """Rows up to the one that was being written when the run was cut; that one is cut off."""
+        if not path.exists():
+            return
+        whole = 0
+        for line in path.read_bytes().splitlines(keepends=True):
+            row = _row(line)
+            if row is None or not 0 <= row["index"] < len(self._items) or self._items[row["index"]].id != row["id"]:
+                break
+            self.found[row["index"]] = Reply(row["response"], row["finish"], row["path"])
+            whole += len(line)
+        if path == self.part and whole < path.stat().st_size:
+            os.truncate(path, whole)
+
+    def add(self, replies: Mapping[int, Reply]) -> None:
+        """Note answers by their items' places, on the disk before this returns; those already there stay."""
+        new = {i: reply for i, reply in sorted(replies.items()) if i not in self.found}
+        lines = "".join(self._line(i, reply) for i, reply in new.items())
+        with disk_errors(f"cannot keep answers in {self.part}"), self.part.open("ab") as file:
+            file.write(lines.encode("utf-8", "replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        self.found |= new
+
+    def _line(self, index: int, reply: Reply, **more: Any) -> str:
+        row = {"index": index, "id": self._items[index].id, "response": reply.text, "finish": reply.finish}
+        row |= {"path": reply.path, **more}
+        return json.dumps(row, ensure_ascii=False) + "\n"
+
+    def finish(self, decided: Sequence[Mapping[str, Any]]) -> None:
+        """Write every answer with what was decided about it, in the items' order; the unfinished file goes."""
+        lines = "".join(
+            self._line(i, reply, **row) for i, (reply, row) in enumerate(zip(self.replies, decided, strict=True))
+        )
+        temporary = self.final.with_name(f".{self.final.name}.lostattn-new")
+        with disk_errors(f"cannot write {self.final}"):
+            with temporary.open("wb") as file:
+                file.write(lines.encode("utf-8", "replace"))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.final)
+            self.part.unlink(missing_ok=True)
+            sync_folder(self.final.parent)
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    known = {"index": int, "id": str, "response": str, "finish": str, "path": str}
+    return row if isinstance(row, dict) and all(isinstance(row.get(k), t) for k, t in known.items()) else None
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
+
+
+def items_fingerprint(items: Iterable[Item]) -> str:
+    """Names what is asked: ids, prompts and pictures; the same in every process."""
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr((item.id, item.prompt)).encode())
+        for image in item.images:
+            digest.update(_picture(image, item.folder))
+    return digest.hexdigest()[:32]
+
+
+def _picture(image: Any, folder: Path) -> bytes:
+    """A picture's content; of a file its name and size, since there may be many large ones."""
+    if isinstance(image, dict):
+        image = image.get("bytes") or image.get("path")
+    if isinstance(image, Image.Image):
+        return f"{image.mode} {image.size}".encode() + hashlib.sha256(image.tobytes()).digest()
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).digest()
+    path = folder / str(image)
+    return f"{image} {path.stat().st_size if path.is_file() else 0}".encode()
+
+
+@contextmanager
+def alone_in(path: Path) -> Iterator[bool]:
+    """Hold a lock file while the block runs; False if another process holds it. It ends with its process."""
+    with disk_errors(f"cannot write {path}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+

@@ -1,0 +1,45 @@
+"""Options of commands that put benchmark tasks to models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+OPTIONS = (
+    click.option("--task", multiple=True, required=True, help="Benchmark; may be repeated. lostattn tasks lists them."),
+    click.option(
+        "--data",
+        multiple=True,
+        metavar="[TASK=]PATH",
+        help="JSONL, parquet, dataset folder or Hub id of a task.  [default: its Hub id; the demo's questions for digits]",
+    ),
+    click.option("--split", default="", help="Split of the data instead of the task's own."),
+    click.option("--limit", type=click.IntRange(1), help="At most so many items of each task."),
+    click.option("--prompt", default="", help="One of the task's prompts instead of its first."),
+    click.option("--reasoning", is_flag=True, help="Append the paper's prompt for reasoning models."),
+    click.option(
+        "--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 1024 as in the paper; digits: 16]"
+    ),
+    click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Items at once in transformers."),
+    click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16 (transformers)."),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ... (transformers)."),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Of the bootstrap, of the demo's questions, of harnesses that guess.",
+    ),
+    click.option(
+        "--harness", default="lostattn", show_default=True, help="Whose rule reads: lostattn, lmms-eval, vlmevalkit."
+    ),
+)
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--task, --data and what belongs to them."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command

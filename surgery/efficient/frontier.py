@@ -1,0 +1,176 @@
+"""The measured frontier: KV groups in the order in which they can go, with the joint harm at every step. Kept as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ...patches.errors import LostattnError
+
+Group = tuple[int, int]  # layer, KV head
+
+# What a measured harm depends on besides the groups: a plan that differs here was not measured.
+SETTINGS = ("mode", "options", "scores", "queries", "seed", "temperature")
+
+
+@dataclass(frozen=True)
+class Harm:
+    """How far a plan moves the output, over the answers that the original gave to the calibration questions.
+
+    Attributes:
+        kl: mean over answers of KL(original, patched) of the next token, mean over the tokens of the answer, nats.
+        agreement: share of answers that stay: every token of the answer is still the first choice behind those before
+            it, so greedy decoding gives the same answer.
+        tokens: share of answer tokens that are still the first choice.
+    """
+
+    kl: float
+    agreement: float
+    tokens: float
+
+
+@dataclass(frozen=True)
+class Step:
+    """Groups that go at this step, and the measured harm of all groups up to it together."""
+
+    groups: tuple[Group, ...]
+    harm: Harm
+
+
+@dataclass(frozen=True)
+class Frontier:
+    """What was measured of a model's KV groups.
+
+    All KV groups of the supported families hold equally many bytes, so the least harm per byte is the least harm.
+
+    Attributes:
+        settings: of the plans that were measured, see `SETTINGS`.
+        kv_groups: all (layer, KV head) pairs of the model.
+        samples: questions whose original answers were compared. max_new_tokens: their greatest length.
+        alone: each group's harm when it alone is patched.
+        steps: the search; empty where only `alone` was measured.
+    """
+
+    settings: Mapping[str, Any]
+    kv_groups: int
+    samples: int
+    max_new_tokens: int
+    alone: Mapping[Group, Harm]
+    steps: tuple[Step, ...] = field(default=())
+
+    def chosen(self, count: int) -> tuple[Group, ...]:
+        """All groups of the first `count` steps, in order of layer and KV head."""
+        return tuple(sorted(g for step in self.steps[:count] for g in step.groups))
+
+    def saved(self, count: int) -> float:
+        """Share of the KV cache of visual tokens that the first `count` steps save."""
+        return len(self.chosen(count)) / self.kv_groups
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON form, numbers rounded to 7 digits."""
+        alone = [{"group": list(g), **_rounded(h)} for g, h in sorted(self.alone.items())]
+        steps = [{"groups": [list(g) for g in s.groups], **_rounded(s.harm)} for s in self.steps]
+        return {
+            "settings": dict(self.settings), "kv_groups": self.kv_groups, "samples": self.samples,
+            "max_new_tokens": self.max_new_tokens, "alone": alone, "steps": steps,
+        }  # fmt: skip
+
+    @classmethod
+    def from_json(cls, raw: Any) -> Frontier:
+        """Read what `to_json` wrote. Raises LostattnError for anything else."""
+        try:
+            alone = {_group(row["group"]): _harm(row) for row in raw["alone"]}
+            steps = tuple(Step(tuple(_group(g) for g in row["groups"]), _harm(row)) for row in raw["steps"])
+            settings = {name: raw["settings"][name] for name in SETTINGS}
+            numbers = [raw[name] for name in ("kv_groups", "samples", "max_new_tokens")]
+            if len(raw) != 6 or not all(isinstance(n, int) and n > 0 for n in numbers):
+                raise ValueError("a number is missing or none")
+            found = cls(settings, *numbers, alone, steps)
+            went = [g for step in steps for g in step.groups]
+            if len(went) != len(set(went)) or not set(went) <= set(alone) or not all(step.groups for step in steps):
+                raise ValueError("the steps name a group twice, none, or one that was not measured alone")
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise LostattnError("the frontier in the calibration is damaged: make it anew") from error
+        return found
+
+    def check(self, settings: Mapping[str, Any]) -> None:
+        """LostattnError unless the frontier was measured with the settings of a plan (see `SETTINGS`)."""
+        for name in SETTINGS:
+            if settings[name] != self.settings[name]:
+                raise LostattnError(
+                    f"the frontier in the calibration was measured with {name} {_shown(self.settings[name])}, and this plan "
+                    f"has {_shown(settings[name])}: choose the same, or run 'lostattn calibrate --frontier' with it"
+                )
+
+    def choose(self, keep_agreement: float | None, kv_budget: float | None) -> int:
+        """The number of steps to take.
+
+        Args:
+            keep_agreement: share of answers that have to stay: the most groups that keep it.
+            kv_budget: share of the KV cache of visual tokens that may be left: the fewest groups that meet it.
+
+        Raises:
+            LostattnError: no search in the file, or wishes that no step meets.
+        """
+        if not self.steps:
+            raise LostattnError(
+                "the calibration holds no frontier, only single groups: make one with 'lostattn calibrate --frontier'"
+            )
+        most = len(self.steps)
+        if keep_agreement is not None:
+            kept = [i for i, s in enumerate(self.steps, 1) if s.harm.agreement >= keep_agreement]
+            if not kept:
+                best = max(s.harm.agreement for s in self.steps)
+                raise LostattnError(
+                    f"no plan of the frontier keeps {100 * keep_agreement:g} % of the answers: the gentlest keeps "
+                    f"{100 * best:.1f} %; ask for less with --keep-agreement"
+                )
+            most = kept[-1]
+        if kv_budget is None:
+            return most
+        for count in range(1, most + 1):
+            if 1 - self.saved(count) <= kv_budget + 1e-9:
+                return count
+        raise LostattnError(
+            f"no plan of the frontier that keeps the asked agreement leaves {100 * kv_budget:g} % of the visual KV cache or "
+            f"less: the most that can be saved is {100 * self.saved(most):.1f} %; raise --kv-budget or lower --keep-agreement"
+        )
+
+
+def frontier_rows(frontier: Frontier, chosen: int | None = None) -> list[list[object]]:
+    """Rows for a table with `FRONTIER_HEAD`; the chosen step is marked."""
+    return [
+        [
+            ">" if i == chosen else "", len(frontier.chosen(i)), f"{100 * frontier.saved(i):.1f} %",
+            f"{100 * s.harm.agreement:.1f} %", f"{s.harm.kl:.2e}", " ".join(f"{layer}:{group}" for layer, group in s.groups),
+        ]
+        for i, s in enumerate(frontier.steps, 1)
+    ]  # fmt: skip
+
+
+FRONTIER_HEAD = ["", "KV groups", "visual KV saved", "answers that stay", "KL (nats)", "goes (layer:group)"]
+
+
+def _rounded(harm: Harm) -> dict[str, float]:
+    return {k: float(f"{v:.7g}") for k, v in asdict(harm).items()}
+
+
+def _harm(row: Mapping[str, Any]) -> Harm:
+    kl, agreement, tokens = (float(row[name]) for name in ("kl", "agreement", "tokens"))
+    if not (0 <= kl < float("inf") and 0 <= agreement <= 1 and 0 <= tokens <= 1):
+        raise ValueError("a harm out of range")
+    return Harm(kl, agreement, tokens)
+
+
+def _group(pair: Sequence[Any]) -> Group:
+    layer, group = pair
+    if not (isinstance(layer, int) and isinstance(group, int) and layer >= 0 and group >= 0):
+        raise ValueError("not a KV group")
+    return layer, group
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,85 @@
+"""What a plan does to a model's output: next-token distributions on the original's own answers."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from ...patches.plan import Plan
+from ...serving.data import Example
+from ..chat import Chat
+from .frontier import Harm
+from .swap import Swap
+
+
+Row = list[float]  # of one answer: KL, 1 if it stays, tokens that stay, tokens
+
+
+def mean_harm(rows: Sequence[Row]) -> Harm:
+    """Harm from the rows of all answers; there has to be one."""
+    table = torch.tensor(rows, dtype=torch.float64)
+    return Harm(float(table[:, 0].mean()), float(table[:, 1].mean()), float(table[:, 2].sum() / table[:, 3].sum()))
+
+
+@torch.no_grad()
+def original_answer(chat: Chat, example: Example, max_new_tokens: int) -> list[int]:
+    """Token ids of the greedy answer, the end of the turn included if it came."""
+    inputs = chat.encode(example.open(), example.question)
+    out = chat.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
+    return out[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@torch.no_grad()
+def harm_rows(chat: Chat, swap: Swap, plans: Sequence[Plan], example: Example, answer: Sequence[int]) -> list[Row]:
+    """One row per plan for one question. The image is encoded once; memory holds one question.
+
+    Args:
+        chat: its model is inside `swapping`.
+        plans: of one mode; the first one stands for all where the image's prior is made.
+        answer: what the original answered, at least one token.
+    """
+    swap(plans[0])
+    inputs = _with_answer(chat.encode(example.open(), example.question), answer)
+    encoded = _encode_image(chat.model, inputs)
+    wanted = torch.tensor(list(answer), device=chat.model.device)
+    swap(replace(plans[0], heads={}, levels={}))
+    truth = _log_probs(chat.model, inputs, encoded, len(answer))
+    rows = []
+    for plan in plans:
+        swap(plan)
+        found = _log_probs(chat.model, inputs, encoded, len(answer))
+        kl = (truth.exp() * (truth - found)).sum(-1).clamp_min(0)
+        stays = found.argmax(-1) == wanted
+        rows.append([float(kl.mean()), float(stays.all()), float(stays.sum()), float(len(answer))])
+    return rows
+
+
+def _with_answer(inputs: dict[str, torch.Tensor], answer: Sequence[int]) -> dict[str, torch.Tensor]:
+    """Prompt and all of the answer but its last token, teacher forced."""
+    more = len(answer) - 1
+    ids = inputs["input_ids"]
+    given = torch.tensor([list(answer[:more])], device=ids.device, dtype=ids.dtype)
+    out = {**inputs, "input_ids": torch.cat([ids, given], 1)}
+    for name, value in (("attention_mask", 1), ("mm_token_type_ids", 0), ("token_type_ids", 0)):
+        if name in inputs:
+            out[name] = F.pad(inputs[name], (0, more), value=value)
+    return out
+
+
+def _encode_image(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """The image's features with its prior, to be used for every plan."""
+    wanted = inspect.signature(model.model.get_image_features).parameters
+    arguments = {k: v for k, v in inputs.items() if k in wanted and k != "pixel_values"}
+    return {"image": model.model.get_image_features(inputs["pixel_values"], **arguments)}
+
+
+def _log_probs(model: Any, inputs: dict[str, torch.Tensor], encoded: dict[str, Any], count: int) -> torch.Tensor:
+    """Log probabilities (count, vocabulary) float32 of the tokens that follow the last `count` positions."""
+    rest = {k: v for k, v in inputs.items() if k != "pixel_values"}
+    out = model(**rest, mm_encoder_outputs=dict(encoded), use_cache=False, logits_to_keep=count)
+    return torch.log_softmax(out.logits[0, -count:].float(), -1)

@@ -1,0 +1,134 @@
+"""The search: which KV groups can go, in which order, always by the measured effect of all of them together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...patches.errors import LostattnError
+from ...patches.plan import Plan
+from ...serving.data import Example
+from ...serving.resume import Progress, fingerprint
+from ..chat import Chat
+from .choose import settings_of
+from .frontier import Frontier, Group, Harm, Step
+from .harm import harm_rows, mean_harm, original_answer
+from .swap import Swap, groups_of, restrict, swapping
+
+POINTS = 24  # of a frontier at most: a model with more groups lets several go at a step
+MAX_NEW_TOKENS = 16
+Tick = Callable[[int, int], None]
+
+
+class Meter:
+    """Joint harm of plans on the original's own answers, one question in memory at a time, resumable by question."""
+
+    def __init__(self, chat: Chat, swap: Swap, plan: Plan, examples: Sequence[Example], journal: Journal) -> None:
+        self.chat, self.swap, self.plan, self.examples, self.journal = chat, swap, plan, examples, journal
+        self.answers: list[list[int]] = []
+
+    def measure(self, choices: Sequence[Sequence[Group]]) -> list[Harm]:
+        """Harm of every choice of groups."""
+        plans = [restrict(self.plan, groups) for groups in choices]
+        rows = [
+            self.journal.row(lambda e=e, a=a: {"harm": harm_rows(self.chat, self.swap, plans, e, a)}, len(plans))["harm"]
+            for e, a in zip(self.examples, self.answers, strict=True)
+        ]  # fmt: skip
+        return [mean_harm([row[i] for row in rows]) for i in range(len(plans))]
+
+
+class Journal:
+    """Finished rows of a computation that always asks for the same rows in the same order."""
+
+    def __init__(self, progress: Progress, tick: Tick, total: int) -> None:
+        self.progress, self.tick, self.total = progress, tick, total
+        self.at = self.done = 0
+
+    def row(self, make: Callable[[], dict[str, Any]], weight: int) -> dict[str, Any]:
+        """The next row, from an earlier run if that got so far; `weight` is its share of the work."""
+        if self.at == len(self.progress.rows):
+            self.progress.add(make())
+        self.at, self.done = self.at + 1, self.done + weight
+        self.tick(min(self.done, self.total), self.total)
+        return self.progress.rows[self.at - 1]
+
+
+def measure_groups(
+    chat: Chat,
+    plan: Plan,
+    examples: Sequence[Example],
+    *,
+    joint: bool = True,
+    width: int = 4,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    partial: Path | None = None,
+    progress: Tick = lambda done, total: None,
+) -> Frontier:
+    """Measure every whole KV group of a plan alone and, if `joint`, search the frontier.
+
+    The search is greedy: of the groups that are left, the `width` that did least harm when last measured are tried on top
+    of those that went already, and the one with the least joint KL goes.
+
+    Args:
+        chat: a plain model. plan: patches every group that may go.
+        partial: file that takes what is finished, so that an interrupted run goes on where it stopped.
+        progress: done and all measurements of one plan on one question.
+
+    Raises:
+        LostattnError: a patched model, an example that cannot be used, or a disk that refuses.
+    """
+    if chat.patched:
+        raise LostattnError("groups are measured on the plain model, and this one is patched: give its original")
+    groups = groups_of(plan)
+    settings = settings_of(plan)
+    total = len(examples) * (1 + _measurements(len(groups), width if joint else 0))
+    what = {"settings": dict(settings), "levels": plan.to_json().get("levels", {}), "groups": groups, "joint": joint,
+            "width": width, "max_new_tokens": max_new_tokens}  # fmt: skip
+    journal = Journal(Progress(partial, fingerprint(chat.model, examples, what)), progress, total)
+    answers = [
+        journal.row(lambda e=e: {"answer": original_answer(chat, e, max_new_tokens)}, 1)["answer"] for e in examples
+    ]
+    with swapping(chat.model, plan) as swap:
+        meter = Meter(chat, swap, plan, examples, journal)
+        meter.answers = answers
+        alone = dict(zip(groups, meter.measure([[g] for g in groups]), strict=True))
+        steps = search(meter.measure, alone, width) if joint else ()
+    kv_groups = plan.num_layers * plan.num_kv_heads
+    return Frontier(settings, kv_groups, len(examples), max_new_tokens, alone, tuple(steps))
+
+
+def search(
+    measure: Callable[[Sequence[Sequence[Group]]], Sequence[Harm]], alone: dict[Group, Harm], width: int
+) -> list[Step]:
+    """Let all groups go, the least harmful first. `measure` tells the joint harm of several choices of groups."""
+    stale, gone, steps = {g: h.kl for g, h in alone.items()}, list[Group](), list[Step]()
+    stride, now = _stride(len(alone)), 0.0
+    while stale:
+        tried = _least(stale, width)
+        found = dict(zip(tried, measure([[*gone, g] for g in tried]), strict=True))
+        stale |= {g: h.kl - now for g, h in found.items()}
+        best = min(tried, key=lambda g: (found[g].kl, g))
+        going = [best, *(g for g in _least(stale, stride) if g != best)][:stride]
+        gone += going
+        harm = found[best] if len(going) == 1 else measure([gone])[0]
+        steps.append(Step(tuple(going), harm))
+        stale, now = {g: kl for g, kl in stale.items() if g not in going}, harm.kl
+    return steps
+
+
+def _least(stale: dict[Group, float], count: int) -> list[Group]:
+    return sorted(stale, key=lambda g: (stale[g], g))[:count]
+
+
+def _stride(groups: int) -> int:
+    return -(-groups // POINTS)
+
+
+def _measurements(groups: int, width: int) -> int:
+    """Plans that are measured: every group alone and, for a width above 0, the search."""
+    count, left, stride = groups, groups, _stride(groups) if groups else 1
+    while width and left:
+        count += min(width, left) + (1 if stride > 1 and left > 1 else 0)
+        left -= min(stride, left)
+    return count

@@ -1,0 +1,100 @@
+"""Answering a task's items with a model in this process, through transformers, in batches without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from ...patches.errors import LostattnError
+from ...serving.cause import cause
+from ...serving.evaluation.rate import Rate
+from ...serving.evaluation.store import Answers, Reply
+from ...serving.tasks.task import Item
+from ..chat import Chat, batches, stack
+
+WINDOW = 512  # items whose inputs are made together: batches are the same however often a run was cut
+PLAIN = "plain"  # no patched layer ran
+KEPT = 2 * 2**30  # bytes of inputs that may stay in memory for the next model
+Inputs = dict[str, torch.Tensor]
+
+
+class Encoded:
+    """A task's items as model inputs on the CPU, window by window; kept for the next model as far as memory allows."""
+
+    def __init__(self, processor: Any, items: Sequence[Item]) -> None:
+        self.processor, self.items = processor, items
+        self._kept: dict[int, list[Inputs]] = {}
+        self._bytes = 0
+
+    def windows(self) -> Iterator[range]:
+        """Places of items, `WINDOW` at a time."""
+        for start in range(0, len(self.items), WINDOW):
+            yield range(start, min(start + WINDOW, len(self.items)))
+
+    def inputs(self, window: range) -> list[Inputs]:
+        """Inputs of these items, batches of one. LostattnError names the item that the processor cannot use."""
+        if window.start in self._kept:
+            return self._kept[window.start]
+        made = [encode(self.processor, self.items[i]) for i in window]
+        size = sum(x.numel() * x.element_size() for one in made for x in one.values())
+        if self._bytes + size <= KEPT:
+            self._kept[window.start] = made
+            self._bytes += size
+        return made
+
+
+def encode(processor: Any, item: Item) -> Inputs:
+    """Inputs of one user turn with the item's texts and pictures in their order."""
+    if not getattr(processor, "chat_template", None):
+        raise LostattnError("the model's folder has no chat template: add chat_template.jinja from its repository")
+    content = [{"type": "image"} if isinstance(p, int) else {"type": "text", "text": p} for p in item.prompt]
+    pictures = item.pictures()
+    shown = [pictures[part] for part in item.prompt if isinstance(part, int)]
+    try:
+        turns = [{"role": "user", "content": content}]
+        prompt = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return dict(processor(text=[prompt], images=shown or None, return_tensors="pt"))
+    except Exception as error:  # processors raise whatever they stumble over
+        raise LostattnError(
+            f"item {item.id} (row {item.row}): the model's processor cannot use it ({cause(error)}): leave the row out"
+        ) from error
+
+
+def answer_locally(chat: Chat, encoded: Encoded, answers: Answers, max_tokens: int, batch: int, rate: Rate) -> None:
+    """Answer greedily what is not answered yet; a batch's answers are kept as soon as they are there.
+
+    A batch that was cut is computed whole again, so that an interrupted run ends with the same answers as one that was not.
+    """
+    for window in encoded.windows():
+        if all(i in answers.found for i in window):
+            continue
+        inputs = encoded.inputs(window)
+        for places in batches(inputs, batch, chat.model.config.image_token_id):
+            at = [window.start + place for place in places]
+            if all(i in answers.found for i in at):
+                continue
+            given = {k: v.to(chat.model.device) for k, v in stack([inputs[p] for p in places]).items()}
+            answers.add(dict(zip(at, generate(chat, given, max_tokens), strict=True)))
+            rate(len(answers.found))
+
+
+@torch.no_grad()
+def generate(chat: Chat, inputs: Inputs, max_tokens: int) -> list[Reply]:
+    """Greedy answers, special tokens left out. LostattnError if the device's memory does not suffice."""
+    if chat.patched:
+        chat.model.sap_settings.counts.clear()
+    try:
+        out = chat.model.generate(**inputs, max_new_tokens=max_tokens, do_sample=False)
+    except torch.OutOfMemoryError as error:
+        raise LostattnError(
+            f"the device's memory does not suffice for {len(inputs['input_ids'])} items at once: lower --batch"
+        ) from error
+    new = out[:, inputs["input_ids"].shape[1] :]
+    end = chat.model.generation_config.eos_token_id
+    ends = torch.tensor(end if isinstance(end, list) else [-1 if end is None else end], device=new.device)
+    stopped = torch.isin(new, ends).any(1).tolist()
+    texts = chat.processor.batch_decode(new, skip_special_tokens=True)
+    path = "+".join(sorted(chat.model.sap_settings.counts)) if chat.patched else ""
+    return [Reply(t.strip(), "stop" if s else "length", path or PLAIN) for t, s in zip(texts, stopped, strict=True)]

@@ -1,0 +1,116 @@
+"""The items of the tasks that a user names, from the data that he names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...patches.errors import LostattnError
+from ...serving.tasks.discover import get_task
+from ...serving.tasks.row import Row
+from ...serving.tasks.rows import read_items, unique
+from ...serving.tasks.task import Item, Task
+from ..demo.builtin import SEED as CALIBRATION_SEED
+from ..demo.digits import held_out
+
+DEMO = "digits"
+DEMO_QUESTIONS = 500
+PAPER_TOKENS, DEMO_TOKENS = 1024, 16  # longest answers: the paper's setting, and enough for a word
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One task with its items.
+
+    Attributes:
+        data: what reports call the data.
+        prompt_version: of the prompts.
+        max_tokens: longest answer.
+    """
+
+    task: Task
+    items: Sequence[Item]
+    data: str
+    prompt_version: str
+    max_tokens: int
+
+
+def read_tasks(
+    names: Sequence[str],
+    data: Sequence[str] = (),
+    *,
+    split: str = "",
+    limit: int | None = None,
+    max_tokens: int | None = None,
+    prompt: str = "",
+    reasoning: bool = False,
+    seed: int = 0,
+) -> list[Asked]:
+    """Every task with its items, pictures unopened.
+
+    Args:
+        data: `TASK=PATH`, or one PATH: of the only task, or a folder with a folder or file for every task. A task without
+            data takes its Hub id; `digits` takes the demo's held-out questions.
+        max_tokens: None means 1024, and 16 for `digits`.
+        seed: of the demo's questions.
+
+    Raises:
+        LostattnError: unknown tasks, data that is not there or of no task, a row that cannot be used.
+    """
+    if not names:
+        raise LostattnError("name at least one task with --task: 'lostattn tasks' lists them")
+    if len(set(names)) < len(names):
+        raise LostattnError("--task names a task twice: name each once")
+    tasks = [get_task(name) for name in names]
+    found = _places([t.name for t in tasks], data)
+    out = []
+    for task in tasks:
+        place = found.get(task.name)
+        if place is None and task.name == DEMO:
+            items = digit_items(task, limit or DEMO_QUESTIONS, seed, prompt, reasoning)
+            name = f"the demo's held-out questions, seed {seed}"
+        else:
+            items = read_items(task, place, split=split, prompt=prompt, reasoning=reasoning, limit=limit)
+            name = Path(place).name if place else task.hub
+        tokens = max_tokens or (DEMO_TOKENS if task.name == DEMO else PAPER_TOKENS)
+        out.append(Asked(task, items, name, task.prompt_version(prompt, reasoning), tokens))
+    return out
+
+
+def _places(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:
+    """Task -> where its data is."""
+    places: dict[str, str] = {}
+    for text in data:
+        name, equals, path = text.partition("=")
+        if equals and name in names:
+            places[name] = path
+        elif equals and not Path(text).exists():
+            raise LostattnError(f"--data {text} names no task that is evaluated: write one of {', '.join(names)} before =")
+        elif len(names) == 1:
+            places[names[0]] = text
+        else:
+            places |= {name: str(_inside(Path(text), name)) for name in names if name not in places}
+    return places
+
+
+def _inside(folder: Path, task: str) -> Path:
+    found = [p for p in (folder / task, folder / f"{task}.jsonl", folder / f"{task}.parquet") if p.exists()]
+    if not found:
+        raise LostattnError(f"{folder} holds no data of task {task}: name it with --data {task}=PATH")
+    return found[0]
+
+
+def digit_items(task: Task, n: int, seed: int = 0, prompt: str = "", reasoning: bool = False) -> list[Item]:
+    """The demo's first `n` held-out questions, pictures in memory; numbered from 1.
+
+    Raises:
+        LostattnError: the seed is that of the questions on which heads are ranked.
+    """
+    if seed == CALIBRATION_SEED:
+        raise LostattnError(f"seed {seed} draws the questions that heads are ranked on: take another --seed")
+    rows = (
+        Row(number, {"image": q.image, "question": q.question, "answer": q.answer, "options": list(q.options), "kind": q.kind})
+        for number, q in enumerate(held_out(n, seed), 1)
+    )
+    return unique([task.item(row, prompt, reasoning) for row in rows])
