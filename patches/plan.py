@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .errors import LostattnError
+from .plan_fields import check_fields
 
 FORMAT = 1
 PRESETS = ("paper", "reference", "efficient")
@@ -79,6 +80,11 @@ class Plan:
             raise LostattnError(f"blend must lie in [0, 1], not {self.blend}")
         if not (self.temperature > 0 and math.isfinite(self.temperature)):
             raise LostattnError(f"temperature must be positive and finite, not {self.temperature}")
+        if self.num_layers < 1 or self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads or self.num_heads < 1:
+            raise LostattnError(
+                f"num_layers {self.num_layers}, num_heads {self.num_heads} and num_kv_heads {self.num_kv_heads} fit no model: "
+                "they are at least 1, and query heads are a multiple of KV heads"
+            )
         if not 0 <= self.seed < 2**63:
             raise LostattnError(f"seed must lie in [0, 2^63), not {self.seed}")
         for layer, heads in self.heads.items():
@@ -147,23 +153,16 @@ class Plan:
             raise LostattnError(
                 f"the plan has format {raw.get('format')}, this lostattn reads {FORMAT}: update lostattn"
             )
-        known = {f.name for f in fields(cls)}
         values = {k: v for k, v in raw.items() if k != "format"}
-        if unknown := sorted(set(values) - known):
-            raise LostattnError(f"the plan has unknown keys: {', '.join(unknown)}")
-        try:
-            values["heads"] = {int(k): tuple(int(h) for h in v) for k, v in values["heads"].items()}
-            values["levels"] = {int(k): tuple(float(x) for x in v) for k, v in values.get("levels", {}).items()}
-            if values.get("band") is not None:
-                values["band"] = Band(**values["band"])
-            if values.get("pixels") is not None:
-                p = values["pixels"]
-                values["pixels"] = Pixels(tuple(p["mean"]), tuple(p["std"]), float(p["rescale"]))
-            return cls(**values)
-        except LostattnError:
-            raise
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise LostattnError(f"the plan under 'sap' cannot be read: {error}") from error
+        check_fields(values, {f.name for f in fields(cls)})
+        values["heads"] = {int(k): tuple(v) for k, v in values["heads"].items()}
+        values["levels"] = {int(k): tuple(float(x) for x in v) for k, v in values.get("levels", {}).items()}
+        if values.get("band") is not None:
+            values["band"] = Band(**values["band"])
+        if values.get("pixels") is not None:
+            p = values["pixels"]
+            values["pixels"] = Pixels(tuple(p["mean"]), tuple(p["std"]), float(p["rescale"]))
+        return cls(**values)
 
 
 def one_of(name: str, value: str, known: tuple[str, ...]) -> None:

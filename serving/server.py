@@ -234,6 +234,23 @@ def _environment(api_key: str | None, changes: Mapping[str, str]) -> dict[str, s
     return env
 
 
+def run_in_vllm_environment(module: str, timeout: float = 300.0) -> str:
+    """Standard output of `python -m module`, run as vLLM's processes are.
+
+    Raises:
+        LostattnError: it failed or took too long; with the last line of what it said.
+    """
+    command = [sys.executable, "-m", module]
+    try:
+        done = subprocess.run(command, env=_environment(None, {}), capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise LostattnError(f"vLLM did not start within {timeout:.0f} s: run it again on a less busy machine") from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        raise LostattnError(f"a process of vLLM ends at its start: {lines[-1]}")
+    return done.stdout
+
+
 def unused_log() -> Path:
     """A name that nobody can guess for a log among the temporary files; nothing is created."""
     return Path(tempfile.gettempdir()) / f"lostattn-vllm-{secrets.token_hex(8)}.log"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -116,7 +117,16 @@ def _vllm() -> str:
 
 
 def _plugin() -> str:
+    """What a process of vLLM, started as vLLM starts its workers, knows of patched models."""
+    from ..serving.server import run_in_vllm_environment
+
+    if importlib.util.find_spec("vllm") is None:
+        raise _Missing("not tried without vllm")
     found = importlib.metadata.entry_points(group="vllm.general_plugins")
     if not any(e.name == "lostattn" for e in found):
-        raise _Missing("this version of lostattn brings no vLLM plugin")
-    return "registered"
+        raise RuntimeError("lostattn's entry point is not installed: pip install lostattn again, not only a path to it")
+    lines = run_in_vllm_environment("lostattn.serving.engine.probe").splitlines()
+    known = json.loads(lines[-1])["architectures"]
+    if not known:
+        raise RuntimeError("vLLM's processes do not load it: is VLLM_PLUGINS set without lostattn?")
+    return f"loaded by vLLM's processes: {len(known)} patched architectures ({', '.join(known)})"

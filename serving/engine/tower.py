@@ -26,7 +26,7 @@ class LastLayers(torch.nn.Module):
         """Run on the feature layer's output (B, N, width), as far as the last layer's attention."""
         for layer in self.layers[:-1]:
             hidden = layer(hidden)
-        last = self.layers[-1]
+        last: Any = self.layers[-1]
         last.self_attn(last.layer_norm1(hidden))
 
 

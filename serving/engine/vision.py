@@ -20,8 +20,7 @@ def attach(attention: Any, heads: int, tap: Tap) -> Any:
     """
 
     def listen(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        q, k = (kwargs.get(name, args[i] if i < len(args) else None) for i, name in enumerate(("query", "key")))
-        q, k = (_by_head(x, heads) for x in (q, k))  # (B, h, N, D)
+        q, k = (_by_head(kwargs[name] if name in kwargs else args[i], heads) for i, name in enumerate(("query", "key")))
         borders = kwargs.get("cu_seqlens")
         cuts = [0, q.shape[2]] if borders is None else borders.tolist()
         for start, end in zip(cuts, cuts[1:], strict=False):

@@ -23,12 +23,17 @@ def page(report: Mapping[str, Any]) -> str:
         parts += [f"<h2>{escape(task['task'])}</h2>", task_charts(report["results"], task["task"])]
         parts.append(_folded("All numbers", html_table(*metric_rows(report["results"], task["task"]))))
     parts += ["<h2>All results</h2>", html_table(HEAD, result_rows(report["results"]))]
-    parts += ["<h2>How this was measured</h2>", *(f"<p>{_plain(note)}</p>" for note in [*notes(report), conditions(report)])]
+    parts += [
+        "<h2>How this was measured</h2>",
+        *(f"<p>{_plain(note)}</p>" for note in [*notes(report), conditions(report)]),
+    ]
     parts += [
         _folded(f"Plan of {m['name']}", f"<pre>{escape(json.dumps(m['sap'], indent=1))}</pre>")
         for m in report["models"] if m["sap"]
     ]  # fmt: skip
-    parts += [_folded(f"First prompt of {t['task']}", f"<pre>{escape(t['first_prompt'])}</pre>") for t in report["tasks"]]
+    parts += [
+        _folded(f"First prompt of {t['task']}", f"<pre>{escape(t['first_prompt'])}</pre>") for t in report["tasks"]
+    ]
     return frame(f"{title} - lostattn eval", "".join(parts))
 
 
@@ -40,9 +45,14 @@ def _subtitle(report: Mapping[str, Any]) -> str:
 def task_charts(results: Sequence[Mapping[str, Any]], task: str) -> str:
     """Right answers of every model, and differences to the first."""
     mine = [row for row in results if row["task"] == task]
-    shares = [(r["model"], i, 100 * r["accuracy"]["share"], f"{100 * r['accuracy']['share']:.1f} %") for i, r in enumerate(mine)]
+    shares = [
+        (r["model"], i, 100 * r["accuracy"]["share"], f"{100 * r['accuracy']['share']:.1f} %")
+        for i, r in enumerate(mine)
+    ]
     changes = [
-        (r["model"], *(100 * r["difference"][k] for k in ("difference", "low", "high"))) for r in mine if "difference" in r
+        (r["model"], *(100 * r["difference"][k] for k in ("difference", "low", "high")))
+        for r in mine
+        if "difference" in r
     ]
     charts = [svg(bars("Right answers", "% of the items", shares), _size(len(shares)), f"right answers, {task}")]
     if changes:

@@ -12,7 +12,9 @@ PAUSE = 5.0  # seconds between lines
 class Rate:
     """A line at most every few seconds, and one at the end. What was done before counts, but not for the rate."""
 
-    def __init__(self, what: str, total: int, before: int, say: Say, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, what: str, total: int, before: int, say: Say, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.what, self.total, self.before, self._say, self._clock = what, total, before, say, clock
         self.began = self._told = clock()
         if 0 < before < total:

@@ -156,17 +156,15 @@ def _picture(image: Any, folder: Path) -> bytes:
 
 
 @contextmanager
-def alone_in(path: Path) -> Iterator[bool]:
-    """Hold a lock file while the block runs; False if another process holds it. It ends with its process."""
+def alone_in(path: Path, wait: bool = False) -> Iterator[bool]:
+    """Hold a lock file while the block runs; False if another process holds it, unless `wait`. It ends with its process."""
     with disk_errors(f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("w")
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             yield False
             return
         yield True
-
-

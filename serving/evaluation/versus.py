@@ -66,7 +66,8 @@ def _alone(outcome: Outcome, seed: int) -> dict[str, Any]:
         "main_name": outcome.score.task.main,
         "accuracy": {"share": interval.difference, "low": interval.low, "high": interval.high},
         "unparsed": int(outcome.score.metrics["unparsed"]), "cut": sum(r.finish == "length" for r in outcome.replies),
-        "metrics": dict(outcome.score.metrics), "paths": dict(sorted(Counter(r.path for r in outcome.replies).items())), "seconds": round(outcome.seconds, 3),
+        "metrics": dict(outcome.score.metrics), "seconds": round(outcome.seconds, 3),
+        "paths": dict(sorted(Counter(r.path for r in outcome.replies).items())),
     }  # fmt: skip
 
 

@@ -166,7 +166,11 @@ model = AutoModelForImageTextToText.from_pretrained("{name}", trust_remote_code=
 ```
 
 With neither, loading fails: this model never runs unpatched in silence. For the same reason servers that do not know
-SAP refuse it. vLLM can serve it once the installed lostattn brings a vLLM plugin: `lostattn doctor` tells.
+SAP refuse it. vLLM serves it where lostattn is installed, whose plugin vLLM loads by itself:
+
+```sh
+lostattn serve {name}    # or: vllm serve {name}
+```
 """
 
 

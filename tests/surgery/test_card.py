@@ -78,7 +78,7 @@ def test_numbers() -> None:
 
 def test_how_to_load_serve_and_undo() -> None:
     text = card()
-    for part in ("import lostattn.patches", "trust_remote_code=True", "brings a vLLM plugin", "lostattn unpatch"):
+    for part in ("import lostattn.patches", "trust_remote_code=True", "lostattn serve", "lostattn unpatch"):
         assert part in text
     assert "2605.05668" in text and "a" * 40 in text and "lostattn patch a b" in text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,19 @@ def test_any_value_makes_a_plan_or_one_sentence(plan: Plan, key: str, value: Any
         Plan.from_json({**plan.to_json(), key: value})
     except LostattnError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize("name", KEYS)
+@given(plan=plans(), value=JSON)
+def test_a_wrong_kind_of_value_in_a_plan_is_named(name: str, plan: Plan, value: Any) -> None:
+    raw = {**plan.to_json(), name: value}
+    try:
+        found = Plan.from_json(raw)
+    except LostattnError as error:
+        assert re.search(rf"{name}|layer|head|level|normalisation", str(error)) and "\n" not in str(error)
+    else:
+        kept = found.to_json()
+        assert kept.get(name, value) == value or name in ("levels", "options", "band", "pixels") and not value
 
 
 @given(JSON)
