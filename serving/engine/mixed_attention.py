@@ -11,13 +11,12 @@ from ...patches.attention import collect_job
 from ...patches.call import CacheState, Call, LayerPlan
 from ...patches.closed import patched_heads
 from ...patches.job import Job, Layout, PriorScores
-from ...patches.summary import mix
 from .pages import Pages
 from .prior_store import PriorStore
+from .query_attention import query_attention
 from .roles import is_exact_form
 from .sap_impl import SapImpl
 from .steps import Part
-from .text_attention import text_attention
 
 
 class MixedImpl(SapImpl):
@@ -69,10 +68,10 @@ class MixedImpl(SapImpl):
         queries = step.queries
         self._sum_up(pages, step)
         rows = q[queries.at].unflatten(1, (self.num_kv_heads, self.group))[:, self.touched]  # (B, g, G, D)
-        text, lse = text_attention(queries, rows, pages, self.scale, self.touched)
         mean = self.means[step.places]
-        log_mass = self.log_masses[step.places][:, None, None] + self.levels(lse.device)[self.touched]
-        mixed = mix(mean[:, :, None], text, lse - log_mass).flatten(1, 2)[:, self.within]
+        log_mass = self.log_masses[step.places][:, None, None] + self.levels(mean.device)[self.touched]
+        mixed = query_attention(queries, rows, pages, self.scale, log_mass, mean, self.touched)
+        mixed = mixed.flatten(1, 2)[:, self.within]
         heads = torch.tensor(self.patched, device=out.device)
         out[queries.at[:, None], heads] = mixed.to(out.dtype)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -23,6 +24,16 @@ class Pages:
     cache: torch.Tensor
     columns: bool
 
+    @cached_property
+    def block_bytes(self) -> int:
+        """Bytes of a block."""
+        return self.cache[0].numel() * self.cache.element_size()
+
+    @cached_property
+    def own(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of the whole cache as views."""
+        return self.views(self.cache)
+
     @property
     def size(self) -> int:
         """Tokens of a block."""
@@ -33,9 +44,8 @@ class Pages:
         """D."""
         return self.cache.shape[3] // 2
 
-    def views(self, cache: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Keys and values as views (blocks, H, size, D)."""
-        cache = self.cache if cache is None else cache
+    def views(self, cache: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values of a cache as views (blocks, H, size, D)."""
         d = cache.shape[3] // 2
         if not self.columns:
             return cache[..., :d], cache[..., d:]
@@ -50,7 +60,7 @@ class Pages:
 
     def tokens(self, slots: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of single slots (blocks (T,), offsets (T,)), each (H, T, D)."""
-        k, v = self.views()
+        k, v = self.own
         at, offset = slots
         return k[at, :, offset].transpose(0, 1), v[at, :, offset].transpose(0, 1)
 
@@ -65,7 +75,7 @@ class Pages:
         Args:
             log_mass: (w,) float32. mean: (w, H, D) float32.
         """
-        k, v = self.views()
+        k, v = self.own
         at, offset = slots
         if self.cache.dtype == torch.float32:
             k[at, :, offset, 0] = log_mass[:, None].expand(-1, mean.shape[1])
@@ -80,7 +90,7 @@ class Pages:
 
     def read_summaries(self, slots: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
         """Log mass (w,) and mean (w, H, D), float32, of slots (blocks (w,), offsets (w,))."""
-        k, v = self.views()
+        k, v = self.own
         at, offset = slots
         if self.cache.dtype == torch.float32:
             return k[at, 0, offset, 0], v[at, :, offset]

@@ -27,7 +27,9 @@ class PriorStore:
             return
         size = cache.shape[2]
         if size not in self.numbers:
-            self.numbers[size] = torch.full((cache.shape[0] * size,), torch.nan, dtype=torch.float32, device=cache.device)
+            self.numbers[size] = torch.full(
+                (cache.shape[0] * size,), torch.nan, dtype=torch.float32, device=cache.device
+            )
         keep = slots >= 0
         self.numbers[size][slots[keep]] = prior[keep]
         self.written = step

@@ -46,7 +46,7 @@ class SapImpl(AttentionImpl):
         self.patched, self.level = patched, level
         self.group = num_heads // num_kv_heads
         self.all_heads = torch.ones(num_heads, dtype=torch.bool)
-        self._layout: list[bool] = []
+        self._pages: Pages | None = None
         self._levels: dict[torch.device, torch.Tensor] = {}
         dtype = native_arguments[2] if len(native_arguments) > 2 else "auto"
         if dtype not in CACHE_DTYPES:
@@ -94,15 +94,15 @@ class SapImpl(AttentionImpl):
             return
         keep = slots >= 0
         at, size = slots[keep], cache.shape[2]
-        to_k, to_v = self.pages(cache).views()
+        to_k, to_v = self.pages(cache).own
         to_k[at // size, :, at % size] = k[keep].to(cache.dtype)
         to_v[at // size, :, at % size] = v[keep].to(cache.dtype)
 
     def pages(self, cache: torch.Tensor) -> Pages:
         """Access to this layer's cache."""
-        if not self._layout:
-            self._layout.append(columns_of(self.native, cache))
-        return Pages(cache, self._layout[0])
+        if self._pages is None or self._pages.cache is not cache:
+            self._pages = Pages(cache, columns_of(self.native, cache))
+        return self._pages
 
     def levels(self, device: torch.device) -> torch.Tensor:
         """Levels by KV head and query head, float32 (Hkv, G), zeros if the plan has none."""

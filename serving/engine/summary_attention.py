@@ -8,11 +8,11 @@ import torch
 
 from ...patches.closed import patched_heads
 from ...patches.job import Job, PriorScores
-from ...patches.summary import mix, running_summary
+from ...patches.summary import running_summary
 from .pages import Pages
+from .query_attention import query_attention
 from .sap_impl import SapImpl
 from .steps import Chunk, Queries
-from .text_attention import text_attention
 
 
 class SummaryImpl(SapImpl):
@@ -47,11 +47,18 @@ class SummaryImpl(SapImpl):
 
     def _single(self, q: torch.Tensor, pages: Pages, queries: Queries, out: torch.Tensor) -> None:
         """Decode rows: text keys and one summary each, batched over requests."""
-        rows = q[queries.at].unflatten(1, (self.num_kv_heads, -1))  # (B, g, G, D)
-        text, lse = text_attention(queries, rows, pages, self.scale)
+        every = len(queries.entries) == len(q)  # decode rows stand in order
+        rows = q if every else q[queries.at]
         log_mass, mean = pages.read_summaries(queries.summary)
-        log_mass = log_mass[:, None, None] + self.levels(lse.device)
-        out[queries.at] = mix(mean[:, :, None], text, lse - log_mass).flatten(1, 2).to(out.dtype)
+        log_mass = log_mass[:, None, None]
+        if self.level is not None:
+            log_mass = log_mass + self.levels(log_mass.device)
+        rows = rows.unflatten(1, (self.num_kv_heads, self.group))  # (B, g, G, D)
+        found = query_attention(queries, rows, pages, self.scale, log_mass, mean).flatten(1, 2)
+        if every:
+            out.copy_(found)
+        else:
+            out[queries.at] = found.to(out.dtype)
 
     def _chunk(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pages: Pages, chunk: Chunk, out: torch.Tensor

@@ -1,0 +1,63 @@
+"""Attention of single query rows on the text keys of their requests and one summary each, batched over requests."""
+
+from __future__ import annotations
+
+import torch
+
+from .pages import Pages
+from .steps import Queries
+
+SCRATCH_BYTES = 4 * 2**20  # gathered at once: stays in the caches of a CPU
+
+
+def query_attention(
+    queries: Queries,
+    q: torch.Tensor,
+    pages: Pages,
+    scale: float,
+    log_mass: torch.Tensor,
+    mean: torch.Tensor,
+    groups: list[int] | None = None,
+) -> torch.Tensor:
+    """Softmax over text keys and a summary, which counts as one key of score log_mass and value mean.
+
+    Args:
+        q: query rows (B, g, G, D): g KV heads with G query heads each.
+        log_mass: float32 (B, g, G), or broadcastable to it. mean: float32 (B, g, D).
+        groups: the KV heads, ascending, or None for all of the cache.
+
+    Returns:
+        (B, g, G, D) float32.
+    """
+    q = (q.float() * scale)[:, None]  # (B, 1, g, G, D)
+    log_mass = log_mass.expand(q.shape[0], q.shape[2], q.shape[3])
+    per_block = pages.block_bytes
+    found, start = [], 0
+    for piece in queries.split(max(SCRATCH_BYTES // per_block, 1)):
+        rows = slice(start, start + len(piece.entries))
+        found.append(_attend(piece, q[rows], pages, log_mass[rows], mean[rows], groups))
+        start = rows.stop
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def _attend(
+    queries: Queries,
+    q: torch.Tensor,
+    pages: Pages,
+    log_mass: torch.Tensor,
+    mean: torch.Tensor,
+    groups: list[int] | None,
+) -> torch.Tensor:
+    count, width = queries.blocks.shape
+    k, v = pages.gather(queries.blocks.view(-1))  # (B M, H, size, D)
+    if groups is not None and len(groups) < k.shape[1]:
+        k, v = k[:, groups], v[:, groups]
+    k, v = k.unflatten(0, (count, width)), v.unflatten(0, (count, width))  # (B, M, g, size, D)
+    if v.dtype == torch.float16:  # halves of summaries may read as infinity there
+        v = v.masked_fill(queries.hidden.view(count, width, 1, pages.size, 1), 0)
+    scores = q @ k.float().transpose(3, 4)  # (B, M, g, G, size)
+    scores.masked_fill_(queries.hidden.view(count, width, 1, 1, pages.size), -torch.inf)
+    total = torch.logaddexp(torch.logsumexp(scores, (1, 4)), log_mass)  # (B, g, G)
+    weights = scores.sub_(total[:, None, :, :, None]).exp_()
+    out = (weights @ v.float()).sum(1)
+    return torch.addcmul(out, (log_mass - total).exp_()[..., None], mean[:, :, None])
