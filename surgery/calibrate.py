@@ -132,7 +132,9 @@ def calibrate(
             if i >= len(done.rows):
                 done.add(observe(chat, family, example))
             progress(i + 1, len(examples))
-    tables = {s: torch.tensor([r[s] for r in done.rows], dtype=torch.float64).mean(0).tolist() for s in STATISTICS}
+    tables: dict[str, Any] = {
+        s: torch.tensor([r[s] for r in done.rows], dtype=torch.float64).mean(0).tolist() for s in STATISTICS
+    }
     return Calibration(
         family.name,
         text.num_hidden_layers,

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..patches import Plan
 from ..patches.errors import LostattnError
+from ..serving.byte_model import read_weight_bytes
 from ..serving.shape import model_shape
 from .calibration import Calibration
 from .checkpoint.card import card_text
@@ -20,7 +21,7 @@ from .checkpoint.source import Source, resolve_source
 from .checkpoint.write import Written, write_patched
 from .demo.builtin import builtin_examples
 from .planner import Planned, make_plan
-from .predict import Prediction, predict
+from .predict import DecodePrediction, Prediction, predict, predict_decode
 from .ranges import Heads
 from .spec import PatchSpec, spec_text
 
@@ -34,6 +35,7 @@ class Prepared:
     source: Source
     planned: Planned
     predictions: list[Prediction] = field(default_factory=list)
+    decode: list[DecodePrediction] = field(default_factory=list)
 
 
 def prepare(
@@ -50,7 +52,9 @@ def prepare(
     """
     source = resolve_source(src, revision, allow_code=allow_code)
     planned = make_plan(spec, source.config, source.path, lambda: _calibrate_builtin(source, say))
-    return Prepared(source, planned, predict(planned.plan, model_shape(source.config)))
+    shape = model_shape(source.config)
+    weights = read_weight_bytes(source.path, shape.dtype_bytes)
+    return Prepared(source, planned, predict(planned.plan, shape), predict_decode(planned.plan, shape, weights))
 
 
 def patch_checkpoint(
@@ -85,7 +89,8 @@ def patch_checkpoint(
     Args:
         src: folder or Hub id of a plain checkpoint. out: the patched folder to be written.
         preset, mode, layers, heads, rank_by, dynamic, calibration, scores, queries, blend, seed, temperature, options,
-            keep_agreement, kv_budget, groups: see `PatchSpec`. An empty list of layers is the empty plan. `dynamic=False` leaves it to the preset.
+            keep_agreement, kv_budget, groups: see `PatchSpec`. An empty list of layers is the empty plan.
+            `dynamic=False` leaves it to the preset.
         revision: of a Hub id.
         weights: `auto` (reflink, else hard link, else copy), `link` or `copy`.
         force: replace an existing model folder, atomically.

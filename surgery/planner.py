@@ -59,13 +59,13 @@ def make_plan(
         wish: Heads | None = heads_of(frontier.chosen(steps), shape)
         notes.append(told(frontier, steps))
     else:
-        wish = named_groups(spec, shape) or parse_heads(spec.heads)
+        named = named_groups(spec, shape)
+        wish = parse_heads(spec.heads) if named is None else named
     layers = _layers(spec, shape, wish, notes)
     if wish is None:
         wish = shape.family.heads
     dynamic = _dynamic(spec, wish, scores)
-    if frontier is None:
-        notes += _unused(spec, wish, dynamic, scores)
+    notes += _unused(spec, wish, dynamic, scores, read=frontier is not None)
     if isinstance(wish, tuple):
         band = Band(*wish, rank_by=_rank_by(spec))
         if dynamic:
@@ -139,12 +139,13 @@ def _dynamic(spec: PatchSpec, heads: Heads, scores: str) -> bool:
     return dynamic
 
 
-def _unused(spec: PatchSpec, heads: Heads, dynamic: bool, scores: str) -> list[str]:
-    """Wishes that this plan has no use for."""
+def _unused(spec: PatchSpec, heads: Heads, dynamic: bool, scores: str, read: bool) -> list[str]:
+    """Wishes that this plan has no use for; `read` tells that the calibration chose the heads."""
     ranked = isinstance(heads, tuple)
     unused = {
         "--rank-by ranks the heads of a band": spec.rank_by is not None and not ranked,
         "--calibration is read for static bands and scores rule log": spec.calibration is not None
+        and not read
         and (dynamic or not ranked)
         and scores != "log",
         "--temperature belongs to scores rules prob, prob_rescaled and log": spec.temperature != 1 and scores == "raw",

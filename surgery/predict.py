@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..patches.plan import Plan
-from ..serving.byte_model import kv_bytes, saves
+from ..serving.byte_model import decode_bytes, kv_bytes, saves
 from ..serving.shape import Shape
 
 TEXT_BEFORE, TEXT_AFTER = 32, 96
 VISUAL = (1024, 4096, 16384)
+BATCHES = (1, 32)
 
 
 @dataclass(frozen=True)
@@ -57,3 +58,40 @@ def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
     saved = heads * pairs * per_pair - prefix
     kv_saved = kv - kv_bytes(shape, plan, text, visual)
     return Prediction(visual, flops, max(saved, 0.0), kv, kv_saved)
+
+
+@dataclass(frozen=True)
+class DecodePrediction:
+    """Bytes that one decode step reads for `batch` equal requests, each with one image of `visual_tokens`.
+
+    Where memory is what a step waits for, as on a GPU at small and middle batches, its time follows them.
+    """
+
+    visual_tokens: int
+    batch: int
+    weight_bytes: int
+    kv_bytes: int
+    kv_bytes_saved: int
+
+    @property
+    def saved_share(self) -> float:
+        """Share of all bytes that need not be read."""
+        return self.kv_bytes_saved / (self.weight_bytes + self.kv_bytes)
+
+    def as_row(self) -> dict[str, Any]:
+        """JSON form with the share next to the amounts."""
+        return asdict(self) | {"saved_share": self.saved_share}
+
+
+def predict_decode(
+    plan: Plan, shape: Shape, weights: int, visual: tuple[int, ...] = VISUAL, batches: tuple[int, ...] = BATCHES
+) -> list[DecodePrediction]:
+    """Decode byte model of a plan; `weights` are those of `byte_model.read_weight_bytes`."""
+    text = TEXT_BEFORE + TEXT_AFTER
+    found = []
+    for n in visual:
+        for batch in batches:
+            before = decode_bytes(shape, None, weights, text, n, batch)
+            after = decode_bytes(shape, plan, weights, text, n, batch)
+            found.append(DecodePrediction(n, batch, weights, before.kv, before.kv - after.kv))
+    return found

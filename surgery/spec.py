@@ -98,7 +98,7 @@ class PatchSpec:
             value = getattr(self, name)
             if value is None:
                 continue
-            if not isinstance(value, Real) or isinstance(value, bool) or not 0 <= value <= 1:
+            if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise LostattnError(f"{name} must be a share between 0 and 1, not {value!r:.80}")
             object.__setattr__(self, name, float(value))
 

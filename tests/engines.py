@@ -23,10 +23,17 @@ STARTUP = ROOT / "serving" / "startup"
 def environment() -> dict[str, str]:
     """Of vLLM's processes: this checkout as lostattn, and torchvision importable."""
     paths = [str(STARTUP), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p), "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
 
 
-def drive(cases: list[dict[str, Any]], folder: Path, env: dict[str, str] | None = None, driver: str = "drive.py") -> list[Any]:
+def drive(
+    cases: list[dict[str, Any]], folder: Path, env: dict[str, str] | None = None, driver: str = "drive.py"
+) -> list[Any]:
     """Run cases in one vLLM process. Raises AssertionError with the end of its log if it dies."""
     job, out = folder / "job.json", folder / "out.json"
     job.write_text(json.dumps(cases), encoding="utf-8")
@@ -65,7 +72,11 @@ def oracle(folder: Path | str, request: dict[str, Any]) -> Answer:
     inputs = processor(text=[request["prompt"]], return_tensors="pt", **images)
     with torch.no_grad():
         out = model.generate(
-            **inputs, max_new_tokens=request["tokens"], do_sample=False, output_logits=True, return_dict_in_generate=True
+            **inputs,
+            max_new_tokens=request["tokens"],
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
         )
     tokens = out.sequences[0, inputs["input_ids"].shape[1] :].tolist()
     logprobs = [step[0].log_softmax(-1)[t].item() for step, t in zip(out.logits, tokens, strict=True)]

@@ -55,6 +55,7 @@ NAMES = {
     "get_pp_group": "vllm.distributed:get_pp_group",
     "get_tensor_model_parallel_rank": "vllm.distributed:get_tensor_model_parallel_rank",
     "get_tensor_model_parallel_world_size": "vllm.distributed:get_tensor_model_parallel_world_size",
+    "flash_attn_varlen_func": "vllm.v1.attention.backends.fa_utils:flash_attn_varlen_func",
     "get_mm_max_toks_per_item": "vllm.multimodal.encoder_budget:get_mm_max_toks_per_item",
     "resolve_block_hashes": "vllm.v1.core.kv_cache_utils:resolve_block_hashes",
     "init_logger": "vllm.logger:init_logger",

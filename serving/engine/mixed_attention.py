@@ -11,9 +11,9 @@ from ...patches.attention import collect_job
 from ...patches.call import CacheState, Call, LayerPlan
 from ...patches.closed import patched_heads
 from ...patches.job import Job, Layout, PriorScores
+from .flash_query import choose_query_attention
 from .pages import Pages
 from .prior_store import PriorStore
-from .query_attention import query_attention
 from .roles import is_exact_form
 from .sap_impl import SapImpl
 from .steps import Part
@@ -70,7 +70,8 @@ class MixedImpl(SapImpl):
         rows = q[queries.at].unflatten(1, (self.num_kv_heads, self.group))[:, self.touched]  # (B, g, G, D)
         mean = self.means[step.places]
         log_mass = self.log_masses[step.places][:, None, None] + self.levels(mean.device)[self.touched]
-        mixed = query_attention(queries, rows, pages, self.scale, log_mass, mean, self.touched)
+        attend = choose_query_attention(q.device, q.dtype)
+        mixed = attend(queries, rows, pages, self.scale, log_mass, mean, self.touched)
         mixed = mixed.flatten(1, 2)[:, self.within]
         heads = torch.tensor(self.patched, device=out.device)
         out[queries.at[:, None], heads] = mixed.to(out.dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
@@ -59,6 +59,43 @@ class Queries:
     hidden: torch.Tensor
     summary: tuple[torch.Tensor, torch.Tensor]
     entries: tuple[Query, ...]
+    _whole: dict[int, tuple[torch.Tensor, torch.Tensor, Queries | None]] = field(default_factory=dict, compare=False)
+
+    def whole_blocks(self, size: int) -> tuple[torch.Tensor, torch.Tensor, Queries | None]:
+        """See `_whole_blocks`; worked out once for all layers."""
+        if size not in self._whole:
+            self._whole[size] = self._whole_blocks(size)
+        return self._whole[size]
+
+    def _whole_blocks(self, size: int) -> tuple[torch.Tensor, torch.Tensor, Queries | None]:
+        """Blocks of text alone apart from blocks that text shares with an image.
+
+        Text of a block stands at its front if the block is the one being filled; only then may it hold less than `size`.
+
+        Returns:
+            blocks (B, M) int32 in order, their text tokens in all (B,) int32, and the same rows with the shared blocks only,
+            or None if there are none.
+        """
+        shown = ~self.hidden.unflatten(1, (-1, size))  # (B, M, size)
+        count = shown.sum(-1)
+        full = count == size
+        last = torch.zeros_like(full)
+        filling = [e.position // size for e in self.entries]
+        for row, entry in enumerate(self.entries):
+            free = not any(a < entry.position + 1 and b > filling[row] * size for a, b in entry.seat.spans)
+            last[row, int((count[row] > 0).sum()) - 1] = free
+        plain = full | last
+        order = torch.argsort((~plain).int(), dim=1, stable=True)
+        lengths = (count * plain).sum(1)
+        width = max(int(plain.sum(1).max()), 1)
+        blocks = self.blocks.gather(1, order)[:, :width].int()
+        shared = (count > 0) & ~plain
+        if not bool(shared.any()):
+            return blocks, lengths.int(), None
+        keep = torch.argsort((~shared).int(), dim=1, stable=True)[:, : int(shared.sum(1).max())]
+        hidden = (~shown | ~shared[..., None]).gather(1, keep[..., None].expand(-1, -1, size)).flatten(1)
+        rest = Queries(self.at, self.blocks.gather(1, keep), hidden, self.summary, self.entries)
+        return blocks, lengths.int(), rest
 
     def split(self, blocks: int) -> list[Queries]:
         """Parts that gather at most about `blocks` blocks each."""

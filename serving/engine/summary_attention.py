@@ -9,8 +9,8 @@ import torch
 from ...patches.closed import patched_heads
 from ...patches.job import Job, PriorScores
 from ...patches.summary import running_summary
+from .flash_query import choose_query_attention
 from .pages import Pages
-from .query_attention import query_attention
 from .sap_impl import SapImpl
 from .steps import Chunk, Queries
 
@@ -54,7 +54,8 @@ class SummaryImpl(SapImpl):
         if self.level is not None:
             log_mass = log_mass + self.levels(log_mass.device)
         rows = rows.unflatten(1, (self.num_kv_heads, self.group))  # (B, g, G, D)
-        found = query_attention(queries, rows, pages, self.scale, log_mass, mean).flatten(1, 2)
+        attend = choose_query_attention(q.device, q.dtype)
+        found = attend(queries, rows, pages, self.scale, log_mass, mean).flatten(1, 2)
         if every:
             out.copy_(found)
         else:

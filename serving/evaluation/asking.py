@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...patches.errors import LostattnError
 from ..cause import cause
@@ -53,7 +54,11 @@ class Asker:
         except ImportError as error:
             raise LostattnError("asking a server needs the openai client: pip install openai") from error
         self._openai, self.model, self.url = openai, model, url
-        self._client = openai.OpenAI(base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=0)
+        here = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxies to this machine
+        http = openai.DefaultHttpxClient(trust_env=not here)
+        self._client = openai.OpenAI(
+            base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=0, http_client=http
+        )
         self._fixed = {"model": model, "max_tokens": max_tokens, "temperature": 0.0, "seed": seed}
         self.patience, self._sleep = patience or Patience(), sleep
 

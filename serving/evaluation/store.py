@@ -64,7 +64,7 @@ class Answers:
         return [self.found[i] for i in range(len(self._items))]
 
     def _check_settings(self, path: Path, wanted: dict[str, Any]) -> None:
-        if not path.exists():
+        if not path.exists() or not (self.part.exists() or self.final.exists()):
             write_json(path, wanted)
             return
         kept = read_json(path, str(path))

@@ -25,6 +25,7 @@ from .settings import (
     TEMPLATE,
     BenchSettings,
     Job,
+    cache_scale,
     longest_request,
     make_load,
     schedule,
@@ -92,7 +93,7 @@ def open_servers(
     if budget is None:
         shape = sides[0].shape
         need = max(max(settings.concurrency) * kv_bytes(shape, None, usual, 0), kv_bytes(shape, None, longest, 0))
-        budget = max(LEAST_POOL, int(1.1 * need))
+        budget = max(LEAST_POOL, int(1.1 * need * cache_scale(settings.options, shape.dtype_bytes)))
     together = fit_together(sides, budget) if settings.together is None else settings.together
     say(f"KV pool {budget / 2**30:.2f} GiB each, servers {'all alive, taking turns' if together else 'one by one'}")
     return Servers(server_options(budget, longest, settings.options), out / "logs", together, say)

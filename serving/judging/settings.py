@@ -116,6 +116,14 @@ def longest_request(sizes: Sequence[Size], settings: BenchSettings) -> int:
     return -(-need // 256) * 256
 
 
+def cache_scale(extra: Sequence[str], dtype_bytes: int) -> float:
+    """How many times larger a cache of the dtype in vLLM's options is than one of `dtype_bytes` a number."""
+    wanted = {"float32": 4, "float": 4, "float16": 2, "half": 2, "bfloat16": 2}
+    words = [part for option in extra for part in option.split("=", 1)]
+    chosen = [wanted[b] for a, b in zip(words, words[1:], strict=False) if a == "--dtype" and b in wanted]
+    return chosen[-1] / dtype_bytes if chosen else 1.0
+
+
 def server_options(kv_budget: int, longest: int, extra: Sequence[str]) -> list[str]:
     """Of `vllm serve`: the same pool for all, no prefix cache, lengths as long as needed; later ones win."""
     own = ["--kv-cache-memory-bytes", str(kv_budget), "--no-enable-prefix-caching"]

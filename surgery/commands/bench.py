@@ -118,6 +118,73 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
     print_table(list(found["rows"][0]), [[f"{c:.3g}" if isinstance(c, float) else c for c in r] for r in rows])  # type: ignore[index]
 
 
+@bench.command()
+@click.argument("src")
+@click.option(
+    "--calibration", type=click.Path(path_type=Path), required=True, help="File from 'lostattn calibrate --frontier'."
+)
+@click.option(
+    "--data", default="builtin", show_default=True, help="JSONL or dataset folder with answers; or 'builtin'."
+)
+@click.option("--questions", type=click.IntRange(2), default=1000, show_default=True, help="At most so many.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the built-in questions.")
+@click.option("--groups", help="Numbers of KV groups to patch, such as 6,9.  [default: what keeps 99 % of the answers]")
+@click.option("--random", "random_plans", type=click.IntRange(0), default=5, show_default=True, help="Random choices.")
+@click.option("--max-new-tokens", type=click.IntRange(1), default=2, show_default=True, help="Of an answer.")
+@json_option
+def plans(
+    src: str, calibration: Path, data: str, questions: int, seed: int, groups: str | None, random_plans: int,
+    max_new_tokens: int, as_json: bool,
+) -> None:  # fmt: skip
+    """Preset efficient against the paper's band, first, last and random KV groups, at equal KV saved.
+
+    SRC is the plain model. The questions should be other ones than those of the calibration.
+
+    \b
+    Example:
+      lostattn bench plans ./qwen2.5-vl --calibration qwen.calibration.json --data test.jsonl --questions 2000
+    """
+    from ...patches.errors import LostattnError
+    from ...serving.data import read_examples
+    from ..bench_plans import bench_plans
+    from ..calibration import Calibration
+    from ..checkpoint.source import resolve_source
+    from ..demo.builtin import SEED, builtin_examples
+    from ..ranges import parse_numbers
+
+    if data == "builtin" and seed == SEED:
+        raise LostattnError(f"seed {seed} draws the questions of the built-in calibration: take another --seed")
+    examples = builtin_examples(questions, seed) if data == "builtin" else read_examples(data, questions)
+    counts = None if groups is None else parse_numbers(groups, "groups")
+    found = bench_plans(
+        resolve_source(src), Calibration.read(calibration), examples, counts, random_plans, max_new_tokens, say
+    )
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"original: {100 * found['original_accuracy']:.2f} % of {found['questions']} questions")
+    print_table(
+        [
+            "KV groups", "visual KV saved", "plan", "accuracy", "same answers", "against original (95 %)",
+            "efficient minus this (95 %)",
+        ],
+        [
+            [
+                r["kv_groups"], f"{100 * r['visual_kv_saved']:.1f} %", r["plan"], f"{100 * r['accuracy']:.2f} %",
+                f"{100 * r['agreement']:.2f} %", _interval(r["versus_original"]), _interval(r["efficient_minus_this"]),
+            ]
+            for r in found["rows"]
+        ],
+    )  # fmt: skip
+
+
+def _interval(found: dict[str, Any] | None) -> str:
+    """A paired difference in points with its interval."""
+    if found is None:
+        return ""
+    return f"{100 * found['difference']:+.2f} ({100 * found['low']:+.2f} to {100 * found['high']:+.2f})"
+
+
 @bench.command(cls=BehindDashes)
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("patched", nargs=-1, required=True, type=click.Path(path_type=Path))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -14,6 +16,15 @@ from .base import Counter, json_option, print_json, print_table, say
 @click.option("--data", required=True, help="JSONL or dataset folder with image, question, answer; or 'builtin'.")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Calibration file to be written.")
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True, help="At most so many questions.")
+@click.option(
+    "--sensitivity", is_flag=True, help="Also measure what patching each whole KV group alone does to the output."
+)
+@click.option("--frontier", is_flag=True, help="Also search which KV groups can go together (implies --sensitivity).")
+@click.option("--mode", help="Mode of the plans that are measured.  [default: patch_complexity]")
+@click.option("--option", "mode_options", multiple=True, metavar="NAME=VALUE", help="Option of the mode.")
+@click.option("--seed", type=click.IntRange(0), help="Of mode noise.  [default: 0]")
+@click.option("--width", type=click.IntRange(1), help="Groups tried at every step of the search.  [default: 4]")
+@click.option("--max-new-tokens", type=click.IntRange(1), help="Answers are compared so far.  [default: 16]")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--revision", help="Branch, tag or commit of a Hub id.")
@@ -21,25 +32,20 @@ from .base import Counter, json_option, print_json, print_table, say
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option
 def calibrate(
-    src: str,
-    data: str,
-    out: Path,
-    samples: int,
-    dtype: str,
-    device: str,
-    revision: str | None,
-    allow_code: bool,
-    force: bool,
-    as_json: bool,
-) -> None:
+    src: str, data: str, out: Path, samples: int, dtype: str, device: str, revision: str | None, allow_code: bool,
+    force: bool, as_json: bool, **of_groups: Any,
+) -> None:  # fmt: skip
     """Measure every head of SRC on image-question pairs: both rankings, visual mass, log level.
 
-    An interrupted run goes on where it stopped.
+    With --frontier also every whole KV group: its KL and agreement when patched alone, and a greedy search that measures
+    groups together. An interrupted run goes on where it stopped.
 
     \b
     Examples:
       lostattn calibrate ./qwen2.5-vl --data questions.jsonl --out qwen.calibration.json
       lostattn patch --calibration qwen.calibration.json ./qwen2.5-vl ./qwen2.5-vl-sap
+      lostattn calibrate ./qwen2.5-vl --data questions.jsonl --frontier --out qwen.calibration.json
+      lostattn patch --preset efficient --calibration qwen.calibration.json ./qwen2.5-vl ./qwen2.5-vl-efficient
     """
     from ...patches.errors import LostattnError
     from ...serving.data import read_examples
@@ -49,6 +55,7 @@ def calibrate(
     from ..chat import Chat
     from ..checkpoint.source import resolve_source
     from ..demo.builtin import builtin_examples
+    from .frontier import print_groups
 
     if out.is_dir():
         raise LostattnError(f"{out} is a folder: give the name of a file as --out")
@@ -56,15 +63,21 @@ def calibrate(
         raise LostattnError(f"{out} exists: choose another --out, or add --force")
     if not out.parent.is_dir():
         raise LostattnError(f"the folder of {out} does not exist: make it first")
+    wish = _group_wish(**of_groups)
     source = resolve_source(src, revision, allow_code=allow_code)
     examples = builtin_examples(samples) if data == "builtin" else read_examples(data, samples)
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
     name = "built-in pictures of handwritten digits" if data == "builtin" else Path(data).name
     found = measure(chat, model_shape(source.config).family, examples, name, partial, Counter("calibrating"))
+    partials = [partial]
+    if wish is not None:
+        partials.append(out.with_name(out.name + ".groups.partial"))
+        found = replace(found, frontier=_measure(chat, source, found, examples, wish, partials[-1]))
     with disk_errors(f"cannot write {out}"):
         write_json(out, found.to_json())
-        partial.unlink()
+        for path in partials:
+            path.unlink()
     if as_json:
         print_json(found.to_json())
         return
@@ -73,4 +86,55 @@ def calibrate(
         [i, f"{100 * m:.1f} %", max(range(found.num_heads), key=lambda h: row[h])]
         for i, (m, row) in enumerate(zip(mean, found.visual_mass, strict=True))
     ])  # fmt: skip
-    say(f"wrote {out}; next: lostattn patch --calibration {out} {src} OUT")
+    if found.frontier is not None:
+        print_groups(found.frontier)
+    preset = "--preset efficient " if of_groups["frontier"] else ""
+    say(f"wrote {out}; next: lostattn patch {preset}--calibration {out} {src} OUT")
+
+
+@dataclass(frozen=True)
+class GroupWish:
+    """How KV groups are to be measured."""
+
+    joint: bool
+    mode: str
+    options: dict[str, str]
+    seed: int
+    width: int
+    max_new_tokens: int
+
+
+def _group_wish(
+    sensitivity: bool, frontier: bool, mode: str | None, mode_options: tuple[str, ...], seed: int | None,
+    width: int | None, max_new_tokens: int | None,
+) -> GroupWish | None:  # fmt: skip
+    """None if no groups are to be measured. Refuses what nobody would look at, before anything long is done."""
+    from ...patches.errors import LostattnError
+    from ...patches.mode import get_mode
+    from .patch import parse_options
+
+    given = {
+        "--mode": mode, "--option": mode_options or None, "--seed": seed, "--width": width,
+        "--max-new-tokens": max_new_tokens,
+    }  # fmt: skip
+    unused = [] if frontier else ["--width"] if sensitivity else list(given)
+    for name in unused:
+        if given[name] is not None:
+            raise LostattnError(f"{name} says how KV groups are measured: add --frontier")
+    if not (sensitivity or frontier):
+        return None
+    found = get_mode(mode or "patch_complexity")
+    options = parse_options(mode_options)
+    found.settle("efficient", options)
+    return GroupWish(frontier, found.name, options, seed or 0, width or 4, max_new_tokens or 16)
+
+
+def _measure(chat: Any, source: Any, found: Any, examples: Any, wish: GroupWish, partial: Path) -> Any:
+    """The measured KV groups."""
+    from ..efficient.search import every_group, measure_groups
+
+    plan = every_group(source, found, wish.mode, wish.options, wish.seed)
+    return measure_groups(
+        chat, plan, examples, joint=wish.joint, width=wish.width, max_new_tokens=wish.max_new_tokens, partial=partial,
+        progress=Counter("measuring KV groups"),
+    )  # fmt: skip

@@ -20,11 +20,13 @@ from .base import json_option, print_json, print_table, say
 @click.option("--questions", type=click.IntRange(10), default=500, show_default=True, help="How many questions.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the questions.")
 @click.option("--force", is_flag=True, help="Replace the folder of an earlier demo.")
+@click.option("--serve/--no-serve", default=True, show_default=True, help="End with a comparison in vLLM if there is one.")
 @json_option
-def demo(out: Path, questions: int, seed: int, force: bool, as_json: bool) -> None:
+def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json: bool) -> None:
     """Patch a small real model in every mode and compare the patched models with the original.
 
-    The model (Qwen2.5-VL architecture, trained on handwritten digits) comes with lostattn; nothing is downloaded.
+    The model (Qwen2.5-VL architecture, trained on handwritten digits) comes with lostattn; nothing is downloaded. Where vLLM is
+    installed, the original and the model with whole layers patched are then served and compared.
 
     \b
     Examples:
@@ -34,13 +36,15 @@ def demo(out: Path, questions: int, seed: int, force: bool, as_json: bool) -> No
     from ..demo.report import table
     from ..demo.run import run_demo
 
-    report = run_demo(out, questions, seed, force, say)
+    report = run_demo(out, questions, seed, force, say, serve)
     if as_json:
         print_json(report)
         return
     head, *rows = table(report)
     print_table(head, rows)
     patched, base = out / "patch_complexity", out / "base"
+    if report.get("served"):
+        click.echo(f"\nOriginal and patched in vLLM: {out / 'comparison' / 'compare.html'}")
     click.echo(f"\nThe report lies in {out / 'report.md'}, pictures with answers in {out / 'gallery.png'}. Next:")
     click.echo(f"  lostattn show {patched}")
     click.echo(f'  lostattn ask {patched} --compare {base} --image {out / "picture.png"} "Is there a 7 in the image?"')

@@ -19,7 +19,7 @@ from .task_options import task_options
 @click.option("--backend", default="transformers", show_default=True, help="transformers, vllm, or a server's URL.")
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Items at once at a server.")
 @click.option("--api-key", envvar="LOSTATTN_API_KEY", help="Of the server at a URL.  [env: LOSTATTN_API_KEY]")
-@click.option("--via", type=click.Choice(["lmms-eval"]), help="Let that harness ask and score; needs a server's URL.")
+@click.option("--via", type=click.Choice(["lmms-eval"]), help="Let that harness ask a server (vllm or a URL) and score.")
 @json_option
 def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **given: Any) -> None:
     """Evaluate every MODEL, plain or patched, on benchmark tasks; the first is what the others are held against.
@@ -38,8 +38,9 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
     from ..evaluation.run import EvalSettings, run_eval
     from ..evaluation.tasks import read_tasks
 
+    _refuse_unused(backend, given["via"])
     if given["via"]:
-        _via_lmms_eval(models, out, backend, given)
+        _via_lmms_eval(models, out, backend, as_json, given)
         return
     asked = read_tasks(
         given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
@@ -56,3 +57,58 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
         return
     print_table(HEAD, result_rows(report["results"]))
     click.echo(f"\nThe report is the page {out / 'eval.html'}; the same as Markdown and JSON lies beside it.")
+
+
+IDLE = {"transformers": ("concurrency", "api_key"), "vllm": ("batch", "dtype", "device", "api_key")}
+IDLE_AT_URL = ("batch", "dtype", "device")
+
+
+def _refuse_unused(backend: str, via: str | None) -> None:
+    """No option is accepted and ignored."""
+    from ...patches.errors import LostattnError
+
+    if via and backend == "transformers":
+        return  # is refused with another sentence
+    context = click.get_current_context()
+    for name in IDLE.get(backend, IDLE_AT_URL):
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise LostattnError(f"--{name.replace('_', '-')} changes nothing with --backend {backend}: leave it out")
+    if vllm_options() and backend != "vllm":
+        raise LostattnError(f"what stands behind -- goes to vLLM, but the backend is {backend}: add --backend vllm")
+
+
+def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bool, given: dict[str, Any]) -> None:
+    from ...patches.errors import LostattnError
+    from ..evaluation.run import EvalSettings
+    from ..evaluation.tasks import read_tasks
+    from ..evaluation.via import run_via_lmms, split_tasks
+
+    own, ours = split_tasks(given["task"], given["data"])
+    if own and (given["split"] or given["prompt"] or given["reasoning"]):
+        raise LostattnError(
+            f"--split, --prompt and --reasoning are not for lmms-eval's own task {own[0]}: leave them out"
+        )
+    if own and not ours and given["harness"] != "lostattn":
+        raise LostattnError("lmms-eval scores its own tasks by its own rule: leave --harness out")
+    if own and ours and (given["limit"] or given["max_tokens"]):
+        raise LostattnError(
+            "--limit and --max-tokens would hold for one kind of task only: evaluate them one after the other"
+        )
+    local = read_tasks(
+        ours, given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
+        prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
+    ) if ours else []  # fmt: skip
+    settings = EvalSettings(
+        backend=backend, concurrency=given["concurrency"], options=vllm_options(), seed=given["seed"],
+        harness=given["harness"], api_key=given["api_key"],
+    )  # fmt: skip
+    report = run_via_lmms(models, own, local, out, settings, given["limit"], given["max_tokens"], say)
+    if as_json:
+        print_json(report)
+        return
+    rows = [
+        [row["model"], who, task, metric, f"{value:.4g}" if isinstance(value, float) else value]
+        for row in report["models"] for who in ("lmms-eval", "lostattn")
+        for task, metrics in row[who].items() for metric, value in metrics.items() if "stderr" not in metric
+    ]  # fmt: skip
+    print_table(["model", "scored by", "task", "metric", "value"], rows)

@@ -20,12 +20,14 @@ _OPTIONS = [
     click.option("--heads", help="all, a percentile band 0.3-0.6, or lists 3:0,1,5;4:2. Default: the family's band."),
     click.option("--groups", help="Whole KV groups by name, instead of layers and heads: 3:0,1;5:1 (layer:KV heads)."),
     click.option(
-        "--keep-agreement", type=click.FloatRange(0, 1),
+        "--keep-agreement",
+        type=click.FloatRange(0, 1),
         help="Preset efficient: the most KV groups that left this share of the calibration answers as they were.  "
         "[default: 0.99 where the calibration holds a frontier]",
     ),
     click.option(
-        "--kv-budget", type=click.FloatRange(0, 1),
+        "--kv-budget",
+        type=click.FloatRange(0, 1),
         help="Preset efficient: the fewest KV groups that leave at most this share of the visual tokens' KV cache.",
     ),
     click.option("--rank-by", help="What ranks heads for a band: mass (paper) or score (authors' code)."),
@@ -54,17 +56,23 @@ def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str, Any]) -> Any:
     """The spec from file and options."""
-    from ...patches.errors import LostattnError
     from ..spec import PatchSpec, read_spec
 
     spec = read_spec(spec_file) if spec_file else PatchSpec()
-    options = dict(spec.options)
+    return spec.with_changes(**wishes, options=dict(spec.options) | parse_options(mode_options))
+
+
+def parse_options(mode_options: tuple[str, ...]) -> dict[str, str]:
+    """NAME=VALUE pairs as a dictionary."""
+    from ...patches.errors import LostattnError
+
+    options = {}
     for item in mode_options:
         name, equals, value = item.partition("=")
         if not equals:
             raise LostattnError(f"--option needs NAME=VALUE, not '{item}'")
         options[name] = value
-    return spec.with_changes(**wishes, options=options)
+    return options
 
 
 @click.command()
@@ -121,6 +129,7 @@ def patch(
       lostattn patch --mode patch_complexity ./qwen2.5-vl ./qwen2.5-vl-sap
       lostattn patch --preset reference --mode noise --seed 7 llava-hf/llava-1.5-7b-hf ./llava-noise
       lostattn patch --heads 3:0,1,2,3;5:4,5 --layers 3,5 --dry-run ./model ./out
+      lostattn patch --preset efficient --calibration qwen.json --keep-agreement 0.98 ./qwen2.5-vl ./qwen2.5-vl-sap
       lostattn patch --spec plan.yaml ./model ./out --force
     """
     from ..patch import patch_from_spec, prepare
@@ -147,9 +156,12 @@ def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None =
     if as_json:
         print_json({
             "plan": settled.to_json(), "notes": prepared.planned.notes, "predicted": [p.as_row() for p in predictions],
-            "whole_kv_groups": {str(x): list(settled.whole_groups(x)) for x in settled.layers}, **(extra or {}),
+            "predicted_decode": [p.as_row() for p in prepared.decode],
+            "whole_kv_groups": {str(x): list(settled.whole_groups(x)) for x in settled.layers},
+            **_frontier_json(prepared.planned), **(extra or {}),
         })  # fmt: skip
         return
+    _print_frontier(prepared.planned)
     for text in describe_plan(settled):
         click.echo(text)
     for note in prepared.planned.notes:
@@ -163,3 +175,34 @@ def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None =
             for p in predictions
         ],
     )  # fmt: skip
+    _print_decode(prepared.decode)
+
+
+def _print_decode(decode: list[Any]) -> None:
+    """The decode byte model, where the plan changes it."""
+    if not any(p.kv_bytes_saved for p in decode):
+        return
+    click.echo("\nBytes that one decode step reads (weights once, every request's KV cache):")
+    print_table(
+        ["visual tokens", "requests", "weights", "KV before", "KV after", "read less"],
+        [
+            [f"{p.visual_tokens:,}", p.batch, f"{p.weight_bytes:,}", f"{p.kv_bytes:,}",
+             f"{p.kv_bytes - p.kv_bytes_saved:,}", f"{100 * p.saved_share:.1f} %"]
+            for p in decode
+        ],
+    )  # fmt: skip
+
+
+def _frontier_json(planned: Any) -> dict[str, Any]:
+    return {} if planned.frontier is None else {"frontier": planned.frontier.to_json(), "frontier_steps": planned.steps}
+
+
+def _print_frontier(planned: Any) -> None:
+    """The frontier that chose the plan, the chosen point marked."""
+    if planned.frontier is None:
+        return
+    from ..efficient.frontier import FRONTIER_HEAD, frontier_rows
+
+    click.echo("Measured frontier (every row: all groups up to it together):")
+    print_table(FRONTIER_HEAD, frontier_rows(planned.frontier, planned.steps))
+    click.echo()

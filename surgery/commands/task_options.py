@@ -22,8 +22,12 @@ OPTIONS = (
     click.option(
         "--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 1024 as in the paper; digits: 16]"
     ),
-    click.option("--batch", type=click.IntRange(1), default=16, show_default=True, help="Items at once in transformers."),
-    click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16 (transformers)."),
+    click.option(
+        "--batch", type=click.IntRange(1), default=16, show_default=True, help="Items at once in transformers."
+    ),
+    click.option(
+        "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16 (transformers)."
+    ),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ... (transformers)."),
     click.option(
         "--seed",

@@ -25,10 +25,11 @@ from .digits import held_out
 from .evaluate import PARSER, evaluate
 from .gallery import draw_gallery
 from .report import line, markdown
+from .served import compare_served
 
 MODEL = Path(__file__).parent / "model"
 MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
-FILES = ("calibration.json", "gallery.png", "picture.png", "report.json", "report.md")
+FILES = ("calibration.json", "comparison", "gallery.png", "picture.png", "report.json", "report.md")
 Say = Callable[[str], None]
 
 
@@ -68,13 +69,19 @@ def _folder(name: str) -> str:
 
 
 def run_demo(
-    out: str | Path, questions: int = 500, seed: int = 0, force: bool = False, say: Say = lambda _: None
+    out: str | Path,
+    questions: int = 500,
+    seed: int = 0,
+    force: bool = False,
+    say: Say = lambda _: None,
+    serve: bool = False,
 ) -> dict[str, Any]:
     """Unpack, calibrate, patch with every mode and a negative control, evaluate all on the same held-out questions.
 
     Args:
         out: folder for models and report.
         questions: how many, of digits that the model was not trained on.
+        serve: end with a short comparison in vLLM, if it is installed; `out/comparison` then holds its report.
 
     Raises:
         LostattnError: the folder is not free, or the disk refuses.
@@ -89,12 +96,12 @@ def run_demo(
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
     try:
         with disk_errors(f"cannot write {out}"):
-            return _run(out, questions, seed, force, say)
+            return _run(out, questions, seed, force, say, serve)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run(out: Path, questions: int, seed: int, force: bool, say: Say) -> dict[str, Any]:
+def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: bool) -> dict[str, Any]:
     base = unpack_model(out, force)
     say("calibrating: ranking the heads of the original model")
     chat = Chat.load(base)
@@ -118,6 +125,9 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say) -> dict[st
         "threads": torch.get_num_threads(), "prompt": chat.prompt("QUESTION"), "parser": PARSER,
         "results": [asdict(r) for r in results],
     }  # fmt: skip
+    if serve:
+        whole = out / _folder("patch_complexity, whole layers 1-5")
+        report["served"] = compare_served(base, whole, out / "comparison", seed, say)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     return report

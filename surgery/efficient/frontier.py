@@ -11,7 +11,7 @@ from ...patches.errors import LostattnError
 Group = tuple[int, int]  # layer, KV head
 
 # What a measured harm depends on besides the groups: a plan that differs here was not measured.
-SETTINGS = ("mode", "options", "scores", "queries", "seed", "temperature")
+SETTINGS = ("mode", "options", "scores", "queries", "blend", "seed", "temperature")
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Harm:
 
     Attributes:
         kl: mean over answers of KL(original, patched) of the next token, mean over the tokens of the answer, nats.
-        agreement: share of answers that stay: every token of the answer is still the first choice behind those before
-            it, so greedy decoding gives the same answer.
-        tokens: share of answer tokens that are still the first choice.
+        agreement: share of answers that stay: at every token of the answer, behind those before it, the first choice is
+            the original's, so greedy decoding gives the same answer.
+        tokens: share of the answers' tokens at which the first choice is the original's.
     """
 
     kl: float
@@ -83,10 +83,10 @@ class Frontier:
             alone = {_group(row["group"]): _harm(row) for row in raw["alone"]}
             steps = tuple(Step(tuple(_group(g) for g in row["groups"]), _harm(row)) for row in raw["steps"])
             settings = {name: raw["settings"][name] for name in SETTINGS}
-            numbers = [raw[name] for name in ("kv_groups", "samples", "max_new_tokens")]
-            if len(raw) != 6 or not all(isinstance(n, int) and n > 0 for n in numbers):
+            groups, samples, tokens = (raw[name] for name in ("kv_groups", "samples", "max_new_tokens"))
+            if len(raw) != 6 or not all(isinstance(n, int) and n > 0 for n in (groups, samples, tokens)):
                 raise ValueError("a number is missing or none")
-            found = cls(settings, *numbers, alone, steps)
+            found = cls(settings, groups, samples, tokens, alone, steps)
             went = [g for step in steps for g in step.groups]
             if len(went) != len(set(went)) or not set(went) <= set(alone) or not all(step.groups for step in steps):
                 raise ValueError("the steps name a group twice, none, or one that was not measured alone")
@@ -99,8 +99,8 @@ class Frontier:
         for name in SETTINGS:
             if settings[name] != self.settings[name]:
                 raise LostattnError(
-                    f"the frontier in the calibration was measured with {name} {_shown(self.settings[name])}, and this plan "
-                    f"has {_shown(settings[name])}: choose the same, or run 'lostattn calibrate --frontier' with it"
+                    f"the frontier in the calibration was measured with {name} {shown(self.settings[name])}, and this plan "
+                    f"has {shown(settings[name])}: choose the same, or run 'lostattn calibrate --frontier' with it"
                 )
 
     def choose(self, keep_agreement: float | None, kv_budget: float | None) -> int:
@@ -117,25 +117,23 @@ class Frontier:
             raise LostattnError(
                 "the calibration holds no frontier, only single groups: make one with 'lostattn calibrate --frontier'"
             )
-        most = len(self.steps)
-        if keep_agreement is not None:
-            kept = [i for i, s in enumerate(self.steps, 1) if s.harm.agreement >= keep_agreement]
-            if not kept:
-                best = max(s.harm.agreement for s in self.steps)
-                raise LostattnError(
-                    f"no plan of the frontier keeps {100 * keep_agreement:g} % of the answers: the gentlest keeps "
-                    f"{100 * best:.1f} %; ask for less with --keep-agreement"
-                )
-            most = kept[-1]
+        kept = [i for i, s in enumerate(self.steps, 1) if s.harm.agreement >= (keep_agreement or 0.0)]
+        if not kept:
+            best = max(s.harm.agreement for s in self.steps)
+            raise LostattnError(
+                f"no plan of the frontier keeps {100 * (keep_agreement or 0):g} % of the answers: the gentlest keeps "
+                f"{100 * best:.1f} %; ask for less with --keep-agreement"
+            )
         if kv_budget is None:
-            return most
-        for count in range(1, most + 1):
-            if 1 - self.saved(count) <= kv_budget + 1e-9:
-                return count
-        raise LostattnError(
-            f"no plan of the frontier that keeps the asked agreement leaves {100 * kv_budget:g} % of the visual KV cache or "
-            f"less: the most that can be saved is {100 * self.saved(most):.1f} %; raise --kv-budget or lower --keep-agreement"
-        )
+            return kept[-1]
+        enough = [i for i in kept if 1 - self.saved(i) <= kv_budget + 1e-9]
+        if not enough:
+            raise LostattnError(
+                f"no plan of the frontier leaves {100 * kv_budget:g} % of the visual KV cache or less and keeps the asked "
+                f"agreement: the most that can be saved is {100 * self.saved(kept[-1]):.1f} %; raise --kv-budget or lower "
+                "--keep-agreement"
+            )
+        return enough[0]
 
 
 def frontier_rows(frontier: Frontier, chosen: int | None = None) -> list[list[object]]:
@@ -170,7 +168,8 @@ def _group(pair: Sequence[Any]) -> Group:
     return layer, group
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A setting in words."""
     if isinstance(value, Mapping):
         return ", ".join(f"{k}={v}" for k, v in value.items()) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)

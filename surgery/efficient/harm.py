@@ -16,7 +16,7 @@ from ..chat import Chat
 from .frontier import Harm
 from .swap import Swap
 
-
+MAX_KL = 1e6  # nats: half precision can give a token no probability at all
 Row = list[float]  # of one answer: KL, 1 if it stays, tokens that stay, tokens
 
 
@@ -46,15 +46,14 @@ def harm_rows(chat: Chat, swap: Swap, plans: Sequence[Plan], example: Example, a
     swap(plans[0])
     inputs = _with_answer(chat.encode(example.open(), example.question), answer)
     encoded = _encode_image(chat.model, inputs)
-    wanted = torch.tensor(list(answer), device=chat.model.device)
     swap(replace(plans[0], heads={}, levels={}))
     truth = _log_probs(chat.model, inputs, encoded, len(answer))
     rows = []
     for plan in plans:
         swap(plan)
         found = _log_probs(chat.model, inputs, encoded, len(answer))
-        kl = (truth.exp() * (truth - found)).sum(-1).clamp_min(0)
-        stays = found.argmax(-1) == wanted
+        kl = torch.where(truth.isneginf(), 0.0, truth.exp() * (truth - found)).sum(-1).clamp(0, MAX_KL)
+        stays = found.argmax(-1) == truth.argmax(-1)
         rows.append([float(kl.mean()), float(stays.all()), float(stays.sum()), float(len(answer))])
     return rows
 

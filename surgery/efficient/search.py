@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,11 @@ from ...patches.errors import LostattnError
 from ...patches.plan import Plan
 from ...serving.data import Example
 from ...serving.resume import Progress, fingerprint
+from ..calibration import Calibration
 from ..chat import Chat
+from ..checkpoint.source import Source
+from ..planner import make_plan
+from ..spec import PatchSpec
 from .choose import settings_of
 from .frontier import Frontier, Group, Harm, Step
 from .harm import harm_rows, mean_harm, original_answer
@@ -18,23 +23,28 @@ from .swap import Swap, groups_of, restrict, swapping
 
 POINTS = 24  # of a frontier at most: a model with more groups lets several go at a step
 MAX_NEW_TOKENS = 16
+JOURNAL = 1  # what is asked for and in which order: a run is not continued by a program that asks otherwise
 Tick = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
 class Meter:
     """Joint harm of plans on the original's own answers, one question in memory at a time, resumable by question."""
 
-    def __init__(self, chat: Chat, swap: Swap, plan: Plan, examples: Sequence[Example], journal: Journal) -> None:
-        self.chat, self.swap, self.plan, self.examples, self.journal = chat, swap, plan, examples, journal
-        self.answers: list[list[int]] = []
+    chat: Chat
+    swap: Swap
+    plan: Plan
+    examples: Sequence[Example]
+    answers: Sequence[Sequence[int]]
+    journal: Journal
 
     def measure(self, choices: Sequence[Sequence[Group]]) -> list[Harm]:
         """Harm of every choice of groups."""
         plans = [restrict(self.plan, groups) for groups in choices]
         rows = [
-            self.journal.row(lambda e=e, a=a: {"harm": harm_rows(self.chat, self.swap, plans, e, a)}, len(plans))["harm"]
-            for e, a in zip(self.examples, self.answers, strict=True)
-        ]  # fmt: skip
+            self.journal.row("harm", len(plans), harm_rows, self.chat, self.swap, plans, example, answer)
+            for example, answer in zip(self.examples, self.answers, strict=True)
+        ]
         return [mean_harm([row[i] for row in rows]) for i in range(len(plans))]
 
 
@@ -45,13 +55,21 @@ class Journal:
         self.progress, self.tick, self.total = progress, tick, total
         self.at = self.done = 0
 
-    def row(self, make: Callable[[], dict[str, Any]], weight: int) -> dict[str, Any]:
-        """The next row, from an earlier run if that got so far; `weight` is its share of the work."""
+    def row(self, name: str, weight: int, compute: Callable[..., Any], *arguments: Any) -> Any:
+        """The next result, from an earlier run if that got so far; `weight` is its share of the work."""
         if self.at == len(self.progress.rows):
-            self.progress.add(make())
+            self.progress.add({name: compute(*arguments)})
         self.at, self.done = self.at + 1, self.done + weight
-        self.tick(min(self.done, self.total), self.total)
-        return self.progress.rows[self.at - 1]
+        self.tick(self.done, self.total)
+        return self.progress.rows[self.at - 1][name]
+
+
+def every_group(
+    source: Source, calibration: Calibration, mode: str, options: Mapping[str, str] | None = None, seed: int = 0
+) -> Plan:
+    """Preset `efficient` with every KV group of a checkpoint patched. Raises LostattnError for a mode it does not know."""
+    spec = PatchSpec(preset="efficient", mode=mode, options=options or {}, seed=seed, layers="all", heads="all")
+    return make_plan(spec, source.config, source.path, lambda: calibration).plan
 
 
 def measure_groups(
@@ -83,15 +101,14 @@ def measure_groups(
     groups = groups_of(plan)
     settings = settings_of(plan)
     total = len(examples) * (1 + _measurements(len(groups), width if joint else 0))
-    what = {"settings": dict(settings), "levels": plan.to_json().get("levels", {}), "groups": groups, "joint": joint,
-            "width": width, "max_new_tokens": max_new_tokens}  # fmt: skip
+    what = {
+        "journal": JOURNAL, "settings": dict(settings), "levels": plan.to_json().get("levels", {}), "groups": groups,
+        "joint": joint, "width": width, "max_new_tokens": max_new_tokens,
+    }  # fmt: skip
     journal = Journal(Progress(partial, fingerprint(chat.model, examples, what)), progress, total)
-    answers = [
-        journal.row(lambda e=e: {"answer": original_answer(chat, e, max_new_tokens)}, 1)["answer"] for e in examples
-    ]
+    answers = [journal.row("answer", 1, original_answer, chat, e, max_new_tokens) for e in examples]
     with swapping(chat.model, plan) as swap:
-        meter = Meter(chat, swap, plan, examples, journal)
-        meter.answers = answers
+        meter = Meter(chat, swap, plan, examples, answers, journal)
         alone = dict(zip(groups, meter.measure([[g] for g in groups]), strict=True))
         steps = search(meter.measure, alone, width) if joint else ()
     kv_groups = plan.num_layers * plan.num_kv_heads

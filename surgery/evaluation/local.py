@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 
 from ...patches.errors import LostattnError
 from ...serving.cause import cause
@@ -14,7 +16,8 @@ from ...serving.evaluation.store import Answers, Reply
 from ...serving.tasks.task import Item
 from ..chat import Chat, batches, stack
 
-WINDOW = 512  # items whose inputs are made together: batches are the same however often a run was cut
+WINDOW = 512  # items at most whose inputs are made together: batches are the same however often a run was cut
+PIXELS = 40_000_000  # of their pictures at most: about 1 GB of inputs
 PLAIN = "plain"  # no patched layer ran
 KEPT = 2 * 2**30  # bytes of inputs that may stay in memory for the next model
 Inputs = dict[str, torch.Tensor]
@@ -27,11 +30,20 @@ class Encoded:
         self.processor, self.items = processor, items
         self._kept: dict[int, list[Inputs]] = {}
         self._bytes = 0
+        self._windows: list[range] = []
 
-    def windows(self) -> Iterator[range]:
-        """Places of items, `WINDOW` at a time."""
-        for start in range(0, len(self.items), WINDOW):
-            yield range(start, min(start + WINDOW, len(self.items)))
+    def windows(self) -> list[range]:
+        """Places of items whose inputs fit into memory together; a function of the items alone."""
+        if not self._windows:
+            start, pixels = 0, 0
+            for i, item in enumerate(self.items):
+                size = _pixels(item)
+                pixels += size
+                if i > start and (pixels > PIXELS or i - start == WINDOW):
+                    self._windows.append(range(start, i))
+                    start, pixels = i, size
+            self._windows.append(range(start, len(self.items)))
+        return self._windows
 
     def inputs(self, window: range) -> list[Inputs]:
         """Inputs of these items, batches of one. LostattnError names the item that the processor cannot use."""
@@ -43,6 +55,23 @@ class Encoded:
             self._kept[window.start] = made
             self._bytes += size
         return made
+
+
+def _pixels(item: Item) -> int:
+    """Pixels of an item's pictures, read from their headers; 0 for one that cannot be read, which `encode` will tell."""
+    total = 0
+    for image in item.images:
+        if isinstance(image, dict):
+            image = image.get("bytes") or image.get("path")
+        try:
+            if isinstance(image, Image.Image):
+                total += image.width * image.height
+                continue
+            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else item.folder / str(image)) as found:
+                total += found.width * found.height
+        except Exception:  # PIL raises many kinds
+            continue
+    return total
 
 
 def encode(processor: Any, item: Item) -> Inputs:
@@ -71,13 +100,24 @@ def answer_locally(chat: Chat, encoded: Encoded, answers: Answers, max_tokens: i
         if all(i in answers.found for i in window):
             continue
         inputs = encoded.inputs(window)
-        for places in batches(inputs, batch, chat.model.config.image_token_id):
+        for places in _alike(inputs, batches(inputs, batch, chat.model.config.image_token_id)):
             at = [window.start + place for place in places]
             if all(i in answers.found for i in at):
                 continue
             given = {k: v.to(chat.model.device) for k, v in stack([inputs[p] for p in places]).items()}
             answers.add(dict(zip(at, generate(chat, given, max_tokens), strict=True)))
             rate(len(answers.found))
+
+
+def _alike(inputs: Sequence[Inputs], groups: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The same groups, parted where tensors cannot be stacked: other tiles can make the same number of tokens."""
+    out: list[list[int]] = []
+    for group in groups:
+        parts: dict[tuple[Any, ...], list[int]] = {}
+        for i in group:
+            parts.setdefault(tuple((k, v.shape[1:]) for k, v in inputs[i].items()), []).append(i)
+        out += parts.values()
+    return out
 
 
 @torch.no_grad()

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
 from ...patches.errors import LostattnError
 from ...serving.engine.versions import check_vllm
@@ -38,14 +36,9 @@ def served(
     """The server that answers; one that was started here ends with the block.
 
     Raises:
-        LostattnError: no such backend, vLLM is missing or does not start, and, where it died, what its log says.
+        LostattnError: vLLM is missing or does not start, and, where it died, what its log says.
     """
     if folder is None:
-        parts = urlsplit(backend)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise LostattnError(
-                f"unknown backend '{backend}': choose transformers, vllm, or a URL such as http://127.0.0.1:8000/v1"
-            )
         yield Address(backend.rstrip("/"), name)
         return
     check_vllm()
@@ -68,7 +61,7 @@ def served(
 
 def _limits(asked: Sequence[Asked], options: Sequence[str]) -> list[str]:
     """As many pictures in a prompt as the tasks have."""
-    most = max(sum(isinstance(p, int) for p in item.prompt) for one in asked for item in one.items)
+    most = max([sum(isinstance(p, int) for p in item.prompt) for one in asked for item in one.items] or [8])
     if names(options, "--limit-mm-per-prompt"):
         return []
     return ["--limit-mm-per-prompt", f'{{"image": {max(most, 1)}, "video": 0}}']
@@ -77,8 +70,9 @@ def _limits(asked: Sequence[Asked], options: Sequence[str]) -> list[str]:
 class Remote:
     """Asks one model of a server."""
 
-    def __init__(self, endpoint: Endpoint, name: str, at_once: int, settings: Any) -> None:
-        self.endpoint, self.name, self.at_once, self.settings = endpoint, name, at_once, settings
+    def __init__(self, endpoint: Endpoint, name: str, settings: Any) -> None:
+        """Args: settings: `run.EvalSettings`."""
+        self.endpoint, self.name, self.settings = endpoint, name, settings
 
     def answer(self, one: Asked, store: Answers, rate: Rate) -> None:
         """Ask what is not answered yet. LostattnError if the server refuses or is gone; what was answered is kept."""
@@ -87,14 +81,6 @@ class Remote:
             patience=self.settings.patience,
         )  # fmt: skip
         try:
-            ask_all(asker.ask, one.items, store, self.at_once, rate)
+            ask_all(asker.ask, one.items, store, self.settings.concurrency, rate)
         finally:
             asker.close()
-
-    def __enter__(self) -> Remote:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None

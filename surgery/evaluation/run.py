@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import shlex
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ...patches.errors import LostattnError
+from ...patches.plan import Plan
 from ...serving.evaluation.asking import Patience
 from ...serving.evaluation.rate import Rate
-from ...serving.evaluation.store import Answers, alone_in, items_fingerprint
+from ...serving.evaluation.store import Answers, alone_in
 from ...serving.evaluation.versus import Outcome, clusters, outcome_rows
 from ...serving.hardware import hardware
 from ...serving.judging.charts import need_matplotlib
@@ -21,7 +26,6 @@ from ...serving.tasks.score import score
 from ...serving.tasks.task import NATIVE
 from ...serving.versions import lostattn_version, serving_versions, versions
 from ..checkpoint.source import resolve_source
-from ..patch import command_line
 from ..serve import checked_plan
 from .remote import Remote, served
 from .tasks import Asked
@@ -62,12 +66,20 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model that is evaluated: its name in reports, and its folder (None: a name on a server)."""
+    """A model that is evaluated.
+
+    Attributes:
+        name: in reports and file names.
+        folder: None for a name on a server.
+        identity: what tells it from other models: its content, or name and server.
+        asked_as: its name on that server.
+    """
 
     name: str
     folder: Path | None
     identity: str
-    plan: Any = None
+    plan: Plan | None = None
+    asked_as: str = ""
 
 
 def run_eval(
@@ -88,6 +100,7 @@ def run_eval(
     from ...serving.evaluation.report import write_report
 
     need_matplotlib()
+    check_backend(settings.backend)
     for one in asked:
         one.task.rule(settings.harness)
     found, out = contestants(models, settings), Path(out)
@@ -101,6 +114,23 @@ def run_eval(
     return report
 
 
+def check_backend(backend: str) -> None:
+    """LostattnError unless it is a known name or a URL."""
+    if backend in (TRANSFORMERS, VLLM):
+        return
+    try:
+        parts = urlsplit(backend)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        known = False
+    if not known:
+        raise LostattnError(
+            f"unknown backend '{backend}': choose transformers, vllm, or a URL such as http://127.0.0.1:8000/v1"
+        )
+    if parts.username or parts.password:
+        raise LostattnError("reports name the URL, which holds a password: put a key into LOSTATTN_API_KEY instead")
+
+
 def contestants(models: Sequence[str], settings: EvalSettings) -> list[Contestant]:
     """The models, checked; names that repeat are numbered."""
     found: list[Contestant] = []
@@ -108,21 +138,27 @@ def contestants(models: Sequence[str], settings: EvalSettings) -> list[Contestan
         raise LostattnError("give at least one model")
     for model in models:
         if settings.remote:
-            one = Contestant(model.replace("/", "_"), None, f"{model} at {settings.backend}")
+            one = Contestant(_file_name(model), None, f"{model} at {settings.backend}", asked_as=model)
         else:
             folder = Path(model) if Path(model).is_dir() else resolve_source(model).path
-            name = folder.resolve().name if Path(model).is_dir() else model.replace("/", "_")
+            name = _file_name(folder.resolve().name if Path(model).is_dir() else model)
             one = Contestant(name, folder, folder_fingerprint(folder), checked_plan(folder))
-        number = 1 + sum(c.name.rpartition("-")[0] == one.name or c.name == one.name for c in found)
-        name = one.name if number == 1 else f"{one.name}-{number}"
-        found.append(Contestant(name, one.folder, one.identity, one.plan))
+        taken, number = {c.name for c in found}, 1
+        while (name := one.name if number == 1 else f"{one.name}-{number}") in taken:
+            number += 1
+        found.append(replace(one, name=name))
     return found
+
+
+def _file_name(name: str) -> str:
+    """A name that is one file's on every system."""
+    return re.sub(r"[^\w.-]", "_", name).lstrip(".") or "model"
 
 
 def answer_settings(one: Asked, identity: str, **more: Any) -> dict[str, Any]:
     """What a model's answers to a task depend on."""
     return {
-        "task": one.task.name, "prompt": one.prompt_version, "n": len(one.items), "items": items_fingerprint(one.items),
+        "task": one.task.name, "prompt": one.prompt_version, "n": len(one.items), "items": one.fingerprint,
         "model": identity, "max_tokens": one.max_tokens, **more,
     }  # fmt: skip
 
@@ -133,7 +169,12 @@ def _how(settings: EvalSettings) -> dict[str, Any]:
         own = {"dtype": settings.dtype, "device": device, "batch": settings.batch, "versions": versions()}
         return {"backend": TRANSFORMERS, **own}
     if settings.backend == VLLM:
-        return {"backend": VLLM, "options": list(settings.options), "seed": settings.seed, "versions": serving_versions()}
+        return {
+            "backend": VLLM,
+            "options": list(settings.options),
+            "seed": settings.seed,
+            "versions": serving_versions(),
+        }
     return {"backend": "server", "seed": settings.seed, "versions": {"lostattn": lostattn_version()}}
 
 
@@ -143,7 +184,8 @@ def _evaluate(
     """Ask one model what it has not answered yet, and score."""
     how = _how(settings)
     stores = [
-        Answers(out / one.task.name / model.name, answer_settings(one, model.identity, **how), one.items) for one in asked
+        Answers(out / one.task.name / model.name, answer_settings(one, model.identity, **how), one.items)
+        for one in asked
     ]
     with _answering(model, asked, stores, settings, out, say) as answer:
         for one, store in zip(asked, stores, strict=True):
@@ -174,9 +216,7 @@ def _answering(
         yield _locally(model, settings, say)
     else:
         with served(model.folder, settings.backend, model.name, asked, settings.options, out / "logs", say) as endpoint:
-            name = model.identity.rpartition(" at ")[0] if settings.remote else endpoint.name
-            with Remote(endpoint, name, settings.concurrency, settings) as remote:
-                yield remote.answer
+            yield Remote(endpoint, model.asked_as or endpoint.name, settings).answer
 
 
 def _never(*_: Any) -> None:
@@ -205,8 +245,14 @@ def circumstances(settings: EvalSettings) -> dict[str, Any]:
         "backend": settings.backend, "how": {k: v for k, v in _how(settings).items() if k != "versions"},
         "seed": settings.seed, "harness": settings.harness, "hardware": hardware(),
         "versions": serving_versions() if settings.backend != TRANSFORMERS else versions(),
-        "threads": torch.get_num_threads(), "command": command_line(),
+        "threads": torch.get_num_threads(), "command": _command(settings),
     }  # fmt: skip
+
+
+def _command(settings: EvalSettings) -> str:
+    """The command that runs now, without the key."""
+    words = [Path(sys.argv[0]).name.replace("cli.py", "lostattn"), *sys.argv[1:]]
+    return shlex.join(w.replace(settings.api_key, "...") if settings.api_key else w for w in words)
 
 
 def task_facts(asked: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -224,7 +270,7 @@ def task_facts(asked: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict
 
 def _report(
     models: Sequence[Contestant], asked: Sequence[Asked], outcomes: Sequence[Outcome], settings: EvalSettings
-) -> Mapping[str, Any] | dict[str, Any]:
+) -> dict[str, Any]:
     return {
         "models": [
             {"name": m.name, "identity": m.identity, "plan": describe_plan(m.plan) if m.folder else None,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ...patches.errors import LostattnError
+from ...serving.evaluation.store import items_fingerprint
 from ...serving.tasks.discover import get_task
 from ...serving.tasks.row import Row
 from ...serving.tasks.rows import read_items, unique
@@ -34,6 +36,11 @@ class Asked:
     data: str
     prompt_version: str
     max_tokens: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names what is asked."""
+        return items_fingerprint(self.items)
 
 
 def read_tasks(
@@ -86,7 +93,9 @@ def _places(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:
         if equals and name in names:
             places[name] = path
         elif equals and not Path(text).exists():
-            raise LostattnError(f"--data {text} names no task that is evaluated: write one of {', '.join(names)} before =")
+            raise LostattnError(
+                f"--data {text} names no task that is evaluated: write one of {', '.join(names)} before ="
+            )
         elif len(names) == 1:
             places[names[0]] = text
         else:
@@ -110,7 +119,10 @@ def digit_items(task: Task, n: int, seed: int = 0, prompt: str = "", reasoning: 
     if seed == CALIBRATION_SEED:
         raise LostattnError(f"seed {seed} draws the questions that heads are ranked on: take another --seed")
     rows = (
-        Row(number, {"image": q.image, "question": q.question, "answer": q.answer, "options": list(q.options), "kind": q.kind})
+        Row(
+            number,
+            {"image": q.image, "question": q.question, "answer": q.answer, "options": list(q.options), "kind": q.kind},
+        )
         for number, q in enumerate(held_out(n, seed), 1)
     )
     return unique([task.item(row, prompt, reasoning) for row in rows])

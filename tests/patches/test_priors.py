@@ -247,5 +247,5 @@ def test_mode_options_are_checked():
         for name, values in mode.options.items():
             assert mode.settle("paper")[name] == values[0]
             assert mode.settle("reference")[name] in values
-    with pytest.raises(LostattnError, match="noise, patch_complexity, region, uniform, vision_attention"):
+    with pytest.raises(LostattnError, match="drop, noise, patch_complexity, region, uniform, vision_attention"):
         get_mode("gaussian")

@@ -34,7 +34,12 @@ def ask(images: int, seed: int, question: str, tokens: int = 10) -> dict[str, An
     return {"prompt": text, "pictures": [images, seed], "tokens": tokens}
 
 
-ASKED = [ask(2, 0, "What is this?"), ask(1, 1, "How many?"), ask(0, 0, "Hello."), ask(1, 1, "And what colours are these?")]
+ASKED = [
+    ask(2, 0, "What is this?"),
+    ask(1, 1, "How many?"),
+    ask(0, 0, "Hello."),
+    ask(1, 1, "And what colours are these?"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -104,6 +104,10 @@ def test_unknown_keys_of_a_spec_are_refused(spec_file: Path, key: str, value: An
     assert key in str(caught.value)
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 # what a value that is refused is called in the message, where that is not the field's own name
 WRONG = {
     "preset": JSON.filter(lambda v: v not in PRESETS), "mode": JSON.filter(lambda v: not isinstance(v, str)),
@@ -118,6 +122,9 @@ WRONG = {
     "seed": JSON.filter(lambda v: isinstance(v, bool) or not isinstance(v, int)),
     "temperature": JSON.filter(lambda v: isinstance(v, bool) or not isinstance(v, int | float)),
     "options": JSON.filter(lambda v: not isinstance(v, dict)),
+    "keep_agreement": JSON.filter(lambda v: v is not None and not _is_share(v)),
+    "kv_budget": JSON.filter(lambda v: v is not None and not _is_share(v)),
+    "groups": st.booleans() | st.integers() | st.floats() | st.lists(st.integers(), max_size=2),
 }  # fmt: skip
 
 

