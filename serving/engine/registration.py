@@ -10,18 +10,13 @@ from .cache_spec import counting_images, register_specs
 from .config import SapConfig
 from .internals import MODELS_CONFIG_MAP, ModelRegistry, kv_cache_utils
 from .runner import hook_first_runner
+from .versions import serves
 
 
 def served_families() -> dict[str, str]:
     """Architecture of a patched checkpoint -> `module:Class` that serves it, one file `model_<family>.py` a family."""
-    from importlib.util import find_spec
-
-    found = {}
-    for name, family in FAMILIES.items():
-        module = f"{__package__}.model_{name}"
-        if find_spec(module) is not None:
-            found[family.model_class.__name__] = f"{module}:{family.model_class.__name__}"
-    return found
+    classes = {name: family.model_class.__name__ for name, family in FAMILIES.items() if serves(name)}
+    return {kind: f"{__package__}.model_{name}:{kind}" for name, kind in classes.items()}
 
 
 def register_all() -> None:

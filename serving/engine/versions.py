@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import metadata
+from importlib.util import find_spec
 
 from ...patches.errors import LostattnError
 
@@ -36,6 +37,11 @@ def check_vllm() -> None:
     numbers = tuple(int(n) for n in re.findall(r"\d+", found[1])[:2])
     if not FIRST <= numbers < BEFORE:
         raise LostattnError(f"{found[0]} {found[1]} is installed, but lostattn knows {span}: install one of these")
+
+
+def serves(family: str) -> bool:
+    """True if the plugin has a model class for a family: one file `model_<family>.py` each."""
+    return find_spec(f"{__package__}.model_{family}") is not None
 
 
 def _dotted(version: tuple[int, ...]) -> str:

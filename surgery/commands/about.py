@@ -13,6 +13,7 @@ def families(as_json: bool) -> None:
     """List the supported model families and the paper's defaults for them."""
     from ... import patches  # noqa: F401 - registers them
     from ...patches.family import FAMILIES
+    from ...serving.engine.versions import serves
 
     rows = [
         {
@@ -23,6 +24,7 @@ def families(as_json: bool) -> None:
             "text models": ", ".join(f.text_models) or "its own",
             "vision towers": ", ".join(f.towers) or "its own",
             "video": f.video,
+            "vLLM": "served" if serves(f.name) else "not served",
         }
         for f in FAMILIES.values()
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from lostattn.surgery import patch_checkpoint
 from lostattn.surgery.demo.questions import digit_examples
 from lostattn.surgery.demo.run import MODEL
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("servers")]
 if not (find_spec("vllm") and find_spec("matplotlib")):
     pytest.skip("vLLM and matplotlib are needed", allow_module_level=True)
 BENCH = BenchSettings(

@@ -14,7 +14,7 @@ from lostattn.surgery.patch import patch_from_spec  # noqa: E402
 from lostattn.surgery.spec import PatchSpec  # noqa: E402
 from served import placeholder, write_checkpoint  # noqa: E402
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 PLANS: dict[str, dict[str, Any]] = {
     "whole": {"layers": "all", "heads": "all", "scores": "log"},
@@ -126,3 +126,8 @@ def test_the_second_model_runner(folders: Path, tmp_path: Path) -> None:
         for rows in found["waves"]:
             for request, row in zip(ASKED, rows, strict=True):
                 check(row, oracle(folders / name, request), f"{name} {request['prompt'][-60:]!r}")
+
+
+def test_without_the_plugin_a_patched_model_is_not_served(folders: Path, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="sap_qwen2_5_vl"):
+        drive([{"folder": str(folders / "whole"), "waves": [ASKED[:1]]}], tmp_path, {"VLLM_PLUGINS": ""})

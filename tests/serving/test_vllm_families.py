@@ -16,7 +16,7 @@ from lostattn.surgery.spec import PatchSpec  # noqa: E402
 from served import placeholder, write_checkpoint  # noqa: E402
 from tiny import CONFIGS, ONE_PER_FAMILY, family_of  # noqa: E402
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("engines")]
 
 # all heads of a layer, a whole group beside scattered heads, scattered heads alone
 KITCHEN = {0: [0, 1, 2, 3], 1: [0, 1, 3], 2: [1, 2]}

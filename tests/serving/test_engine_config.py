@@ -1,0 +1,116 @@
+"""Combinations that are refused when vLLM starts, and what a plan changes in its configuration."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vllm")
+
+from lostattn.patches.errors import LostattnError  # noqa: E402
+from lostattn.patches.mode import MODES, get_mode  # noqa: E402
+from lostattn.patches.plan import Band, Plan  # noqa: E402
+from lostattn.serving.engine.config import SapConfig, obstacles  # noqa: E402
+
+pytestmark = pytest.mark.vllm
+
+
+def plan(**changes: Any) -> Plan:
+    mode = changes.pop("mode", "uniform")
+    values: dict[str, Any] = {
+        "family": "qwen2_5_vl", "mode": mode, "preset": "paper", "scores": "raw", "queries": "all", "num_layers": 2,
+        "num_heads": 4, "num_kv_heads": 2, "heads": {0: (0, 1)}, "options": get_mode(mode).settle("paper"),
+    }  # fmt: skip
+    return Plan(**{**values, **changes})
+
+
+def config(of: Plan, **changes: Any) -> Any:
+    """As much of a VllmConfig as the hook reads; `changes` are dotted names."""
+    multimodal = SimpleNamespace(limit_per_prompt={}, video_pruning_rate=None, enable_mm_embeds=False)
+    model = SimpleNamespace(
+        hf_config=SimpleNamespace(sap=of.to_json()), multimodal_config=multimodal, max_model_len=4096
+    )
+    found = SimpleNamespace(
+        model_config=model,
+        speculative_config=None,
+        kv_transfer_config=None,
+        lora_config=None,
+        compilation_config=SimpleNamespace(cudagraph_mm_encoder=True),
+        cache_config=SimpleNamespace(cache_dtype="auto", enable_prefix_caching=True),
+        parallel_config=SimpleNamespace(
+            decode_context_parallel_size=1, prefill_context_parallel_size=1, enable_dbo=False, ubatch_size=0,
+            tensor_parallel_size=1,
+        ),
+        scheduler_config=SimpleNamespace(
+            disable_hybrid_kv_cache_manager=None, scheduler_cls=None, max_num_batched_tokens=8192,
+            enable_chunked_prefill=True,
+        ),
+    )  # fmt: skip
+    for name, value in changes.items():
+        *path, last = name.split("__")
+        part = found
+        for step in path:
+            part = getattr(part, step)
+        setattr(part, last, value)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"speculative_config": object()}, "--speculative-config"),
+        ({"kv_transfer_config": object()}, "--kv-transfer-config"),
+        ({"lora_config": object()}, "merge the adapter"),
+        ({"parallel_config__decode_context_parallel_size": 2}, "context parallelism"),
+        ({"parallel_config__enable_dbo": True}, "--enable-dbo"),
+        ({"cache_config__cache_dtype": "fp8"}, "--kv-cache-dtype"),
+        ({"scheduler_config__disable_hybrid_kv_cache_manager": True}, "--disable-hybrid-kv-cache-manager"),
+        ({"model_config__multimodal_config__video_pruning_rate": 0.5}, "--video-pruning-rate"),
+        ({"model_config__multimodal_config__enable_mm_embeds": True}, "--enable-mm-embeds"),
+        ({"scheduler_config__scheduler_cls": "x.Y"}, "--scheduler-cls"),
+    ],
+)
+def test_refused_with_a_sentence_that_holds_the_mend(change: dict[str, Any], word: str) -> None:
+    with pytest.raises(LostattnError, match=word) as caught:
+        SapConfig.verify_and_update_config(config(plan(), **change))
+    assert "\n" not in str(caught.value)
+
+
+def test_heads_ranked_together_need_one_rank() -> None:
+    two = {"parallel_config__tensor_parallel_size": 2}
+    dynamic = plan(heads={0: ()}, band=Band(0.3, 0.6), queries="last")
+    assert not list(obstacles(plan(), config(plan(), **two)))
+    for wanted in (dynamic, plan(scores="prob_rescaled")):
+        assert "--tensor-parallel-size 1" in " ".join(obstacles(wanted, config(wanted, **two)))
+
+
+@pytest.mark.parametrize("mode", sorted(MODES))
+def test_modes_that_need_a_caller_are_refused(mode: str) -> None:
+    refused = list(obstacles(plan(mode=mode), config(plan(mode=mode))))
+    assert bool(refused) == bool(get_mode(mode).needs)
+
+
+def test_what_a_plan_sets() -> None:
+    found = config(plan())
+    SapConfig.verify_and_update_config(found)
+    assert found.scheduler_config.scheduler_cls.endswith("make_scheduler")
+    assert not found.compilation_config.cudagraph_mm_encoder
+    assert found.model_config.multimodal_config.limit_per_prompt["video"].count == 0
+    assert found.cache_config.enable_prefix_caching
+
+
+def test_whole_prompts() -> None:
+    wanted = plan(scores="prob_rescaled")
+    found = config(wanted)
+    SapConfig.verify_and_update_config(found)
+    assert not found.cache_config.enable_prefix_caching and not found.scheduler_config.enable_chunked_prefill
+    with pytest.raises(LostattnError, match="--max-num-batched-tokens 4096"):
+        SapConfig.verify_and_update_config(config(wanted, scheduler_config__max_num_batched_tokens=2048))
+
+
+def test_a_plan_that_patches_nothing_changes_nothing() -> None:
+    found = config(plan(heads={}), speculative_config=object())
+    SapConfig.verify_and_update_config(found)
+    assert found.scheduler_config.scheduler_cls is None and found.compilation_config.cudagraph_mm_encoder
