@@ -68,7 +68,7 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
         yield "pruning of visual tokens is not supported with a plan: leave out --video-pruning-rate"
     if getattr(multimodal, "enable_mm_embeds", False):
         yield "image embeddings carry no pixels for the prior: leave out --enable-mm-embeds"
-    if config.scheduler_config.scheduler_cls is not None and saves_memory(plan):
+    if config.scheduler_config.scheduler_cls is not None:
         yield "a scheduler of your own cannot be combined with a plan: leave out --scheduler-cls"
 
 

@@ -56,9 +56,10 @@ class MixedImpl(SapImpl):
         if not step.parts:
             return
         pages = self.pages(cache)
+        done: set[int] = set()
         if step.queries is not None and not self.exact:
             self._single(q, pages, step, out)
-        done = {e.row for e in step.queries.entries} if step.queries is not None and not self.exact else set()
+            done = {e.row for e in step.queries.entries}
         for part in step.parts:
             if part.row not in done:
                 self._part(q, pages, step.table[part.row], part, out)

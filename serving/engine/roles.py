@@ -32,8 +32,7 @@ class Role:
 
     Attributes:
         whole: KV heads that keep summaries instead of keys and values, ascending.
-        scattered: patched query heads that need the full cache, ascending; numbers within the remaining heads' children
-            are made by `within`.
+        scattered: patched query heads that need the full cache, ascending.
     """
 
     whole: tuple[int, ...]

@@ -11,8 +11,6 @@ from .manager import SummaryManager
 class _Telling:
     """Mixed into a scheduler of vLLM: gives `SummaryManager` the requests, and the one whose prefix is looked up."""
 
-    publish_prompt_only = False
-
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         SummaryManager.requests = self.requests  # type: ignore[attr-defined]
