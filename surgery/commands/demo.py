@@ -20,7 +20,9 @@ from .base import json_option, print_json, print_table, say
 @click.option("--questions", type=click.IntRange(10), default=500, show_default=True, help="How many questions.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the questions.")
 @click.option("--force", is_flag=True, help="Replace the folder of an earlier demo.")
-@click.option("--serve/--no-serve", default=True, show_default=True, help="End with a comparison in vLLM if there is one.")
+@click.option(
+    "--serve/--no-serve", default=True, show_default=True, help="End with a comparison in vLLM if there is one."
+)
 @json_option
 def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json: bool) -> None:
     """Patch a small real model in every mode and compare the patched models with the original.

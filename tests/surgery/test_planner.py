@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Band, Plan
+from lostattn.serving.shape import model_shape
 from lostattn.surgery.calibration import Calibration
 from lostattn.surgery.planner import make_plan
-from lostattn.serving.shape import model_shape
 from lostattn.surgery.spec import PatchSpec
 
 

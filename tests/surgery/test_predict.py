@@ -10,9 +10,9 @@ from hub_configs import QWEN
 from hypothesis import given
 from hypothesis import strategies as st
 from lostattn.patches.plan import Band, Plan
+from lostattn.serving.shape import Shape, model_shape
 from lostattn.surgery import predict as module
 from lostattn.surgery.predict import TEXT_AFTER, TEXT_BEFORE, predict
-from lostattn.serving.shape import Shape, model_shape
 
 SHAPE = Shape(family=None, layers=3, heads=4, kv_heads=2, head_dim=8, dtype_bytes=2)  # type: ignore[arg-type]
 
