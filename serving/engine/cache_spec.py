@@ -20,18 +20,18 @@ class SummarySpec(AttentionSpec):
     No FullAttentionSpec: vLLM would merge it with ordinary layers and expects their prefix hits to be closed downwards.
 
     Attributes:
-        visual_tokens: visual tokens of a longest request as full of images as the server allows, for its report of
-            the maximum concurrency; what a request may occupy at worst is counted without images.
+        hole_tokens: tokens in blocks that a longest request full of images leaves out, for vLLM's report of the maximum
+            concurrency; what a request may occupy at worst is counted without images.
     """
 
-    visual_tokens: int = 0
+    hole_tokens: int = 0
 
     def max_memory_usage_bytes(self, vllm_config: Any) -> int:
         """Bytes of one request of max_model_len."""
         tokens = vllm_config.model_config.max_model_len
         blocks = -(-tokens // self.block_size)
         if _capacity.get():
-            blocks -= max(self.visual_tokens // self.block_size - 1, 0)
+            blocks -= self.hole_tokens // self.block_size
         return max(blocks, 1) * self.page_size_bytes
 
 

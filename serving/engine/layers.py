@@ -10,7 +10,7 @@ from ...patches.errors import LostattnError
 from ...patches.plan import Plan
 from .backend import MixedBackend, SummaryBackend, wrap_backend
 from .cache_spec import SummarySpec
-from .capacity import longest_images
+from .capacity import hole_tokens
 from .internals import Attention, get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from .prior_store import PriorStore
 from .roles import Role, Shard, local_layer_plan, local_levels, local_role
@@ -28,7 +28,7 @@ class SummaryAttention(Attention):
             head_size=self.head_size,
             head_size_v=self.head_size_v,
             dtype=self.kv_cache_torch_dtype,
-            visual_tokens=longest_images(vllm_config),
+            hole_tokens=hole_tokens(vllm_config, vllm_config.cache_config.block_size),
         )
 
 
