@@ -51,7 +51,16 @@ def hide_broken() -> list[str]:
                 del sys.modules[part]
             sys.modules[name] = None  # type: ignore[assignment]
             hidden.append(name)
+            _forget_answer(name)
     return hidden
+
+
+def _forget_answer(name: str) -> None:
+    """Let transformers ask again whether a package is there, if it has asked before."""
+    asked = sys.modules.get("transformers.utils.import_utils")
+    clear = getattr(getattr(asked, f"is_{name}_available", None), "cache_clear", None)
+    if clear is not None:
+        clear()
 
 
 def _real_operators_load() -> bool:
