@@ -173,11 +173,11 @@ def test_bench_plans(demo: Path, measured: Path) -> None:
         1,
     )
     found = json.loads(run(*arguments, "--json").stdout)
-    assert found["questions"] == 16 and found["original_accuracy"] > 0.8 and len(found["rows"]) == 10
+    assert found["questions"] == 24 and found["original_accuracy"] > 0.8 and len(found["rows"]) == 10
     for row in found["rows"]:
         assert len(row["groups"]) == row["kv_groups"] and row["visual_kv_saved"] == row["kv_groups"] / 12
         against = row["versus_original"]
-        assert against["low"] <= against["difference"] <= against["high"] and against["n"] == 16
+        assert against["low"] <= against["difference"] <= against["high"] and against["n"] == 24
         assert against["difference"] == pytest.approx(row["accuracy"] - found["original_accuracy"])
         assert (row["efficient_minus_this"] is None) == (row["plan"] == "efficient")
     first = next(r for r in found["rows"] if r["plan"] == "first layers" and r["kv_groups"] == 2)
