@@ -24,9 +24,10 @@ PLANS: dict[str, dict[str, Any]] = {
     "blend": {"heads": {0: [0, 1, 2, 3], 1: [0, 3]}, "blend": 0.5},
     "noise": {"mode": "noise", "seed": 3, "layers": "0-1", "heads": "all"},
     "uniform": {"mode": "uniform", "scores": "log", "layers": "0-1", "heads": "all"},
+    "drop": {"mode": "drop", "layers": "0-1", "heads": "all"},
     "inert": {"layers": "none", "heads": "all"},
 }
-BLOCKS = {"whole": 18, "kitchen": 56, "noise": 56, "uniform": 56}  # little more than one request of 512 tokens needs
+BLOCKS = {"whole": 18, "kitchen": 56, "noise": 56, "uniform": 56, "drop": 56}  # little more than one request of 512 tokens needs
 
 
 def ask(images: int, seed: int, question: str, tokens: int = 10) -> dict[str, Any]:
