@@ -27,7 +27,13 @@ PLANS: dict[str, dict[str, Any]] = {
     "drop": {"mode": "drop", "layers": "0-1", "heads": "all"},
     "inert": {"layers": "none", "heads": "all"},
 }
-BLOCKS = {"whole": 18, "kitchen": 56, "noise": 56, "uniform": 56, "drop": 56}  # little more than one request of 512 tokens needs
+BLOCKS = {
+    "whole": 18,
+    "kitchen": 56,
+    "noise": 56,
+    "uniform": 56,
+    "drop": 56,
+}  # little more than one request of 512 tokens needs
 
 
 def ask(images: int, seed: int, question: str, tokens: int = 10) -> dict[str, Any]:
