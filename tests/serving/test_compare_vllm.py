@@ -16,6 +16,8 @@ from lostattn.surgery import patch_checkpoint
 from lostattn.surgery.demo.questions import digit_examples
 from lostattn.surgery.demo.run import MODEL
 
+for module in ("pandas", "datasets"):  # vLLM's benchmark needs them
+    pytest.importorskip(module)
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("servers")]
 if not (find_spec("vllm") and find_spec("matplotlib")):
     pytest.skip("vLLM and matplotlib are needed", allow_module_level=True)
