@@ -99,7 +99,8 @@ def patched(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, cache: Path, *, lostattn: bool, arguments: str = "") -> subprocess.CompletedProcess[str]:
     """A fresh process that loads the folder and prints class, module and logits."""
-    hidden = ("torchvision",) if lostattn else ("torchvision", "lostattn")
+    # torchaudio: an installed one that does not load ends transformers itself
+    hidden = ("torchvision", "torchaudio") if lostattn else ("torchvision", "torchaudio", "lostattn")
     before = WITH_LOSTATTN.format(root=str(Path(runtime.__file__).resolve().parent.parent)) if lostattn else ""
     code = CHILD.format(hidden=hidden, before=before, folder=str(folder), arguments=arguments)
     environment = {"HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(cache)}
