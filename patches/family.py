@@ -32,6 +32,7 @@ class Family:
         complexity: (inner model, images as split, arguments, normalisation) -> one (n,) tensor per image.
         tap: (inner model, pool) -> what has to listen to the vision tower.
         received: (inner model, that tap after the call, arguments) -> one (n,) tensor per image.
+        rectangles: (inner model, arguments, sizes, fit) -> what every token shows, as `geometry.token_rectangles`.
         towers, text_models: model types of vision tower and decoder that are supported; empty for any.
         video: what happens with videos, for `lostattn families`.
     """
@@ -48,6 +49,7 @@ class Family:
     complexity: Callable[[Any, list[torch.Tensor], Arguments, Pixels | None], list[torch.Tensor]]
     tap: Callable[[Any, str], Tap]
     received: Callable[[Any, Tap, Arguments], list[torch.Tensor]]
+    rectangles: Callable[[Any, Arguments, Sequence[tuple[int, int]], Any], list[torch.Tensor]]
     towers: Sequence[str] = ()
     text_models: Sequence[str] = ()
     video: str = "refused"

@@ -9,6 +9,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llava.modeling_llava import LlavaModel
 
 from .family import Arguments, Family, register_family
+from .geometry import one_square
 from .modeling import SapGeneration, SapInner
 from .plan import Pixels
 from .tap import Tap
@@ -68,6 +69,7 @@ FAMILY = register_family(
         complexity=complexity,
         tap=tower_tap,
         received=received,
+        rectangles=one_square,
         towers=("clip_vision_model", "siglip_vision_model"),
         text_models=("llama", "mistral", "qwen2"),
         video="has none",

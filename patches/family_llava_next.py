@@ -9,6 +9,7 @@ from transformers import LlavaNextConfig, LlavaNextForConditionalGeneration
 from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
 
 from .family import Arguments, Family, register_family
+from .geometry import base_and_tiles
 from .modeling import SapGeneration, SapInner
 from .plan import Pixels
 from .tap import Tap
@@ -71,6 +72,7 @@ FAMILY = register_family(
         complexity=complexity,
         tap=tower_tap,
         received=received,
+        rectangles=base_and_tiles,
         towers=("clip_vision_model", "siglip_vision_model"),
         text_models=("llama", "mistral", "qwen2"),
         video="has none",

@@ -9,6 +9,7 @@ from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGener
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
 from .family import Arguments, Family, register_family
+from .geometry import base_and_tiles
 from .modeling import SapGeneration, SapInner
 from .plan import Pixels
 from .tap import Tap
@@ -74,6 +75,7 @@ FAMILY = register_family(
         complexity=complexity,
         tap=tower_tap,
         received=received,
+        rectangles=base_and_tiles,
         towers=("siglip_vision_model", "clip_vision_model"),
         text_models=("qwen2", "llama", "mistral"),
     )

@@ -10,6 +10,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.vision_utils import get_vision_window_index
 
 from .family import Arguments, Family, last_attention, register_family
+from .geometry import merged_grid
 from .modeling import SapGeneration, SapInner
 from .pixels import patch_complexity, to_gray, to_rgb
 from .plan import Pixels
@@ -85,5 +86,6 @@ FAMILY = register_family(
         complexity=complexity,
         tap=tap,
         received=received,
+        rectangles=merged_grid,
     )
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from transformers.models.llava_next.modeling_llava_next import select_best_resolution
 
 from .errors import LostattnError
+from .family import Arguments, get_family
 from .tiles import counts
 
 Size = tuple[int, int]  # (width, height)
@@ -66,14 +67,13 @@ class Fit:
 
 
 def token_rectangles(
-    inner: Any, arguments: Mapping[str, Any], sizes: Sequence[Size], fit: Fit | None = None
+    inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None = None
 ) -> list[torch.Tensor]:
     """What every visual token of every image shows, one (n, 4) tensor per image in the decoder's order of tokens.
 
     Args:
         inner: the model without head, plain or patched.
-        arguments: what the image encoder gets besides pixels: with `image_grid_thw` the picture is stretched over a grid
-            (Qwen), with `image_sizes` it is shown whole and in tiles (LLaVA-NeXT, OneVision), with neither in one square.
+        arguments: what the image encoder gets besides pixels (image_grid_thw, image_sizes, ...).
         sizes: (width, height) of the original pictures.
         fit: how the one square was made; None: the shorter side resized to it, then cropped (LLaVA-1.5's default).
 
@@ -82,15 +82,20 @@ def token_rectangles(
     """
     if min((side for size in sizes for side in size), default=1) < 1:
         raise LostattnError("the size of a picture is (width, height) in pixels, both at least 1")
+    return get_family(inner.config.model_type).rectangles(inner, arguments, sizes, fit)
+
+
+def merged_grid(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None) -> list[torch.Tensor]:
+    """Pictures stretched over a grid of patches, m x m of them one token (Qwen)."""
+    merge = inner.config.vision_config.spatial_merge_size
+    grids = [(int(h) // merge, int(w) // merge) for _, h, w in arguments["image_grid_thw"].tolist()]
+    return [grid_rectangles(rows, columns) for rows, columns in grids]
+
+
+def one_square(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None) -> list[torch.Tensor]:
+    """Every picture in one square, one token per patch (LLaVA-1.5)."""
     vision = inner.config.vision_config
-    if arguments.get("image_grid_thw") is not None:
-        merge = vision.spatial_merge_size
-        grids = [(int(h) // merge, int(w) // merge) for _, h, w in arguments["image_grid_thw"].tolist()]
-        return [grid_rectangles(rows, columns) for rows, columns in grids]
-    if arguments.get("image_sizes") is not None:
-        return _tiled(inner, arguments, sizes)
-    side = vision.image_size
-    fit = fit or Fit(shortest=side, crop=(side, side))
+    fit = fit or Fit(shortest=vision.image_size, crop=(vision.image_size, vision.image_size))
     return [_square(vision, fit.frame(size)) for size in sizes]
 
 
@@ -115,7 +120,7 @@ def _square(vision: Any, frame: Rectangle) -> torch.Tensor:
     return grid_rectangles(n, n, frame, n * vision.patch_size / vision.image_size)
 
 
-def _tiled(inner: Any, arguments: Mapping[str, Any], sizes: Sequence[Size]) -> list[torch.Tensor]:
+def base_and_tiles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None) -> list[torch.Tensor]:
     """Base picture, tiles and line breaks, put in order by the model's own rearrangement of patch numbers."""
     told = [(int(w), int(h)) for h, w in torch.as_tensor(arguments["image_sizes"]).tolist()]
     if told != [tuple(size) for size in sizes]:
@@ -134,7 +139,7 @@ def _tiled(inner: Any, arguments: Mapping[str, Any], sizes: Sequence[Size]) -> l
     return found
 
 
-def _packed_numbers(inner: Any, arguments: Mapping[str, Any], image: int, pictures: int, across: int) -> torch.Tensor:
+def _packed_numbers(inner: Any, arguments: Arguments, image: int, pictures: int, across: int) -> torch.Tensor:
     """(is a tile, row, column) of every token's patch, (n, 3); a model that shrinks large pictures mixes neighbours."""
     n = inner.config.vision_config.image_size // inner.config.vision_config.patch_size
     rows, columns = torch.meshgrid(torch.arange(n).double(), torch.arange(n).double(), indexing="ij")
