@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 
 from .job import Layout
@@ -34,20 +36,39 @@ def visual_summary(prior: torch.Tensor, v: torch.Tensor, layout: Layout) -> tupl
     return mean.to(prior.dtype), torch.logsumexp(p, -1)
 
 
-def running_summary(prior: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Running mean (B, g, N, Dv) and log mass (B, N) of visual values v (B, g, N, Dv) with scores prior (B, N)."""
+class Shares(NamedTuple):
+    """What running sums need of the scores alone, (B, N) each: exp(p - top), its prefix sums, and the log mass."""
+
+    weights: torch.Tensor
+    mass: torch.Tensor
+    log_mass: torch.Tensor
+
+
+def running_shares(prior: torch.Tensor) -> Shares | None:
+    """Of scores prior (B, N), the same in every layer; None where they lie too far apart for prefix sums."""
     top = prior.amax(-1, keepdim=True)
     dtype = torch.promote_types(prior.dtype, torch.float32)
     span = float((top - prior.amin(-1, keepdim=True)).max())
     if span > FLOAT64_SPAN:
-        return _scan(prior, v)
+        return None
     if span > FLOAT32_SPAN:
         dtype = torch.float64
     weights = torch.exp((prior - top).to(dtype))
     mass = weights.cumsum(-1)
-    mean = (weights[:, None, :, None] * v).cumsum(2).div_(mass.clamp_min(torch.finfo(dtype).tiny)[:, None, :, None])
+    return Shares(weights, mass.clamp_min(torch.finfo(dtype).tiny), mass.log() + top)
+
+
+def running_summary(
+    prior: torch.Tensor, v: torch.Tensor, shares: Shares | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Running mean (B, g, N, Dv) and log mass (B, N) of visual values v (B, g, N, Dv) with scores prior (B, N)."""
+    shares = shares or running_shares(prior)
+    if shares is None:
+        return _scan(prior, v)
+    weights, mass, log_mass = shares
+    mean = (weights[:, None, :, None] * v).cumsum(2).div_(mass[:, None, :, None])
     keep = torch.promote_types(v.dtype, torch.float32)
-    return mean.to(keep), (mass.log() + top).to(keep)
+    return mean.to(keep), log_mass.to(keep)
 
 
 def _scan(prior: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,8 +1,8 @@
 """Runs vLLM in a process of its own for the tests: reads a job (JSON), writes what came out (JSON).
 
 A job is a list of cases: {folder, options, waves}; a wave is a list of requests that are sent together, a request
-{prompt, pictures: [count, seed], tokens}. Out come for each request its prompt ids, token ids, logprobs and cached tokens,
-and of each case what the scheduler saw.
+{prompt, pictures: [count, seed], tokens}; `long` is the number of rows from which a prefill counts as long. Out come for
+each request its prompt ids, token ids, logprobs and cached tokens, and of each case what the scheduler saw.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     from served import pictures
     from vllm import LLM, SamplingParams
 
+    from lostattn.serving.engine import metadata
+
+    metadata.LONG = case.get("long", 512)
     engine = LLM(case["folder"], **{**OPTIONS, **case.get("options", {})})
     core = getattr(engine.llm_engine.engine_core, "engine_core", None)
     seen = Watch(core.scheduler) if core is not None else None

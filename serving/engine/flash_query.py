@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from .pages import Pages
-from .query_attention import query_attention
 from .steps import Queries
 
 Flash = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], Any]
@@ -110,21 +109,3 @@ def plain_flash(
     there = torch.arange(keys.shape[1], device=q.device) < lengths.clamp_min(1)[:, None]
     scores = scores.masked_fill(~there[:, None], -torch.inf)
     return torch.einsum("bht,bthd->bhd", scores.softmax(-1), values), scores.logsumexp(-1)
-
-
-def choose_query_attention(device: torch.device, dtype: torch.dtype) -> Any:
-    """The form for single query rows on a device: the seam. Plain torch everywhere but on NVIDIA GPUs in 16 bits."""
-    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
-        return query_attention
-    from .internals import init_logger
-
-    try:
-        from .internals import flash_attn_varlen_func
-
-        assert flash_attn_varlen_func is not None
-    except (ImportError, AttributeError, AssertionError):
-        init_logger("vllm.lostattn").warning(
-            "lostattn: vLLM's flash attention cannot be loaded, patched layers decode in plain torch, which is slower"
-        )
-        return query_attention
-    return flash_query_attention

@@ -8,9 +8,13 @@ from typing import Any
 
 import torch
 
+from ...patches.plan import Plan
 from .backend import WrappingBuilder, some_requests
+from .roles import is_exact_form
 from .state import current_seats
 from .steps import Chunk, Part, Queries, Query, Seat, make_chunk, make_queries, parts, sees_images
+
+LONG = 512  # rows of a prefill from which fewer scores outweigh the native kernel
 
 
 @dataclass
@@ -24,7 +28,8 @@ class SapMetadata:
         native_rows: flat rows that it covers, int64, or None for all.
         queries: rows that are computed by themselves.
         chunks: prefill chunks of requests with images.
-        parts: the same requests, for plans that need scores of visual keys.
+        parts: requests that see images, for layers with the full cache.
+        own: those whose prefill rows are computed here for all heads (mixed layers).
         fresh: numbers of the queries whose images are not summed up yet; `places` where their sums are kept (mixed layers).
     """
 
@@ -35,6 +40,7 @@ class SapMetadata:
     queries: Queries | None = None
     chunks: list[Chunk] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
+    own: frozenset[int] = frozenset()
     fresh: list[int] = field(default_factory=list)
     places: torch.Tensor | None = None
     table: torch.Tensor | None = None
@@ -91,20 +97,30 @@ class MixedBuilder(WrappingBuilder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        plan = Plan.from_json(self.vllm_config.model_config.hf_config.sap)
+        # patched heads need no scores of visual keys then, which pays in long prefills
+        self.whole_prefill = plan.queries == "all" and not is_exact_form(plan)
         self.places: dict[str, int] = {}
         self.free = list(range(self.vllm_config.scheduler_config.max_num_seqs))
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, seats: Any = None
     ) -> SapMetadata:
-        """All requests go the native way; what is patched is computed besides."""
+        """Long prefills are computed here; all else goes the native way, and what is patched is computed besides."""
         common = common_attn_metadata
-        native = self.native.build(common_prefix_len, common, fast_build)
+        found = _parts(common, current_seats() if seats is None else seats)
+        visual = [p for p in found if sees_images(p)]
         metadata = SapMetadata(
-            common.num_actual_tokens, common.slot_mapping.long(), native, table=common.block_table_tensor
+            common.num_actual_tokens, common.slot_mapping.long(), None, table=common.block_table_tensor
         )
-        visual = [p for p in _parts(common, current_seats() if seats is None else seats) if sees_images(p)]
         metadata.parts = visual
+        metadata.own = frozenset(p.row for p in visual if self.whole_prefill and p.end - p.start >= LONG)
+        rest = [p.row for p in found if p.row not in metadata.own]
+        if not metadata.own:
+            metadata.native = self.native.build(common_prefix_len, common, fast_build)
+        elif rest:
+            subset, metadata.native_rows = some_requests(common, rest)
+            metadata.native = self.native.build(0, subset, fast_build)
         entries = [e for p in visual for e in self.single_rows(p)]
         self._place(entries, metadata)
         if entries:

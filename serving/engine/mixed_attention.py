@@ -9,9 +9,9 @@ import torch
 from ...patches.anymask import any_mask_attention
 from ...patches.attention import collect_job
 from ...patches.call import CacheState, Call, LayerPlan
-from ...patches.closed import patched_heads
+from ...patches.closed import closed_attention, patched_heads
 from ...patches.job import Job, Layout, PriorScores
-from .flash_query import choose_query_attention
+from .choose_query import choose_query_attention
 from .pages import Pages
 from .prior_store import PriorStore
 from .roles import is_exact_form
@@ -32,6 +32,8 @@ class MixedImpl(SapImpl):
         super().__init__(*args, **kwargs)
         self.store, self.layer_plan = store, layer_plan
         self.exact = is_exact_form(self.plan)
+        self.mask = torch.zeros(self.num_heads, dtype=torch.bool)
+        self.mask[list(self.patched)] = True
         self.touched = sorted({h // self.group for h in self.patched})
         self.within = [self.touched.index(h // self.group) * self.group + h % self.group for h in self.patched]
         self.means = torch.zeros(0, dtype=torch.float32)
@@ -50,9 +52,15 @@ class MixedImpl(SapImpl):
     ) -> None:
         """See `SapImpl.attend`."""
         self.store.write(step, step.slots, self.state.prior[: len(k)], cache)
-        if hasattr(self.native, "do_kv_cache_update"):
-            self.native.do_kv_cache_update(layer, k, v, cache, step.slots)
-        self.native.forward(layer, q, k, v, cache, step.native, out)
+        if step.own or hasattr(self.native, "do_kv_cache_update"):
+            self.write(layer, k, v, cache, step.slots)
+        if step.native_rows is not None:
+            at = step.native_rows
+            part_out = torch.empty_like(out[: len(at)])
+            self.native.forward(layer, q[at], k[at], v[at], cache, step.native, part_out)
+            out[at] = part_out
+        elif step.native is not None:
+            self.native.forward(layer, q, k, v, cache, step.native, out)
         if not step.parts:
             return
         pages = self.pages(cache)
@@ -62,7 +70,7 @@ class MixedImpl(SapImpl):
             done = {e.row for e in step.queries.entries}
         for part in step.parts:
             if part.row not in done:
-                self._part(q, pages, step.table[part.row], part, out)
+                self._part(q, k, v, pages, step, part, out)
 
     def _single(self, q: torch.Tensor, pages: Pages, step: Any, out: torch.Tensor) -> None:
         """Decode rows of the patched heads: text keys and the request's sums."""
@@ -89,22 +97,30 @@ class MixedImpl(SapImpl):
             at = torch.cat([torch.arange(a, min(b, entry.position)) for a, b in entry.seat.spans if a < entry.position])
             slots = row[at.to(row.device) // pages.size], at.to(row.device) % pages.size
             prior = self.store.read(slots, pages.size)
-            _, v = pages.tokens(slots)
+            v = pages.values(slots)
             weights = torch.softmax(prior, -1)
             self.means[step.places[number]] = torch.einsum("t,gtd->gd", weights, v[self.touched].float())
             self.log_masses[step.places[number]] = torch.logsumexp(prior, -1)
 
-    def _part(self, q: torch.Tensor, pages: Pages, row: torch.Tensor, part: Part, out: torch.Tensor) -> None:
-        """Rows of one request, patched heads of patched rows only."""
+    def _part(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pages: Pages, step: Any, part: Part, out: torch.Tensor
+    ) -> None:
+        """Rows of one request, patched heads of patched rows only; keys and values of the step itself are not read back."""
         if self.plan.queries == "last" and part.total < part.seat.prompt:
             return  # the prompt goes on in a later chunk
-        keys = torch.arange(part.total, device=row.device)
-        slots = row.long()[keys // pages.size], keys % pages.size
-        k, v = (x[None] for x in pages.tokens(slots))
+        row = step.table[part.row].long()
+        at = torch.arange(part.total, device=row.device)
+        slots = row[at // pages.size], at % pages.size
         prior = self.store.read(slots, pages.size)[None]
-        rows = q[part.start : part.end].transpose(0, 1)[None]  # (1, H, n, D)
+        rows, k, v = (x[part.start : part.end].transpose(0, 1)[None] for x in (q, k, v))  # (1, H, n, D)
+        if part.past:
+            old = pages.tokens((slots[0][: part.past], slots[1][: part.past]))
+            k, v = (torch.cat([a[None].to(b.dtype), b], 2) for a, b in zip(old, (k, v), strict=True))
         if self.exact:
             self._exact(rows, k, v, prior, part, out)
+            return
+        if part.row in step.own:
+            out[part.start : part.end] = closed_attention(self._job(rows, k, v, prior))[0].transpose(0, 1)
             return
         patched = self._patched_rows(part, prior)
         if not len(patched):
@@ -137,16 +153,17 @@ class MixedImpl(SapImpl):
         start: int,
         out: torch.Tensor,
     ) -> None:
-        layout = Layout.of(~prior.isnan())
-        if layout is None or not len(layout.visual):
+        job = self._job(q, k, v, prior)
+        if job.layout is None or not len(job.layout.visual):
             return
         heads = list(self.patched)
-        job = Job(
-            q, k, v, self.scale, PriorScores(prior, self.level), self.all_heads, layout=layout, listed=self.patched
-        )
         found = patched_heads(job, heads)[0].transpose(0, 1)  # (n, heads, D)
         at = torch.tensor(keep, device=out.device)
         out[(at + start)[:, None], torch.tensor(heads, device=out.device)] = found[at].to(out.dtype)
+
+    def _job(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prior: torch.Tensor) -> Job:
+        layout = Layout.of(~prior.isnan())
+        return Job(q, k, v, self.scale, PriorScores(prior, self.level), self.mask, layout=layout, listed=self.patched)
 
     def _exact(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prior: torch.Tensor, part: Part, out: torch.Tensor

@@ -64,6 +64,10 @@ class Pages:
         at, offset = slots
         return k[at, :, offset].transpose(0, 1), v[at, :, offset].transpose(0, 1)
 
+    def values(self, slots: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        """Values alone, (H, T, D)."""
+        return self.own[1][slots[0], :, slots[1]].transpose(0, 1)
+
     def write_summaries(
         self, slots: tuple[torch.Tensor, torch.Tensor], log_mass: torch.Tensor, mean: torch.Tensor
     ) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from ...patches.job import Layout
+from ...patches.summary import Shares, running_shares
 from .spans import Span, is_hole, last_visual, visual_mask
 
 
@@ -122,7 +122,8 @@ class Chunk:
         carry: slot of the running summary in front of the chunk, (block, offset) 0-d tensors, or None.
         layout: of the keys [cached text, carry, chunk].
         visual: visual rows within the chunk, int64 (n,).
-        kept: which of these leave their running summary in the cache, int64 (w,), and in which slots.
+        kept: which of these leave their running summary in the cache, int64 (w,), and in which slots: those that text, a
+            later chunk or another request that shares the prefix go on from.
         slots: blocks and offsets of those, int64 (w,) each.
     """
 
@@ -133,13 +134,14 @@ class Chunk:
     visual: torch.Tensor
     kept: torch.Tensor
     slots: tuple[torch.Tensor, torch.Tensor]
+    _prior: list[tuple[torch.Tensor, Shares | None]] = field(default_factory=list, compare=False)
 
-    @cached_property
-    def text_rows(self) -> torch.Tensor:
-        """Rows of the chunk that are no image, int64."""
-        mask = torch.ones(self.part.end - self.part.start, dtype=torch.bool, device=self.visual.device)
-        mask[self.visual] = False
-        return mask.nonzero()[:, 0]
+    def prior(self, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Shares | None]:
+        """Scores of the carry and the visual rows, (1, N), and their shares; made once for all layers."""
+        if not self._prior:
+            found = make()[None]
+            self._prior.append((found, running_shares(found)))
+        return self._prior[0]
 
 
 def parts(seats: Sequence[Seat], starts: Sequence[int], totals: Sequence[int]) -> list[Part]:
@@ -192,8 +194,11 @@ def make_chunk(part: Part, table: torch.Tensor, size: int) -> Chunk:
     text = np.flatnonzero(~mask[:past])
     carry = last_visual(spans, past)
     new = np.flatnonzero(mask[past:])
-    keep = np.array([_is_kept(spans, past, total, size, past + int(j)) for j in new], dtype=bool)
-    kept = new[keep] + past
+    at = new + past
+    read = ((at + 1) % size == 0) | (at + 1 == total) | ~np.append(mask, False)[at + 1]
+    keep = read.copy()
+    keep[read] = [_is_kept(spans, past, total, size, int(j)) for j in at[read]]
+    kept = at[keep]
     runs = _runs(len(text), carry >= 0, mask[past:])
     return Chunk(
         part=part,
@@ -207,7 +212,7 @@ def make_chunk(part: Part, table: torch.Tensor, size: int) -> Chunk:
 
 
 def _is_kept(spans: Sequence[Span], past: int, total: int, size: int, position: int) -> bool:
-    """Whether a visual token's block is real: no hole, or begun by an earlier chunk, or at the end of this one."""
+    """Whether the block of a visual token is real: no hole, or begun by an earlier chunk, or at the end of this one."""
     block = position // size
     begun = past % size and block == past // size
     return bool(begun) or block == (total - 1) // size or not is_hole(spans, size, block)

@@ -9,7 +9,7 @@ import torch
 from ...patches.closed import patched_heads
 from ...patches.job import Job, PriorScores
 from ...patches.summary import running_summary
-from .flash_query import choose_query_attention
+from .choose_query import choose_query_attention
 from .pages import Pages
 from .sap_impl import SapImpl
 from .steps import Chunk, Queries
@@ -67,13 +67,12 @@ class SummaryImpl(SapImpl):
         """Prefill rows of one request: closed form over cached text, the carried summary and the chunk itself."""
         rows = slice(chunk.part.start, chunk.part.end)
         new_k, new_v = k[rows].transpose(0, 1), v[rows].transpose(0, 1)  # (g, n, D)
-        prior = self.state.prior[rows][chunk.visual]
         values = new_v[:, chunk.visual].float()
         keys, all_values = [new_k], [new_v]
+        carried = None
         if chunk.carry is not None:
             block, offset = chunk.carry
-            log_mass, mean = pages.read_summaries((block[None], offset[None]))
-            prior = torch.cat([log_mass, prior])
+            carried, mean = pages.read_summaries((block[None], offset[None]))
             values = torch.cat([mean.transpose(0, 1), values], 1)
             keys.insert(0, torch.zeros_like(new_k[:, :1]))
             all_values.insert(0, torch.zeros_like(new_v[:, :1]))
@@ -81,13 +80,14 @@ class SummaryImpl(SapImpl):
             text_k, text_v = pages.tokens(chunk.text)
             keys.insert(0, text_k)
             all_values.insert(0, text_v)
-        mean, log_mass = running_summary(prior[None], values[None])
+        prior, shares = chunk.prior(lambda: self._prior(chunk, carried))
+        mean, log_mass = running_summary(prior, values[None], shares)
         job = Job(
             q=q[rows].transpose(0, 1)[None],
             k=torch.cat(keys, 1)[None] if len(keys) > 1 else new_k[None],
             v=torch.cat(all_values, 1)[None] if len(keys) > 1 else new_v[None],
             scale=self.scale,
-            scores=PriorScores(prior[None], self.level),
+            scores=PriorScores(prior, self.level),
             heads=self.all_heads,
             layout=chunk.layout,
             listed=tuple(range(self.num_heads)),
@@ -97,3 +97,8 @@ class SummaryImpl(SapImpl):
         out[rows] = patched_heads(job, list(range(self.num_heads)))[0].transpose(0, 1)
         at = chunk.kept + int(chunk.carry is not None)
         pages.write_summaries(chunk.slots, log_mass[0, at], mean[0][:, at].transpose(0, 1))
+
+    def _prior(self, chunk: Chunk, carried: torch.Tensor | None) -> torch.Tensor:
+        """Log mass of the carry, which counts as one visual token, and scores of the visual rows, float32 (N,)."""
+        prior = self.state.prior[chunk.part.start : chunk.part.end][chunk.visual]
+        return prior if carried is None else torch.cat([carried, prior])

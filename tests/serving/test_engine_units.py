@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
-from lostattn.serving.engine import versions
+from lostattn.serving.engine import compiled_query, versions
+from lostattn.serving.engine.choose_query import choose_query_attention
 from lostattn.serving.engine.encode import append_scores, split_scores
-from lostattn.serving.engine.flash_query import choose_query_attention, flash_query_attention, plain_flash
+from lostattn.serving.engine.flash_query import flash_query_attention, plain_flash
 from lostattn.serving.engine.pages import Pages
 from lostattn.serving.engine.prior_store import PriorStore
 from lostattn.serving.engine.query_attention import query_attention
@@ -98,8 +99,9 @@ def test_query_rows_equal_attention_with_one_more_key(columns: bool, groups: lis
         wanted.append(torch.einsum("gqt,gtd->gqd", scores, torch.cat([v[:, text], mean[i][:, None]], 1)))
     chosen = [0, 1] if groups is None else groups
     queries = make_queries(entries, table, size)
-    found = query_attention(queries, q[:, chosen], pages, 0.3, mass, mean[:, chosen], groups)
-    assert torch.allclose(found, torch.stack(wanted)[:, chosen], atol=1e-5)
+    for form in (query_attention, choose_query_attention(torch.device("cpu"), torch.float32)):
+        found = form(queries, q[:, chosen], pages, 0.3, mass, mean[:, chosen], groups)
+        assert torch.allclose(found, torch.stack(wanted)[:, chosen], atol=1e-5)
     pieces = queries.split(3)
     assert len(pieces) > 1 and sum(len(p.entries) for p in pieces) == 3
 
@@ -112,7 +114,15 @@ def test_a_chunk_knows_its_keys_and_what_it_leaves() -> None:
     assert len(chunk.text[0]) == 4 and chunk.carry is not None
     assert chunk.layout.runs == ((0, 4, False), (4, 21, True))
     # block 2 (16..23) is a hole, block 3 ends the chunk
-    assert chunk.kept.tolist() == list(range(8, 16)) and set(chunk.slots[0].tolist()) == {4}
+    assert chunk.kept.tolist() == [15] and [x.tolist() for x in chunk.slots] == [[4], [7]]
+    (part,) = parts(
+        [seat], [0, 29], [61]
+    )  # positions 32..60: the image ends with its block, text behind it is no summary
+    chunk = make_chunk(part, torch.arange(1, 11)[None], 8)
+    assert chunk.kept.tolist() == [7] and [x.tolist() for x in chunk.slots] == [[5], [7]]
+    (part,) = parts([Seat("b", ((4, 36),), 60)], [0, 34], [34])  # a block before text, a block that ends a chunk
+    chunk = make_chunk(part, torch.arange(1, 11)[None], 8)
+    assert chunk.kept.tolist() == [3, 27, 29] and [x.tolist() for x in chunk.slots] == [[1, 4, 5], [7, 7, 1]]
 
 
 def plan(**changes: Any) -> Plan:
@@ -195,4 +205,27 @@ def test_flash_over_whole_blocks_equals_gathering_all(groups: list[int] | None) 
     arguments = (queries, q[:, chosen], pages, 0.3, mass, mean[:, chosen], groups)
     wanted = query_attention(*arguments)
     assert torch.allclose(flash_query_attention(*arguments, flash=plain_flash), wanted, atol=1e-5)
-    assert choose_query_attention(torch.device("cpu"), torch.float32) is query_attention
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("threads", "groups"), [(1, None), (3, None), (1, [0])])
+def test_compiled_queries_equal_the_torch_form(
+    dtype: torch.dtype, threads: int, groups: list[int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numba")
+    pages = Pages(torch.randn(90, 2, 32, 64).to(dtype), True)
+    table = torch.randperm(90).view(3, 30)
+    spans = [((10, 500), (520, 800)), ((0, 640),), ((3, 4),)]
+    lengths = [850, 641, 960]
+    if dtype == torch.bfloat16:  # keys in slots of images may read as NaN
+        pages.own[0].view(torch.int16)[table[0, 0], :, 10:] = -1
+    entries = [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(spans, lengths, strict=True))]
+    chosen = [0, 1] if groups is None else groups
+    q, mean, mass = torch.randn(3, 2, 3, 32)[:, chosen], torch.randn(3, 2, 32)[:, chosen], torch.randn(3, 1, 1)
+    assert compiled_query.fits(pages) and not compiled_query.fits(Pages(pages.cache, False))
+    queries = make_queries(entries, table, 32)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(compiled_query, "FEW", 1)
+    arguments = (queries, q.to(dtype), pages, 0.2, mass, mean, groups)
+    found, wanted = compiled_query.compiled_query_attention(*arguments), query_attention(*arguments)
+    assert torch.isfinite(wanted).all() and torch.allclose(found, wanted, atol=1e-5)
