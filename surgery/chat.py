@@ -55,9 +55,9 @@ class Chat:
         one_of("dtype", dtype, DTYPES)
         processor = load_processor(folder)  # before the weights, which take their time
         try:
-            with _quiet():
+            with without_progress_bars():
                 kwargs = {"dtype": dtype if dtype == "auto" else getattr(torch, dtype)}
-                model = (load_patched if patched else _load_plain)(folder, **kwargs).to(_device(device))
+                model = (load_patched if patched else _load_plain)(folder, **kwargs).to(torch_device(device))
         except LostattnError:
             raise
         except Exception as error:  # whatever transformers, safetensors or a device raise
@@ -98,7 +98,8 @@ class Chat:
         return self.generate(self.encode(image, question), max_new_tokens)[0]
 
 
-def _device(name: str) -> torch.device:
+def torch_device(name: str) -> torch.device:
+    """The device of that name. LostattnError if it is unknown, not there, or computes nothing."""
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -111,8 +112,8 @@ def _device(name: str) -> torch.device:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars of transformers where nobody watches."""
+def without_progress_bars() -> Iterator[None]:
+    """A block in which transformers shows no progress bars where nobody watches."""
     shown = logging.is_progress_bar_enabled()
     if not sys.stderr.isatty():
         logging.disable_progress_bar()

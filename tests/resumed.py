@@ -23,8 +23,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(place), "OMP_NUM_THREADS": "1"}
 
 
-def killed_and_resumed(arguments: list[object], out: Path, part: str, lines: int, env: dict[str, str]) -> None:
-    """Run, kill -9 when a file of answers that fits `part` has so many lines, and run again to the end."""
+def killed(arguments: list[object], out: Path, part: str, lines: int, env: dict[str, str]) -> None:
+    """Run in a process of its own, and kill -9 it when a file of answers that fits `part` has so many lines."""
     command = [sys.executable, "-m", "lostattn.surgery.cli", *map(str, arguments), "--out", str(out)]
     process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until = time.monotonic() + 120
@@ -33,7 +33,6 @@ def killed_and_resumed(arguments: list[object], out: Path, part: str, lines: int
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
     assert list(out.rglob("*.part.jsonl")), "it was killed between two tasks"
-    subprocess.run(command, env=env, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _as_many(out: Path, part: str, lines: int) -> bool:

@@ -55,26 +55,27 @@ _CONCLUDED = re.compile(
     re.I,
 )
 _ALTERNATIVE = re.compile(
-    r"^[\s.)\]\"']*(?:[,;]\s*(?:and|or)?|/|&|\+|\band/or\b|\band\b|\bor\b)\s*(?:option\s+)?[(\[]*([A-Z])\b"
+    r"^[\s.()\]\"']*(?:[,;]\s*(?:and|or)?|/|&|\+|\band/or\b|\band\b|\bor\b|\b(?:vs|versus)\b\.?)\s*(?:maybe\s+|perhaps\s+)?(?:option\s+)?[(\[]*([A-Z])\b"
     r"(?=[\s)\].,;:!?]*(?:$|\n|[.,;!?)]|\band\b|\bor\b|\bare\b|\bboth\b|\bis possible))"
 )
 _NO_OPTION = re.compile(r"^\s*(?:none|neither|unknown|unclear|not|cannot|can't|n/?a)\b", re.I)
 _HEAD = re.compile(rf"^\s*{_LABEL}")
 _AFTER_A = re.compile(
     r"^\s*(?:$|\n|[.,;:!?)\]>\"'=&/+-]|[A-Z](?!\w)"
-    r"|(?:because|since|as|is|was|due|and|or|for|given|seems|looks|appears|based|would|should|must)\b)"
+    r"|(?:because|since|as|is|was|due|and|or|for|given|seems|looks|appears|based|would|should|must|vs|versus)\b|\s*\((?:or|and|not)\b)"
 )
 _BEFORE_BARE = re.compile(
     r"(?:^|[\n.!?:,;]|\b(?:is|be|it's|say|think|believe|guess|take|to|with|for|than|definitely|clearly))\s*[(\[<\"']*$",
     re.I,
 )
-_JOINED = re.compile(r"(?<!\w)([A-Z])[)\]]?\s*(?:,|/|&|\band\b|\bor\b)\s*(?:option\s+)?[(\[]*$")
+_JOINED = re.compile(r"(?<!\w)([A-Z])[)\]]?\s*\(?(?:,|/|&|\band\b|\bor\b|\b(?:vs|versus)\b\.?)\s*(?:option\s+)?[(\[]*$")
+_CHINESE = re.compile(r"(?:正确)?答案(?:是|为|:)?\s*|(?:我)?选择?(?=\s*[(]?[A-Z]\b)")
 
 
 def choose(response: str, options: Mapping[str, str]) -> str | None:
     """The letter of the chosen option, or None; `options` is letter -> text."""
     part = answer_part(response)
-    text = "" if part is None else plain(part)
+    text = "" if part is None else _CHINESE.sub("answer: ", plain(part))
     if not text:
         return None
     found = _whole(text, options)

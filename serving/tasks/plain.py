@@ -1,8 +1,9 @@
 r"""Answers as plain text: the part of a response that answers, without tags, Markdown, LaTeX and odd characters.
 
-Reasoning models: the last `<answer>` that is not empty (one that was cut off reaches to the end); in it, or else in the whole
-response, the content of the last `\boxed{}`; else what stands behind the last `</think>`. A response that is cut off inside
-`<think>` has no answer. Of more than 8,000 characters the first 2,000 and the last 6,000 are read.
+Reasoning models: the last `<answer>` that is not empty (one that was cut off reaches to the end, one whose start stood in
+the prompt begins with the response); in it, or else in the whole response, the content of the last `\boxed{}`; else what stands
+behind the last `</think>`. A response that is cut off inside `<think>` has no answer. Of more than 8,000 characters the first
+2,000 and the last 6,000 are read.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import unicodedata
 
 _ANSWER = re.compile(r"<\s*answer\s*>(.*?)(?=<\s*/\s*answer\s*>|<\s*answer\s*>|\Z)", re.I | re.S)
+_ANSWER_END = re.compile(r"<\s*/\s*answer\s*>", re.I)
 _THINK_END = re.compile(r"<\s*/\s*think(?:ing)?\s*>", re.I)
 _THINK_START = re.compile(r"<\s*think(?:ing)?\s*>", re.I)
 _BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
@@ -48,6 +50,7 @@ def _answer_part(response: str) -> str | None:
             return _last_box(answers[-1]) or answers[-1]
     if _ANSWER.search(tail):
         return None
+    tail = next((before for before in _ANSWER_END.split(tail)[-2::-1] if before.strip()), tail)
     box = _last_box(tail) or _last_box(response)
     if box is not None:
         return box

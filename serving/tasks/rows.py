@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,13 @@ def unique(items: list[Item]) -> list[Item]:
         seen[item.id] = seen.get(item.id, 0) + 1
         out.append(item if seen[item.id] == 1 else replace(item, id=f"{item.id}#{seen[item.id]}"))
     return out
+
+
+def repeated(items: Sequence[Item]) -> int:
+    """How many items `unique` had to rename."""
+    names = {item.id for item in items}
+    numbered = (re.fullmatch(r"(.*)#\d+", item.id, re.S) for item in items)
+    return sum(match is not None and match[1] in names for match in numbered)
 
 
 def _numbered(table: Any, folder: Path, needed: str) -> Iterator[Row]:

@@ -35,7 +35,9 @@ _STATED = re.compile(
 _HEDGED = re.compile(
     r"\b(?:maybe|perhaps|it depends|uncertain|ambiguous|hard to (?:say|tell)|either way|n/a|unknown)\b"
 )
-_IDIOMS = re.compile(r"\bno (?:doubt|question|problem|wonder|matter|more than|less than)\b|\bno\. ?\d+")
+_IDIOMS = re.compile(
+    r"\bno (?:doubt|question|problem|wonder|matter|more than|less than|(?:reason|need|room) (?:to|for) doubt)\b|\bno\. ?\d+"
+)
 _BOTH = re.compile(r"\b(?:yes|no)\b\s*(?:/|\bor\b|\band\b|&)\s*\b(?:yes|no)\b|\byes no\b|\bno yes\b")
 _NOTHING_SEEN = re.compile(
     r"^no (?:idea|clue|answer)\b"
@@ -76,7 +78,10 @@ def yes_or_no(response: str, thing: str = "") -> str | None:
         return None
     if _HEDGED.search(text) or _BOTH.search(text):
         return None
-    return _anywhere(text) or _short(clauses) or (_presence(text, thing) if thing else None)
+    said = _words(text)
+    if len(said) > 1:
+        return None
+    return _anywhere(text, said) or _short(clauses) or (_presence(text, thing) if thing else None)
 
 
 def _flip(word: str) -> str:
@@ -106,12 +111,15 @@ def _leading(clauses: list[str], text: str) -> str | None:
     return "" if _BOTH.search(text) or others - {first} else first
 
 
-def _anywhere(text: str) -> str | None:
-    """Step 4."""
-    words = set(re.findall(r"(?<![\w-])(?:yes|no)(?![\w-])", _IDIOMS.sub("", text)))
-    if len(words) != 1:
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])(?:yes|no)(?![\w-])", _IDIOMS.sub("", text)))
+
+
+def _anywhere(text: str, said: set[str]) -> str | None:
+    """Step 4, where not both are said."""
+    if not said:
         return None
-    word = words.pop()
+    word = next(iter(said))
     return _flip(word) if re.search(rf"\b(?:not|never)\s+(?:a\s+)?[\"'(]*{word}\b", text) else word
 
 

@@ -38,6 +38,7 @@ def score(name: str, responses: Path, harness: str, items: Path | None, force: b
     """
     from ...patches.errors import LostattnError
     from ...serving.tasks.discover import get_task
+    from ...serving.tasks.rows import repeated
     from ...serving.tasks.score import read_responses, write_decisions
     from ...serving.tasks.score import score as measure
     from ..checkpoint.provenance import lostattn_version
@@ -49,12 +50,17 @@ def score(name: str, responses: Path, harness: str, items: Path | None, force: b
     found = measure(task, read_responses(task, responses), harness, seed)
     if items:
         write_decisions(items, found.decisions)
+    again = repeated([d.judged.item for d in found.decisions])
+    if again:
+        say(f"note: {again} rows have an id that an earlier row has too; all are counted")
     counts = {k: int(v) for k, v in found.metrics.items() if k in COUNTS}
     shares = {k: v for k, v in found.metrics.items() if k not in COUNTS}
     if as_json:
         seeded = {"seed": seed} if rule.guesses else {}
         about = {"task": task.name, "responses": responses.name, "harness": harness, "parser": found.parser, **seeded}
-        print_json({**about, "lostattn": lostattn_version(), **counts, "main": task.main, "metrics": shares})
+        print_json(
+            {**about, "lostattn": lostattn_version(), **counts, "repeated": again, "main": task.main, "metrics": shares}
+        )
         return
     say(f"task {task.name}, rule {harness} ({found.parser})")
     print_table(

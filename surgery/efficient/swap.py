@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ...patches.family import get_family
+from ...patches.family import decoder_of, get_family
 from ...patches.install import exchange, install
 from ...patches.plan import Plan
 from .frontier import Group
@@ -53,7 +53,7 @@ def swapping(model: Any, plan: Plan) -> Iterator[Swap]:
         for part in (model, inner):
             for name in ("sap_plan", "sap_settings"):
                 vars(part).pop(name, None)
-        for layer in inner.language_model.layers:
+        for layer in decoder_of(inner).layers:
             vars(layer.self_attn).pop("sap_layer", None)
         model.set_attn_implementation(before)
 

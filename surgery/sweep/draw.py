@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from ...serving.judging.charts import Draw, colour, dress
@@ -69,13 +69,14 @@ def curve(report: Report, points: Sequence[Mapping[str, Any]], task: str, axis: 
         xs = range(len(values))
         axes.axhline(0, color=ink, linewidth=1)
         axes.plot(xs, [v[0] for v in values], color=colour(0), linewidth=1.5, alpha=0.5 if axis != "mode" else 0.0)
-        for x, (value, low, high) in zip(xs, values, strict=True):
+        rising = [b[0] > a[0] for a, b in pairwise(values)] + [False]
+        for x, (value, low, high), up in zip(xs, values, rising, strict=True):
             axes.plot([x, x], [low, high], color=colour(0), linewidth=4, solid_capstyle="round", alpha=0.4)
             axes.plot([x], [value], color=colour(0), marker="o", markersize=7)
             axes.annotate(
                 f"{value:+.1f}",
                 (x, value),
-                xytext=(7, 6),
+                xytext=(7, -12 if up else 6),
                 textcoords="offset points",
                 fontsize=8.5,
                 color=ink,
@@ -83,7 +84,8 @@ def curve(report: Report, points: Sequence[Mapping[str, Any]], task: str, axis: 
         axes.set_xticks(xs, labels, rotation=0 if max(map(len, labels)) < 11 else 20)
         axes.set_xlim(-0.5, len(values) - 0.3)
         reach = max(2.0, *(abs(x) for v in values for x in v)) * 1.1
-        axes.set_ylim(-reach, reach if any(v[2] > 0.25 * reach for v in values) else 0.25 * reach)
+        only_losses = min(v[1] for v in values) < -0.25 * reach and max(v[2] for v in values) <= 0.25 * reach
+        axes.set_ylim(-reach, 0.25 * reach if only_losses else reach)
 
     return draw, (max(4.7, 1.0 + 0.85 * len(values)), 3.3)
 

@@ -14,7 +14,7 @@ from ...patches.family import get_family
 from ...patches.install import install
 from ...patches.plan import Plan, one_of
 from ...serving.cause import cause
-from ..chat import DTYPES, Chat, _device, _quiet
+from ..chat import DTYPES, Chat, torch_device, without_progress_bars
 from ..processing import load_processor
 
 
@@ -32,12 +32,12 @@ def load_with_plan(
     patched = family.config_class.from_dict({**raw, "sap": plan.to_json()})
     processor = load_processor(folder)
     try:
-        with _quiet():
+        with without_progress_bars():
             model, info = AutoModelForImageTextToText.from_pretrained(
                 folder, config=patched, trust_remote_code=False, output_loading_info=True,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
             )  # fmt: skip
-            model = model.to(_device(device)).eval()
+            model = model.to(torch_device(device)).eval()
     except LostattnError:
         raise
     except Exception as error:  # whatever transformers, safetensors or a device raise

@@ -9,6 +9,10 @@ from .grid import AXES
 
 TITLES = {"mode": "Mode", "layers": "Layers", "heads": "Heads", "queries": "Queries", "scores": "Scores"}
 VARIANTS = {"vision_attention": "+ Vis. Attn.", "patch_complexity": "+ Patch Comp.", "noise": "+ Noise"}
+PRINTED = {
+    "pope": "POPE", "realworldqa": "RWQA", "3dsrbench": "3DSRBench", "mmmu": "MMMU", "vmcbench": "VMCBench",
+    "hallusionbench": "HallusionBench", "mathvista": "MathVista",
+}  # fmt: skip
 LAYOUTS = {"table2": ("mode", "layers"), "heads": ("heads",), "layers": ("layers",), "table8": ("heads",)}
 Report = Mapping[str, Any]
 Table = tuple[list[str], list[list[str]]]
@@ -39,16 +43,22 @@ def grid_table(report: Report, grid: str, marked: bool = True) -> Table:
     shown = [a for a in axes if not (layout == "table2" and a == "mode")]
     tasks = [t["task"] for t in report["tasks"]]
     titles = ["Affected Layers"] if layout == "table2" else [TITLES[a] for a in shown]
-    head = ["Model / Variant" if layout == "table2" else "Model", *titles, *tasks]
+    head = ["Model / Variant" if layout == "table2" else "Model", *titles, *(PRINTED.get(t, t) for t in tasks)]
     rows = [[report["base"], *("/" for _ in shown)]]
     for point in points:
         name = VARIANTS.get(point["labels"]["mode"], point["labels"]["mode"]) if layout == "table2" else ""
-        rows.append([name, *(point["labels"][a] for a in shown)])
+        rows.append([name, *(_layers(v) if layout == "table2" else v for v in (point["labels"][a] for a in shown))])
     for task in tasks:
         keys = ["original", *(p["key"] for p in points)]
         for row, cell in zip(rows, column(report, task, keys, marked), strict=True):
             row.append(cell)
     return head, rows
+
+
+def _layers(label: str) -> str:
+    """As the paper's Table 2 writes a window of layers."""
+    first, dash, last = label.partition("-")
+    return f"[{first}, {last}]" if dash and last.isdigit() else label
 
 
 def layout_of(report: Report, grid: str) -> str:
@@ -99,7 +109,7 @@ def _columns_of_bands(report: Report, grid: str) -> Table:
     rows = []
     for task in (t["task"] for t in report["tasks"]):
         cells = column(report, task, ["original", *(p["key"] for p in points)])
-        rows.append([report["base"], *([task] if len(report["tasks"]) > 1 else []), *cells])
+        rows.append([report["base"], *([PRINTED.get(task, task)] if len(report["tasks"]) > 1 else []), *cells])
     return head, rows
 
 

@@ -34,6 +34,8 @@ LETTER = [
 ]  # fmt: skip
 
 SENTENCE = [
+    ("答案是B", "B"), ("正确答案：B", "B"), ("选B", "B"), ("B</answer>", "B"), ("It is a dog. B</answer> or A", "B"),
+    ("B\r\n", "B"), ("Answer: B\r\nReason: A is not right\r\n", "B"),
     ("The answer is B because A is a cat.", "B"), ("The answer is B because A ...", "B"),
     ("The correct answer is (B).", "B"),
     ("The correct option is: B", "B"), ("the best answer is b", "B"), ("The answer is option B.", "B"),
@@ -102,6 +104,7 @@ THOUGHT = [
 ]  # fmt: skip
 
 NOTHING = [
+    "A vs B", "A (or B)", "A versus B",
     "", " ", "\n\t", ".", "...", "()", "E", "(E)", "The answer is E.", "Z.", "A or B", "A and B", "A, B", "A/B", "A & B",
     "Both A and B", "AB",
     "ABCD", "A B C D", "A. cat B. dog C. black dog D. horse", "A. cat\nB. dog\nC. black dog\nD. horse", "A\nB",

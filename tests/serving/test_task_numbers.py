@@ -38,14 +38,19 @@ GIVES = [
     ("The percentage in 2019 is 35%.", "35%"), ("x=12 and y=13, so x+y=25", "25"), ("\\boxed{12\\text{ cm}}", "12"),
     ("-3.5°C", "-3.5"),
     ("The total number of apples is 12, with 3 rows of 4.", "12"), ("$\\angle A = 30^\\circ$", "30"), ("2^10", "1024"),
-    ("1st", "1"),
+    ("1st", "1"), ("12 - because 3 rows of 4 are 12", "12"), ("12, because there are 3 rows of 4", "12"),
+    ("12 cm, since 5 and 7 cm are its parts", "12"), ("12\n\nExplanation: 3 rows of 4", "12"), ("4\nReason: 3 is 5", "4"),
+    ("12\nThere are 3 rows and 4 columns.", "12"), ("5 because 3 + 4 = 7. So the answer is 7", "7"),
+    ("3 rows of 4 apples: 12", "12"), ("3.5 ± 0.1", "3.5"), ("3.5 +/- 0.1 cm", "3.5"), ("one quarter", "0.25"),
+    ("three and a half", "3.5"), ("minus one half", "-0.5"), ("In 2010 the height: 5 m", "5"), ("12\r\n", "12"),
 ]  # fmt: skip
 
 NONE = [
     "", " ", "?", "I don't know", "None", "many", "A few", "3 or 4", "The answer is 3 or 4", "3 and 4", "between 3 and 4",
     "3, 4", "B", "x", "3 red and 4 blue", "<think>7",
     "I cannot determine it.", "1/0", "3-4", "one or two", "Sorry.", "v1 and v2", "3 4", "7:30", "5 out of 10",
-    "The answer is 3 + 4", "3,4", "1e400",
+    "The answer is 3 + 4", "3,4", "1e400", "4 or 5 because 3", "between 3 and 5, since 4", "Bars: 4, lines: 5", "12\n+5\n17 - 2",
+    "3,5", "5 apples, 3 pears", "10, but then 2 more", "2010: 5, 2011: 6", "The ratio 3:4", "Height: 5-6 m",
 ]  # fmt: skip
 
 LISTS = [

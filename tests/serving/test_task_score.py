@@ -168,3 +168,10 @@ def test_tasks(run: Run) -> None:
     rows = {r["task"]: r for r in json.loads(run("tasks", "--json").stdout)}
     assert len(rows) == 8 and rows["vmcbench"]["prompt versions"] == ["vmcbench-default/1", "vmcbench-authors/1"]
     assert rows["mmmu"]["parsers"]["lostattn"] == "letters/1, mmmu-open/1" and "question_type" in rows["mmmu"]["needs"]
+
+
+def test_repeated_ids_are_counted_and_said(run: Run) -> None:
+    found = run("score", "--task", "pope", "--responses", write([ROWS[0], ROWS[1], ROWS[0], ROWS[0]]), "--json")
+    assert found.exit_code == 0 and (json.loads(found.stdout)["n"], json.loads(found.stdout)["repeated"]) == (4, 2)
+    assert "2 rows have an id that an earlier row has too" in found.stderr
+    assert "earlier row" not in run("score", "--task", "pope", "--responses", write(ROWS)).stderr

@@ -25,7 +25,7 @@ YES = [
     "It cannot be seen well, but yes.", "Yes, although I am not sure.", "That is correct.", "I think so",
     "Yes, of course not hidden",
     "Yes — there is", '{"answer": "yes"}', "Yes</s>", "yes<|im_end|>", "Answer - yes", "<answer>yes</answer> no",
-    "yes (100%)",
+    "yes (100%)", "I see no reason to doubt: yes, there is a dog.", "Yes\r\n",
 ]  # fmt: skip
 
 NO = [
@@ -69,6 +69,7 @@ DOG = [
     ("There is a cat.", None),
     ("The image shows a hotdog.", None), ("It is not visible.", "no"), ("Without a dog, the picture would be empty", "no"),
     ("Yes, there is a dog", "yes"),
+    ("I see no dog, yes.", None), ("I see no reason to doubt: yes, there is a dog.", "yes"),
     ("There is a cat, but no dog.", "no"), ("The dog is absent.", "no"),
 ]  # fmt: skip
 

@@ -27,7 +27,7 @@ from lostattn.surgery.sweep.ready import BANDS, READY, grids, scaled
 from lostattn.surgery.sweep.run import run_sweep
 from lostattn.surgery.sweep.swap import load_with_plan, swap_plan
 from lostattn.surgery.sweep.tables import breakdown_table, grid_table
-from resumed import assert_same, environment, killed_and_resumed
+from resumed import assert_same, environment, killed
 
 N = 12
 EMPTY = PatchSpec(layers="none", heads="all")
@@ -152,9 +152,9 @@ def test_tables_have_the_papers_layout(results: Path) -> None:
     assert head == ["Model / Variant", "Affected Layers", "digits"]
     assert [r[:2] for r in rows] == [
         ["model", "/"],
-        ["+ Vis. Attn.", "1-5"],
-        ["+ Patch Comp.", "1-5"],
-        ["+ Noise", "1-5"],
+        ["+ Vis. Attn.", "[1, 5]"],
+        ["+ Patch Comp.", "[1, 5]"],
+        ["+ Noise", "[1, 5]"],
     ]
     assert "(" not in rows[0][2] and all("[" in r[2] for r in rows[1:])
     head, rows = grid_table(report, "heads")
@@ -208,14 +208,16 @@ def test_what_another_process_has_under_way_is_waited_for(results: Path, demo: P
 
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_ends_like_one_that_was_not(
-    demo: Path, spec: Path, demo_calibration: Calibration, tmp_path: Path
+    demo: Path, demo_calibration: Calibration, tmp_path: Path
 ) -> None:
-    measured = tmp_path / "calibration.json"
+    spec, measured = tmp_path / "two.yaml", tmp_path / "calibration.json"
+    spec.write_text("modes: [noise]\nlayers: [[0, 1], 5]\nheads: all\n")
     measured.write_text(json.dumps(demo_calibration.to_json()))
-    arguments: list[object] = ["sweep", demo, "--spec", spec, "--task", "digits", "--limit", 60, "--batch", 4]
+    arguments: list[object] = ["sweep", demo, "--spec", spec, "--task", "digits", "--limit", 32, "--batch", 4]
     arguments += ["--calibration", measured]
-    killed_and_resumed(arguments, tmp_path / "cut", "digits/plan-*.part.jsonl", 9, environment(tmp_path))
-    assert lostattn(*arguments, "--out", tmp_path / "whole").exit_code == 0
+    killed(arguments, tmp_path / "cut", "digits/plan-*.part.jsonl", 9, environment(tmp_path))
+    for place in ("cut", "whole"):
+        assert lostattn(*arguments, "--out", tmp_path / place).exit_code == 0
     assert_same(tmp_path / "cut", tmp_path / "whole")
 
 
