@@ -55,7 +55,7 @@ class EncoderCall:
 
     def region_overlaps(self) -> list[torch.Tensor]:
         """Overlap of every visual token with the boxes that `use_regions` supplies."""
-        found = regions_for(self.inner).overlaps(self.inner, self.arguments, len(self.lengths))
+        found = regions_for(self.inner).overlaps(self.inner, self.arguments, self.lengths)
         return self._checked([w.to(self.device) for w in found])
 
     def _checked(self, found: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -35,6 +35,11 @@ class Family:
         rectangles: (inner model, arguments, sizes, fit) -> what every token shows, as `geometry.token_rectangles`.
         towers, text_models: model types of vision tower and decoder that are supported; empty for any.
         video: what happens with videos, for `lostattn families`.
+        order: (inner model, arguments) -> numbers of the tower's patches, int64, token by token, for towers that do not
+            keep the patches of a token together; None if they do.
+        tiled: one picture may be several images of an encoder call, each a tile with a prior of its own.
+        plain_causal: prompts with images have an ordinary causal mask, so that the closed form can run.
+        fit: image processor -> how it cuts pictures, as `rectangles` takes it; None: `geometry.Fit`.
     """
 
     name: str
@@ -53,11 +58,33 @@ class Family:
     towers: Sequence[str] = ()
     text_models: Sequence[str] = ()
     video: str = "refused"
+    order: Callable[[Any, Arguments], torch.Tensor] | None = None
+    tiled: bool = False
+    plain_causal: bool = True
+    fit: Callable[[Any], Any] | None = None
 
     @property
     def plain_class(self) -> type[PreTrainedModel]:
         """The class of transformers that runs the plain checkpoint."""
         return self.model_class.__mro__[2]
+
+    def lengths(self, inner: Any, pixel_values: torch.Tensor, arguments: Arguments, tokens: Sequence[int]) -> list[int]:
+        """Visual tokens of everything that has a prior of its own.
+
+        Args:
+            tokens: visual tokens of every entry of the encoder's output, which may join the tiles of several images.
+        """
+        if not self.tiled:
+            return list(tokens)
+        images = len(self.split(inner, pixel_values, arguments))
+        return [sum(tokens) // images] * images
+
+    def listener(self, inner: Any, arguments: Arguments, pool: str) -> Tap:
+        """What has to listen to the vision tower in a call with these arguments."""
+        tap = self.tap(inner, pool)
+        if self.order is not None:
+            tap.order = self.order(inner, arguments)
+        return tap
 
     def check(self, config: PretrainedConfig) -> None:
         """Refuse a checkpoint whose vision tower or decoder the family does not cover."""
@@ -70,6 +97,11 @@ class Family:
                 raise LostattnError(
                     f"family '{self.name}' does not cover the {what} '{part.model_type}': it covers {', '.join(known)}"
                 )
+        if getattr(config.text_config, "attn_logit_softcapping", None):
+            raise LostattnError(
+                "the decoder caps its attention scores (attn_logit_softcapping), which a patched decoder cannot: only "
+                "checkpoints without it can be patched"
+            )
 
 
 FAMILIES: dict[str, Family] = {}
@@ -87,6 +119,11 @@ def get_family(name: str) -> Family:
     if plain not in FAMILIES:
         raise LostattnError(f"model type '{name}' is not supported: the families are {', '.join(sorted(FAMILIES))}")
     return FAMILIES[plain]
+
+
+def decoder_of(inner: Any) -> Any:
+    """The decoder of a model without head, whatever the family calls it."""
+    return inner.language_model if hasattr(inner, "language_model") else inner.text_model
 
 
 def last_attention(tower: torch.nn.Module) -> torch.nn.Module:

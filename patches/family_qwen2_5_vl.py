@@ -9,11 +9,10 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from transformers.vision_utils import get_vision_window_index
 
-from .family import Arguments, Family, last_attention, register_family
+from .family import Arguments, Family, register_family
 from .geometry import merged_grid
+from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
 from .modeling import SapGeneration, SapInner
-from .pixels import patch_complexity, to_gray, to_rgb
-from .plan import Pixels
 from .tap import Tap
 
 
@@ -36,40 +35,13 @@ class SapQwen2_5_VLForConditionalGeneration(SapGeneration, Qwen2_5_VLForConditio
     inner_class = SapQwen2_5_VLModel
 
 
-def split(inner: Any, pixel_values: torch.Tensor, arguments: Arguments) -> list[torch.Tensor]:
-    """Rows of `pixel_values` are flattened patches (C, T, P, P), each m*m of them one token: per image (n, m*m, T, 3, P, P)."""
-    vision = inner.config.vision_config
-    size, merge = vision.patch_size, vision.spatial_merge_size**2
-    rows = pixel_values.view(-1, merge, vision.in_channels, vision.temporal_patch_size, size, size).transpose(2, 3)
-    return list(rows.split([n // merge for n in arguments["image_grid_thw"].prod(-1).tolist()]))
-
-
-def complexity(
-    inner: Any, images: list[torch.Tensor], arguments: Arguments, pixels: Pixels | None
-) -> list[torch.Tensor]:
-    """Complexity of the m P x m P pixels that a token covers (an image's temporal copies are equal: the first counts)."""
-    merge = inner.config.vision_config.spatial_merge_size
-    found = []
-    for image in images:
-        gray = to_gray(to_rgb(image[:, :, 0], pixels))  # (n, m*m, P, P)
-        square = gray.unflatten(1, (merge, merge)).transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (n, m P, m P)
-        found.append(patch_complexity(square))
-    return found
-
-
-def tap(inner: Any, pool: str) -> Tap:
-    """Listen to the last vision block, whose patches stand in window order, merge block by merge block."""
-    return Tap(last_attention(inner.visual), inner.config.vision_config.spatial_merge_size**2, pool)
-
-
 def received(inner: Any, tap: Tap, arguments: Arguments) -> list[torch.Tensor]:
-    """Undo the window order and take the mean over the queries of each image."""
-    vision, grid = inner.config.vision_config, arguments["image_grid_thw"]
-    index, _ = get_vision_window_index(grid, vision.spatial_merge_size, vision.window_size, vision.patch_size)
-    sums = torch.cat([x[0] for x in tap.received])
-    in_order = sums[torch.argsort(index.to(sums.device))]
-    lengths = (grid.prod(-1) // vision.spatial_merge_size**2).tolist()
-    return [x / len(x) for x in in_order.split(lengths)]
+    """The tower's patches stand in window order, merge block by merge block."""
+    vision = inner.config.vision_config
+    index, _ = get_vision_window_index(
+        arguments["image_grid_thw"], vision.spatial_merge_size, vision.window_size, vision.patch_size
+    )
+    return received_by_blocks(inner, tap, arguments, torch.argsort(index))
 
 
 FAMILY = register_family(
@@ -82,9 +54,9 @@ FAMILY = register_family(
         heads=(0.3, 0.6),
         rescaled=False,
         two_sided=False,
-        split=split,
-        complexity=complexity,
-        tap=tap,
+        split=split_rows,
+        complexity=merged_complexity,
+        tap=merged_tap,
         received=received,
         rectangles=merged_grid,
     )

@@ -66,16 +66,15 @@ class Fit:
         return (self.shortest, long) if canvas[0] <= canvas[1] else (long, self.shortest)
 
 
-def token_rectangles(
-    inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None = None
-) -> list[torch.Tensor]:
-    """What every visual token of every image shows, one (n, 4) tensor per image in the decoder's order of tokens.
+def token_rectangles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Any = None) -> list[torch.Tensor]:
+    """What every visual token of every picture shows, one (n, 4) tensor per picture in the decoder's order of tokens.
 
     Args:
         inner: the model without head, plain or patched.
-        arguments: what the image encoder gets besides pixels (image_grid_thw, image_sizes, ...).
+        arguments: what the image encoder gets (image_grid_thw, image_sizes, ...; `pixel_values` where tiles are counted).
         sizes: (width, height) of the original pictures.
-        fit: how the one square was made; None: the shorter side resized to it, then cropped (LLaVA-1.5's default).
+        fit: how the one square or the tiles were made (`Fit`, or what the family's `fit` reads); None: as published, for
+            LLaVA-1.5 the shorter side resized to the square, then cropped.
 
     Raises:
         LostattnError: sizes that contradict the arguments.

@@ -9,7 +9,7 @@ import torch
 from .attention import NAME
 from .call import LayerPlan, Settings
 from .errors import LostattnError
-from .family import get_family
+from .family import decoder_of, get_family
 from .mode import get_mode
 from .plan import Plan
 
@@ -43,7 +43,7 @@ def exchange(model: Any, plan: Plan) -> None:
 def _put(model: Any, plan: Plan) -> None:
     """One `LayerPlan` per layer."""
     two_sided = get_family(plan.family).two_sided
-    for index, layer in enumerate(model.model.language_model.layers):
+    for index, layer in enumerate(decoder_of(model.model).layers):
         layer.self_attn.sap_layer = layer_plan(plan, index, model.sap_settings, two_sided)
 
 

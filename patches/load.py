@@ -21,7 +21,8 @@ def load_patched(directory: str | Path, **from_pretrained_kwargs: Any) -> Any:
         The patched model in eval mode. ``model.sap_plan`` is its plan, ``model.sap_settings`` tells and forces the path.
 
     Raises:
-        LostattnError: not a patched checkpoint, or weights that are missing or left over.
+        LostattnError: not a patched checkpoint, weights that are missing or left over, or a quantised form that needs a
+            package which is not installed.
     """
     if from_pretrained_kwargs.pop("trust_remote_code", False):
         raise LostattnError("load_patched runs no code of the checkpoint: leave trust_remote_code out")
@@ -36,12 +37,34 @@ def load_patched(directory: str | Path, **from_pretrained_kwargs: Any) -> Any:
             f"{directory} is not a patched checkpoint (model_type '{config.model_type}'): "
             "make one with 'lostattn patch', or load it with transformers itself"
         )
-    model, info = AutoModelForImageTextToText.from_pretrained(
-        directory, trust_remote_code=False, output_loading_info=True, **from_pretrained_kwargs
-    )
+    from_pretrained_kwargs |= _quantised(config, directory)
+    try:
+        model, info = AutoModelForImageTextToText.from_pretrained(
+            directory, trust_remote_code=False, output_loading_info=True, **from_pretrained_kwargs
+        )
+    except ImportError as error:  # a package that the weights' form needs
+        raise LostattnError(f"cannot load {directory}: {' '.join(str(error).split())}") from error
     wrong = sorted([*info["missing_keys"], *info["unexpected_keys"]])
     if wrong:
         raise LostattnError(
             f"the weights in {directory} do not fit the model: {', '.join(wrong[:5])} ({len(wrong)} keys)"
         )
     return model.eval()
+
+
+def _quantised(config: Any, directory: str | Path) -> dict[str, Any]:
+    """What `from_pretrained` has to be given for quantised weights.
+
+    compressed-tensors would undo them in the model's first call, which comes too late for a quantised vision tower: `generate`
+    calls it before the model. So they are undone while loading, which takes no more memory than the first call would.
+    """
+    form = getattr(config, "quantization_config", None)
+    if not isinstance(form, dict) or form.get("quant_method") != "compressed-tensors":
+        return {}
+    if form.get("kv_cache_scheme") is not None:
+        raise LostattnError(
+            f"{directory} asks for a quantised KV cache (kv_cache_scheme), which transformers cannot give to a vision-language "
+            "model: serve it in vLLM with --kv-cache-dtype bfloat16"
+        )
+    config.quantization_config = {**form, "dequantize": True}
+    return {"config": config}

@@ -18,7 +18,7 @@ from .attention import NAME
 from .call import CacheState, Call, Settings, check_batch, remember
 from .context import EncoderCall
 from .errors import LostattnError
-from .family import get_family
+from .family import decoder_of, get_family
 from .install import install, path_for
 from .mode import get_mode
 from .plan import Plan
@@ -52,17 +52,17 @@ class SapInner:
         cls.get_image_features = get_image_features  # type: ignore[attr-defined]
 
     def _encode(self, base: type, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Encode images and attach `sap_prior`, a list of (n,) float32 tensors, one per image."""
+        """Encode images and attach `sap_prior`, a list of (n,) float32 tensors, one per image or tile."""
         signature = inspect.signature(base.get_image_features)  # type: ignore[attr-defined]
         arguments = dict(signature.bind(self, pixel_values, *args, **kwargs).arguments)
         arguments |= arguments.pop("kwargs", {})
         family, mode = get_family(self.sap_plan.family), get_mode(self.sap_plan.mode)
         supplied = supplied_for(self)  # type: ignore[arg-type]
         listening = mode.listens and supplied is None
-        tap = family.tap(self, self.sap_plan.options["pool"]) if listening else None
+        tap = family.listener(self, arguments, self.sap_plan.options["pool"]) if listening else None
         with tapped(tap) if tap is not None else nullcontext():
             out = base.get_image_features(self, pixel_values, *args, **{**kwargs, "return_dict": True})  # type: ignore[attr-defined]
-        lengths = [len(features) for features in out.pooler_output]
+        lengths = family.lengths(self, pixel_values, arguments, [len(features) for features in out.pooler_output])
         given = supplied.for_lengths(lengths) if supplied is not None else None
         if given is None:
             given = mode.weights(EncoderCall(family, self.sap_plan, self, pixel_values, arguments, lengths, tap))
@@ -95,7 +95,7 @@ class SapInner:
         **kwargs: Any,
     ) -> Any:
         """As the plain model's forward, with the prior in place."""
-        if self.language_model.config._attn_implementation != NAME:  # type: ignore[attr-defined]
+        if decoder_of(self).config._attn_implementation != NAME:
             raise LostattnError(
                 "the decoder's attention implementation was changed behind the patch: use set_attn_implementation of the "
                 "whole patched model, or model.sap_settings.force('eager')"

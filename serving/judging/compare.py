@@ -20,6 +20,7 @@ from ..resume import Progress
 from ..versions import serving_versions
 from .accuracy import answer_all, asker, judge, picture_labels, rights, same_prompts
 from .bench import choose_sizes, measure, open_servers
+from .card_rows import card_rows
 from .charts import need_matplotlib
 from .client import Client
 from .parsing import PARSER, RULES, parse
@@ -161,13 +162,14 @@ def _report(
 ) -> dict[str, Any]:
     clusters = len(set(picture_labels(questions))) < len(questions)
     kinds = sorted({q.expected.kind for q in questions})
+    accuracy = judge(sides, questions, answers, clusters)
     return {
         "base": sides[0].name, "data": settings.data, "questions": len(questions),
         "models": [
             {"name": s.name, "folder": str(s.folder), "plan": describe_plan(s.plan),
              "sap": s.config.get("sap"), "predicted_kv": _predicted(s, sides[0])} for s in sides
         ],
-        "accuracy": judge(sides, questions, answers, clusters), "clusters": clusters,
+        "accuracy": accuracy, "clusters": clusters, "results": card_rows(accuracy, settings.data),
         "by_kind": _by_kind(sides, questions, answers),
         "bench": bench, "max_tokens": settings.max_tokens, "concurrency": settings.concurrency, "temperature": 0, "seed": 0,
         "parser": {"version": PARSER, "rules": {k: RULES[k] for k in kinds}}, "prompt": PROMPT_RULE,

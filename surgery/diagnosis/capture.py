@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...patches.errors import LostattnError
+from ...patches.family import decoder_of
 
 # What a decoder layer calls the norm in front of its feed-forward part; its input is the state behind attention.
 NORMS = ("pre_feedforward_layernorm", "post_attention_layernorm")
@@ -44,7 +45,7 @@ def captured(model: Any, visit: Callable[[LayerStates], None]) -> Iterator[None]
     """
     handles: list[Any] = []
     try:
-        for index, layer in enumerate(model.model.language_model.layers):
+        for index, layer in enumerate(decoder_of(model.model).layers):
             norm = next((getattr(layer, n) for n in NORMS if hasattr(layer, n)), None)
             if norm is None:
                 raise LostattnError(

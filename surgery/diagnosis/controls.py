@@ -9,8 +9,10 @@ from typing import Any
 
 import torch
 
+from ...patches.family import decoder_of
+
 QKV = ("q_proj", "k_proj", "v_proj")
-FFN = ("gate_proj", "up_proj", "down_proj")
+FFN = ("gate_proj", "up_proj", "gate_up_proj", "down_proj")  # the third in GLM, instead of the first two
 
 
 def noise_update(before: torch.Tensor, after: torch.Tensor, seed: int) -> torch.Tensor:
@@ -41,7 +43,7 @@ def noise_weights(model: Any, names: tuple[str, ...], seed: int = 0) -> Iterator
     Yields:
         The names of the replaced tensors.
     """
-    layers = model.model.language_model.layers
+    layers = decoder_of(model.model).layers
     found = {n: m.weight for n, m in layers.named_modules() if n.split(".")[-1] in names}
     kept = {n: w.detach().clone() for n, w in found.items()}
     try:
@@ -80,7 +82,7 @@ def without_rope(model: Any, samples: list[int] | None = None) -> Iterator[None]
         cos[rows], sin[rows] = 1, 0
         return cos, sin
 
-    handle = model.model.language_model.rotary_emb.register_forward_hook(still)
+    handle = decoder_of(model.model).rotary_emb.register_forward_hook(still)
     try:
         yield
     finally:

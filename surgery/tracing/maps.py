@@ -80,13 +80,14 @@ def _weights(chat: Chat, family: Family, plan: Plan, inputs: dict[str, torch.Ten
     inner, pixels = chat.model.model, inputs["pixel_values"]
     arguments = encoder_arguments(chat, inputs)
     mode = MODES[plan.mode]
-    tap = family.tap(inner, plan.options["pool"]) if mode.listens else None
+    tap = family.listener(inner, arguments, plan.options["pool"]) if mode.listens else None
     with _listening(tap) if tap is not None else nullcontext():
         if tap is not None:
             base = type(inner).__mro__[2] if isinstance(inner, SapInner) else type(inner)
-            base.get_image_features(inner, pixels, **arguments)  # type: ignore[attr-defined]
-        call = EncoderCall(family, plan, inner, pixels, arguments, [tokens], tap)
-        return mode.weights(call)[0]
+            base.get_image_features(inner, **arguments)  # type: ignore[attr-defined]
+        lengths = family.lengths(inner, pixels, arguments, [tokens])
+        call = EncoderCall(family, plan, inner, pixels, arguments, lengths, tap)
+        return torch.cat(mode.weights(call))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from PIL import Image
 
 from ...patches import use_regions
 from ...patches.errors import LostattnError
+from ...patches.family import get_family
 from ...patches.geometry import Fit, Size, token_rectangles
 from ..chat import Chat
 from .boxes import check_inside, read_boxes
@@ -30,6 +31,12 @@ def read_fit(processor: Any) -> Fit:
     )
 
 
+def fit_of(chat: Chat) -> Any:
+    """How the chat's processor fits pictures, in the form that its family reads."""
+    read = get_family(chat.model.config.model_type).fit or read_fit
+    return read(chat.processor.image_processor)
+
+
 @contextmanager
 def evidence(chat: Chat, picture: Image.Image, boxes: str | Path | None) -> Iterator[None]:
     """Let a patched model of mode `region` look at the boxes of a JSON file; other models and no file: nothing."""
@@ -38,7 +45,7 @@ def evidence(chat: Chat, picture: Image.Image, boxes: str | Path | None) -> Iter
         return
     found = read_boxes(boxes)
     check_inside(found, picture.size)
-    with use_regions(chat.model, [found], [picture.size], read_fit(chat.processor.image_processor)):
+    with use_regions(chat.model, [found], [picture.size], fit_of(chat)):
         yield
 
 
@@ -53,9 +60,9 @@ def _sides(size: Any) -> Size | None:
 
 
 def encoder_arguments(chat: Chat, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """What of a prompt's inputs the image encoder gets, pixels left out."""
+    """What of a prompt's inputs the image encoder gets."""
     wanted = inspect.signature(chat.model.model.get_image_features).parameters
-    return {k: v for k, v in inputs.items() if k in wanted and k != "pixel_values"}
+    return {k: v for k, v in inputs.items() if k in wanted}
 
 
 def place_tokens(chat: Chat, inputs: dict[str, torch.Tensor], size: Size) -> torch.Tensor:
@@ -68,8 +75,7 @@ def place_tokens(chat: Chat, inputs: dict[str, torch.Tensor], size: Size) -> tor
         LostattnError: the rectangles are not as many as the visual tokens.
     """
     tokens = int((inputs["input_ids"][0] == chat.model.config.image_token_id).sum())
-    fit = read_fit(chat.processor.image_processor)
-    found = token_rectangles(chat.model.model, encoder_arguments(chat, inputs), [size], fit)[0]
+    found = token_rectangles(chat.model.model, encoder_arguments(chat, inputs), [size], fit_of(chat))[0]
     if len(found) != tokens:
         raise LostattnError(
             f"the prompt has {tokens} visual tokens but the picture makes {len(found)}: the processor does not fit the model"

@@ -18,7 +18,7 @@ from ..chat import Chat
 from .boxes import Box, check_inside
 from .graph import LayerGraph
 from .memory import PeakMemory
-from .place import place_tokens, read_fit
+from .place import fit_of, place_tokens
 from .watch import Watch, watched
 
 
@@ -140,4 +140,4 @@ def _regions(chat: Chat, image: Image.Image, boxes: Sequence[Box]) -> Any:
         return nullcontext()
     if not boxes:
         raise LostattnError("this model was patched with mode 'region': give the boxes that it shall look at")
-    return use_regions(chat.model, [boxes], [image.size], read_fit(chat.processor.image_processor))
+    return use_regions(chat.model, [boxes], [image.size], fit_of(chat))

@@ -12,6 +12,7 @@ import torch
 from ...patches.attention import collect_job
 from ...patches.eager import eager_attention, raw_scores
 from ...patches.errors import LostattnError
+from ...patches.family import decoder_of
 from ...patches.job import Job
 from .graph import LayerGraph, join, threshold_rows
 from .memory import PeakMemory
@@ -69,7 +70,7 @@ def watched(model: Any, watch: Watch) -> Iterator[Watch]:
     """
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS  # after patches made torchvision importable
 
-    decoder = model.model.language_model
+    decoder = decoder_of(model.model)
     name = decoder.config._attn_implementation
     if name not in ALL_ATTENTION_FUNCTIONS:
         raise LostattnError(f"attention '{name}' cannot be watched: load the model with attn_implementation='sdpa'")

@@ -43,6 +43,9 @@ class TinyFamily:
         placeholder: what stands for a picture in a prompt.
         serve: (config, token -> number) changes a tiny config for vLLM: special tokens, sizes of the tower.
         processor: (config, tokenizer, chat template) -> the real processor.
+        received: (config, inputs, attention weights of the tower's calls (B, heads, N, N), pool) -> mean attention that every
+            visual token receives in the tower's last layer, by hand, one (n,) per image.
+        special: special tokens of its prompts.
         published: prefixes of saved weights that published checkpoints name otherwise: (saved, published).
     """
 
@@ -53,6 +56,8 @@ class TinyFamily:
     placeholder: str
     serve: Callable[[Any, Callable[[str], int]], None]
     processor: Callable[[Any, Any, str], Any]
+    received: Callable[[Any, Inputs, list[torch.Tensor], str], list[torch.Tensor]]
+    special: tuple[str, ...] = ()
     published: tuple[str, str] | None = None
 
 

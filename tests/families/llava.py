@@ -9,7 +9,7 @@ import torch
 import transformers as T
 
 from . import CLIP, IMAGE, TEXT, Inputs, TinyFamily
-from .shared_llava import MEAN, PUBLISHED, STD, serve_squares
+from .shared_llava import MEAN, PUBLISHED, STD, received_patches, serve_squares
 
 
 def config(text: str) -> Any:
@@ -44,5 +44,6 @@ TINY = TinyFamily(
     placeholder="<image>",
     serve=serve_squares(336),
     processor=processor,
+    received=received_patches,
     published=PUBLISHED,
 )

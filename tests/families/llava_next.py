@@ -8,7 +8,7 @@ from typing import Any
 import transformers as T
 
 from . import CLIP, IMAGE, PINPOINTS, TEXT, TinyFamily
-from .shared_llava import MEAN, PUBLISHED, STD, serve_squares, tiled_inputs
+from .shared_llava import MEAN, PUBLISHED, STD, received_tiles, serve_squares, tiled_inputs
 
 
 def config(text: str) -> Any:
@@ -40,5 +40,6 @@ TINY = TinyFamily(
     placeholder="<image>",
     serve=serve_squares(168),
     processor=processor,
+    received=received_tiles,
     published=PUBLISHED,
 )

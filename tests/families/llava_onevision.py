@@ -7,7 +7,7 @@ from typing import Any
 import transformers as T
 
 from . import IMAGE, PINPOINTS, SIGLIP, TEXT, VIDEO, TinyFamily
-from .shared_llava import PUBLISHED, serve_squares, tiled_inputs
+from .shared_llava import PUBLISHED, received_tiles, serve_squares, tiled_inputs
 
 
 def config() -> Any:
@@ -37,5 +37,6 @@ TINY = TinyFamily(
     placeholder="<image>",
     serve=serve_squares(168),
     processor=processor,
+    received=received_tiles,
     published=PUBLISHED,
 )

@@ -35,3 +35,18 @@ def tiled_inputs(input_ids: torch.Tensor, images: int, g: torch.Generator) -> In
         "pixel_values": torch.randn(images, 3, 3, 56, 56, generator=g),
         "image_sizes": torch.tensor([[56, 112]] * images),
     }
+
+
+def received_patches(config: Any, inputs: Inputs, weights: list[torch.Tensor], pool: str) -> list[torch.Tensor]:
+    """One picture, one token per patch; CLIP's first token is none."""
+    skip = int(config.vision_config.model_type == "clip_vision_model")
+    return list(weights[-1][:, :, skip:, skip:].mean((1, 2)))
+
+
+def received_tiles(config: Any, inputs: Inputs, weights: list[torch.Tensor], pool: str) -> list[torch.Tensor]:
+    """A base picture and two tiles side by side, a line break behind every row, for `tiled_inputs`."""
+    found = []
+    for base, first, second in torch.stack(received_patches(config, inputs, weights, pool)).unflatten(0, (-1, 3)):
+        rows = torch.cat([first.view(4, 4), second.view(4, 4)], 1)
+        found.append(torch.cat([base, torch.nn.functional.pad(rows, (0, 1)).flatten()]))
+    return found

@@ -46,7 +46,7 @@ def test_right_padding_changes_nothing(make, name, queries, dynamic):
     inputs = tiny.make_inputs(name)
     length = inputs["input_ids"].shape[1]
     padded = {
-        k: torch.nn.functional.pad(v, (0, 4)) if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v
+        k: torch.nn.functional.pad(v, (0, 4)) if k in tiny.PER_TOKEN else v
         for k, v in inputs.items()
     }
     assert (logits(model, padded)[:, :length] - logits(model, inputs)).abs().max() < 2e-4

@@ -56,21 +56,21 @@ def test_forms_agree_inside_the_model(name, mode, images, plain):
     inputs = tiny.make_inputs(name, images)
     with tiny.needed(exact, images):
         wanted = logits(exact, inputs)
-    for path in ("closed", "any_mask", "auto"):
+    closed = tiny.get_family(tiny.family_of(name)).plain_causal
+    for path in ("closed", "any_mask", "auto") if closed else ("any_mask", "auto"):
         model.sap_settings.force(path)
         model.sap_settings.counts.clear()
         with tiny.needed(model, images):
             assert (logits(model, inputs) - wanted).abs().max() < 2e-4, path
-            assert set(model.sap_settings.counts) == {"closed" if path == "auto" else path}
+            taken = ("closed" if closed else "any_mask") if path == "auto" else path
+            assert set(model.sap_settings.counts) == {taken}
             steps = _teacher_forced(model, inputs, first=inputs["input_ids"].shape[1] - 4)
         assert (steps - wanted[:, -4:]).abs().max() < 2e-4, path
 
 
 def _teacher_forced(model, inputs, first):
     """Logits of the last tokens, read one by one on a cache."""
-    prompt = {
-        k: v[:, :first] if k in ("input_ids", "attention_mask", "mm_token_type_ids") else v for k, v in inputs.items()
-    }
+    prompt = {k: v[:, :first] if k in tiny.PER_TOKEN else v for k, v in inputs.items()}
     with torch.no_grad():
         cache = model(**prompt, use_cache=True).past_key_values
         out = [
@@ -104,7 +104,8 @@ def test_causality(name, plain):
     inputs = tiny.make_inputs(name)
     changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
     changed["input_ids"][0, -2] += 1
-    for path in ("closed", "any_mask", "eager"):
+    closed = ("closed",) if tiny.get_family(tiny.family_of(name)).plain_causal else ()
+    for path in (*closed, "any_mask", "eager"):
         model.sap_settings.force(path)
         a, b = logits(model, inputs), logits(model, changed)
         assert torch.equal(a[:, :-2], b[:, :-2])
@@ -151,7 +152,8 @@ def test_half_precision_stays_near(plain):
         wanted = logits(model, inputs)
         half = copy.deepcopy(model).bfloat16()
         got = {}
-        for path in ("eager", "closed", "any_mask"):
+        closed = ("closed",) if tiny.get_family(tiny.family_of(name)).plain_causal else ()
+        for path in ("eager", *closed, "any_mask"):
             half.sap_settings.force(path)
             got[path] = (logits(half, inputs).float() - wanted).abs().mean()
         assert max(got.values()) < 3 * got["eager"] + 1e-3, got
@@ -197,12 +199,13 @@ def test_changing_the_decoder_attention_never_drops_the_patch(plain):
         logits(model, inputs)
 
 
-def test_video_is_refused(plain):
-    name = "qwen2_5_vl"
+@pytest.mark.parametrize("token", [tiny.VIDEO, tiny.IMAGE])  # GLM-V's videos are placed by image tokens
+@pytest.mark.parametrize("name", [n for n in FAMILY_MODELS if "image_grid_thw" in tiny.make_inputs(n)])
+def test_video_is_refused(name, token, plain):
     model = tiny.make_patched(plain(name), tiny.make_plan(name))
     inputs = tiny.make_inputs(name)
     video = {
-        "input_ids": torch.where(inputs["input_ids"] == tiny.IMAGE, tiny.VIDEO, inputs["input_ids"]),
+        "input_ids": torch.where(inputs["input_ids"] == tiny.IMAGE, token, inputs["input_ids"]),
         "attention_mask": inputs["attention_mask"], "pixel_values_videos": inputs["pixel_values"],
         "video_grid_thw": inputs["image_grid_thw"], "mm_token_type_ids": inputs["mm_token_type_ids"] * 2,
     }  # fmt: skip
@@ -210,6 +213,10 @@ def test_video_is_refused(plain):
         model(**video)
     with pytest.raises(LostattnError, match="video"):
         model.generate(**video, max_new_tokens=2)
+    if token == tiny.VIDEO:  # beside an image
+        both = {k: torch.cat([inputs[k], video[k]], 1) for k in ("input_ids", "attention_mask", "mm_token_type_ids")}
+        with pytest.raises(LostattnError, match="video"):
+            model.generate(**{**inputs, **video, **both}, max_new_tokens=2)
 
 
 def test_supplied_priors(plain):

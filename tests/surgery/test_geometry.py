@@ -10,15 +10,16 @@ import pytest
 import tiny
 import torch
 import transformers as T
+from lostattn.patches.family import get_family
 from lostattn.patches.geometry import grid_rectangles, overlap, token_rectangles, touched
+from lostattn.patches.merged import split_rows
 from lostattn.patches.regions import box_overlap
 from lostattn.surgery.demo import digits
 from lostattn.surgery.tracing.place import read_fit
-from PIL import Image
+from places import NEAREST, SQUARE, deaf, eroded, marked, noise
+from served import tokenizer
 
 DEMO = Path(digits.__file__).parent / "model"
-NEAREST = {"resample": 0, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-SQUARE = {"height": 56, "width": 56}
 
 
 @pytest.fixture(scope="module")
@@ -40,28 +41,6 @@ def llava_processors():
     }
 
 
-def noise(size, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (size[1], size[0], 3), dtype=torch.uint8, generator=generator)
-    return Image.fromarray(pixels.numpy())
-
-
-def marked(image, box):
-    """The picture with other colours inside a box of whole pixels."""
-    x, y, w, h = box
-    out = image.copy()
-    out.paste(image.crop((x, y, x + w, y + h)).point(lambda v: 255 - v), (x, y))
-    return out
-
-
-def deaf(model):
-    """A model whose vision layers do nothing: an image feature depends on the pixels of its own token alone."""
-    tower = getattr(model.model, "visual", None) or model.model.vision_tower
-    for layer in next(m for n, m in tower.named_modules() if n.split(".")[-1] in ("blocks", "layers")):
-        layer.forward = lambda hidden_states, *args, **kwargs: hidden_states
-    return model
-
-
 def features(model, processor, images):
     """Image features of every picture, and what the encoder got."""
     inputs = processor(images=images, return_tensors="pt")
@@ -71,18 +50,13 @@ def features(model, processor, images):
     return out.pooler_output, inputs
 
 
-def eroded(box, pixel):
-    x, y, w, h = box
-    return (x + pixel[0], y + pixel[1], w - 2 * pixel[0], h - 2 * pixel[1])
-
-
-def check_places(model, processor, size, fit=None, wrap=lambda images: images):
+def check_places(model, processor, size, fit=None, wrap=lambda images: images, others=()):
     """Mark boxes in a picture: the tokens whose features move are those whose rectangle the box touches.
 
     The processor samples the nearest pixel, so a box is seen for certain only where a whole processed pixel lies in it.
     """
     draw, image = random.Random(0), noise(size)
-    (before, *more), arguments = features(model, processor, wrap([image]))
+    (before, *more), arguments = features(model, processor, wrap([image, *others]))
     rectangles = token_rectangles(model.model, arguments, [size] * (1 + len(more)), fit)[0]
     assert len(rectangles) == len(before)
     wide, high = ((rectangles[:, i + 2] - rectangles[:, i]).nan_to_num(0).max() * size[i] for i in (0, 1))
@@ -91,7 +65,8 @@ def check_places(model, processor, size, fit=None, wrap=lambda images: images):
     for _ in range(12):
         w, h = draw.randint(size[0] // 4, size[0] // 2), draw.randint(size[1] // 4, size[1] // 2)
         box = (draw.randint(0, size[0] - w), draw.randint(0, size[1] - h), w, h)
-        (after, *_), _ = features(model, processor, wrap([marked(image, box)]))
+        (after, *rest), _ = features(model, processor, wrap([marked(image, box), *others]))
+        assert all(map(torch.equal, rest[len(rest) - len(others) :], more[len(more) - len(others) :]))
         changed = (after - before).abs().amax(-1) > 1e-6
         assert not (changed & ~touched(rectangles, [box], size)).any(), box
         inner = eroded(box, pixel)
@@ -112,9 +87,22 @@ def test_places_in_one_square(way, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_places_in_a_grid(size):
-    processor = T.Qwen2VLImageProcessor(size={"shortest_edge": 784, "longest_edge": 28 * 28 * 12}, **NEAREST)
-    check_places(deaf(make("qwen2_5_vl")), processor, size)
+@pytest.mark.parametrize("name", [n for n in tiny.ONE_PER_FAMILY if get_family(tiny.family_of(n)).split is split_rows])
+def test_places_in_a_grid(name, size):
+    """Alone and beside a picture of another shape."""
+    model = deaf(tiny.make_plain(name))
+    processor = grid_processor(name, model.config)
+    check_places(model, processor, size)
+    check_places(model, processor, size, others=[noise((140, 66), 1)])
+
+
+def grid_processor(name, config):
+    """The family's own image processor, for pictures of up to 12 tokens."""
+    made = tiny.TINY[tiny.family_of(name)].processor(config, tokenizer(), "").image_processor
+    side = made.patch_size * made.merge_size
+    frames = made.temporal_patch_size if isinstance(made, T.Glm4vImageProcessor) else 1  # whose sizes are of all frames
+    size = {"shortest_edge": side**2 * frames, "longest_edge": 12 * side**2 * frames}
+    return type(made)(size=size, patch_size=made.patch_size, **NEAREST)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -115,10 +115,11 @@ def test_the_ratio_is_the_papers():
 def test_mode_region_raises_what_lies_in_the_boxes(name, plain):
     model = tiny.make_patched(plain(name), tiny.make_plan(name, "region"))
     inputs = tiny.make_inputs(name)
-    kwargs = {k: inputs[k] for k in ("image_grid_thw", "image_sizes") if k in inputs}
+    names = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
+    kwargs = {k: inputs[k] for k in names if k in inputs}
     with tiny.needed(model), torch.no_grad():
-        prior = model.model.get_image_features(inputs["pixel_values"], **kwargs)["sap_prior"][0]
-    size = {"qwen2_5_vl": (84, 112), "llava-llama": (56, 56)}.get(name, (112, 56))
+        prior = torch.cat(model.model.get_image_features(**kwargs)["sap_prior"])
+    size = tiny.TINY[tiny.family_of(name)].size
     rectangles = token_rectangles(model.model, kwargs, [size])[0]
     assert torch.equal(prior > 0, touched(rectangles, [(10, 5, 30, 40)], size))
     assert 0 < int((prior > 0).sum()) < len(prior)

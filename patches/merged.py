@@ -1,0 +1,59 @@
+"""Helpers of the families whose `pixel_values` are rows of patches, m x m of them one token (Qwen-VL, GLM-V)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .family import Arguments, last_attention
+from .pixels import patch_complexity, to_gray, to_rgb
+from .plan import Pixels
+from .tap import Tap
+
+
+def split_rows(inner: Any, pixel_values: torch.Tensor, arguments: Arguments) -> list[torch.Tensor]:
+    """Rows are flattened patches (C, T, P, P), each m*m of them one token: per image (n, m*m, T, 3, P, P)."""
+    vision = inner.config.vision_config
+    size, merge = vision.patch_size, vision.spatial_merge_size**2
+    rows = pixel_values.view(-1, merge, vision.in_channels, vision.temporal_patch_size, size, size).transpose(2, 3)
+    return list(rows.split(_lengths(inner, arguments)))
+
+
+def merged_complexity(
+    inner: Any, images: list[torch.Tensor], arguments: Arguments, pixels: Pixels | None
+) -> list[torch.Tensor]:
+    """Complexity of the m P x m P pixels that a token covers (an image's temporal copies are equal: the first counts)."""
+    merge = inner.config.vision_config.spatial_merge_size
+    found = []
+    for image in images:
+        gray = to_gray(to_rgb(image[:, :, 0], pixels))  # (n, m*m, P, P)
+        square = gray.unflatten(1, (merge, merge)).transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (n, m P, m P)
+        found.append(patch_complexity(square))
+    return found
+
+
+def merged_tap(inner: Any, pool: str) -> Tap:
+    """Listen to the last vision block, whose patches stand merge block by merge block."""
+    return Tap(last_attention(inner.visual), inner.config.vision_config.spatial_merge_size**2, pool)
+
+
+def received_by_blocks(
+    inner: Any, tap: Tap, arguments: Arguments, order: torch.Tensor | None = None
+) -> list[torch.Tensor]:
+    """Mean attention that every merge block of an image receives from the image's blocks.
+
+    Args:
+        order: number of the token in the tower's order, for every token in the decoder's order, int64 (n of all images,);
+            None if the tower keeps the decoder's order.
+    """
+    sums = torch.cat([x[0] for x in tap.received])
+    if order is not None:
+        sums = sums[order.to(sums.device)]
+    return [x / len(x) for x in sums.split(_lengths(inner, arguments))]
+
+
+def _lengths(inner: Any, arguments: Arguments) -> list[int]:
+    """Visual tokens of every image."""
+    merge = inner.config.vision_config.spatial_merge_size**2
+    return [int(n) // merge for n in arguments["image_grid_thw"].prod(-1).tolist()]
