@@ -68,6 +68,11 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
         yield "pruning of visual tokens is not supported with a plan: leave out --video-pruning-rate"
     if getattr(multimodal, "enable_mm_embeds", False):
         yield "image embeddings carry no pixels for the prior: leave out --enable-mm-embeds"
+    if get_mode(plan.mode).listens:
+        if "FLASHINFER" in str(getattr(multimodal, "mm_encoder_attn_backend", None)):
+            yield f"mode '{plan.mode}' cannot read FlashInfer's image borders: leave out --mm-encoder-attn-backend"
+        if getattr(multimodal, "mm_encoder_tp_mode", None) == "data" and parallel.tensor_parallel_size > 1:
+            yield f"mode '{plan.mode}' needs every image on all ranks: leave out --mm-encoder-tp-mode data"
     if config.scheduler_config.scheduler_cls is not None:
         yield "a scheduler of your own cannot be combined with a plan: leave out --scheduler-cls"
 

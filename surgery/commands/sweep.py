@@ -25,24 +25,41 @@ from .task_options import task_options
 @click.option(
     "--calibration", type=click.Path(path_type=Path), help="Measured heads.  [default: measured on built-in pictures]"
 )
+@click.option("--devices", metavar="D,D,...", help="One process on each: cuda:0,cuda:1, or cpu,cpu.")
+@click.option(
+    "--ray",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[ADDRESS]",
+    help="One model per GPU (or CPU) of a Ray cluster: its address, auto (the running one) or local (a new one).",
+)
+@click.option("--worker", is_flag=True, hidden=True)
 @json_option
-def sweep(base: str, specs: tuple[str, ...], out: Path, calibration: Path | None, as_json: bool, **given: Any) -> None:
+def sweep(
+    base: str, specs: tuple[str, ...], out: Path, calibration: Path | None, devices: str | None,
+    ray: str | None, worker: bool, as_json: bool, **given: Any,
+) -> None:  # fmt: skip
     """Evaluate many patches of the plain model BASE without writing any: every plan is put into one loaded model.
 
-    Every answer is kept: an interrupted run goes on where it stopped. Started several times with the same --out (one on each
-    GPU, on machines that share the disk), the processes share the plans among them.
+    Every answer is kept: an interrupted run goes on where it stopped. --devices starts a process on each GPU of this machine,
+    --ray works on those of a cluster; there the model, and pictures that the data names by path, must lie at the same place on
+    every machine, and --out only here. Started several times with the same --out (on machines that share the disk), the
+    processes share the plans among them.
 
     \b
     Examples:
       lostattn sweep demo/base --spec table2 --spec layers --spec heads --task digits --limit 500 --out sweep
       lostattn sweep ./qwen --spec table2 --task pope --data ./POPE --device cuda --out table2
+      lostattn sweep ./qwen --spec table2 --task pope --data ./POPE --devices cuda:0,cuda:1 --out table2
+      lostattn sweep ./qwen --spec layers --task pope --data /data/POPE --ray --out layers
       lostattn sweep ./qwen --spec my-grid.yaml --task vmcbench --data ./VMCBench --split test --out grid
     """
     from ..evaluation.run import EvalSettings
     from ..evaluation.tasks import read_tasks
-    from ..sweep.run import run_sweep
     from ..sweep.tables import grid_table
 
+    ctx = click.get_current_context()
+    _refuse_together(ctx)
     asked = read_tasks(
         given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
         prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
@@ -50,7 +67,9 @@ def sweep(base: str, specs: tuple[str, ...], out: Path, calibration: Path | None
     settings = EvalSettings(
         batch=given["batch"], dtype=given["dtype"], device=given["device"], seed=given["seed"], harness=given["harness"]
     )
-    report = run_sweep(base, specs, asked, out, settings, calibration, say)
+    report = _swept(ctx, (base, specs, asked, out, settings, calibration, say), devices, ray, worker)
+    if report is None:
+        return
     if as_json:
         print_json(report)
         return
@@ -59,3 +78,59 @@ def sweep(base: str, specs: tuple[str, ...], out: Path, calibration: Path | None
         print_table(*grid_table(report, grid["name"], marked=False))
         click.echo()
     click.echo(f"The report is the page {out / 'sweep.html'}; Markdown, JSON and charts lie beside it.")
+
+
+def _swept(
+    ctx: click.Context, wish: tuple[Any, ...], devices: str | None, ray: str | None, worker: bool
+) -> dict[str, Any] | None:
+    """The report of one process, of several, or of a cluster; None of a worker, which writes none."""
+    from ..sweep.run import prepare, run_sweep, take_plans
+
+    if worker:
+        from ..sweep.devices import end_with_parent
+
+        end_with_parent()
+        take_plans(prepare(*wish))
+        return None
+    if ray is not None:
+        from ..sweep.over_ray import sweep_over
+
+        return sweep_over(ray, *wish)
+    if devices is None:
+        return run_sweep(*wish)
+    from ..sweep.devices import WorkerDied, sweep_on
+
+    try:
+        return sweep_on(devices, _same_command(ctx), *wish)
+    except WorkerDied as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _refuse_together(ctx: click.Context) -> None:
+    """At most one way of saying where plans are answered."""
+    from ...patches.errors import LostattnError
+
+    default = click.core.ParameterSource.DEFAULT
+    said = [f"--{n}" for n in ("device", "devices", "ray") if ctx.get_parameter_source(n) is not default]
+    if len(said) > 1:
+        raise LostattnError(f"{' and '.join(said)} all say where plans are answered: give one of them")
+
+
+def _same_command(ctx: click.Context) -> list[str]:
+    """This command's words for one worker, without what says where and what to print."""
+    words = [str(ctx.info_name)]
+    for parameter in ctx.command.params:
+        value = ctx.params[str(parameter.name)]
+        if not isinstance(parameter, click.Option) or parameter.name in (
+            "device",
+            "devices",
+            "ray",
+            "worker",
+            "as_json",
+        ):
+            continue
+        if parameter.is_flag:
+            words += [parameter.opts[0]] if value else []
+        elif value is not None:
+            words += [w for one in (value if parameter.multiple else [value]) for w in (parameter.opts[0], str(one))]
+    return [*words, "--", ctx.params["base"]]

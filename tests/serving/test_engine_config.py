@@ -86,6 +86,15 @@ def test_heads_ranked_together_need_one_rank() -> None:
         assert "--tensor-parallel-size 1" in " ".join(obstacles(wanted, config(wanted, **two)))
 
 
+@pytest.mark.parametrize("mode", ["uniform", "vision_attention"])
+def test_vision_attention_needs_whole_images_on_every_rank(mode: str) -> None:
+    settings = "model_config__multimodal_config__mm_encoder_"
+    data = {settings + "tp_mode": "data", "parallel_config__tensor_parallel_size": 2}
+    for changes, word in ((data, "--mm-encoder-tp-mode"), ({settings + "attn_backend": "FLASHINFER"}, "FlashInfer")):
+        refused = " ".join(obstacles(plan(mode=mode), config(plan(mode=mode), **changes)))
+        assert (word in refused) == (mode == "vision_attention")
+
+
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_modes_that_need_a_caller_are_refused(mode: str) -> None:
     refused = list(obstacles(plan(mode=mode), config(plan(mode=mode))))
