@@ -7,6 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from PIL import Image
 
@@ -57,15 +58,8 @@ class Client:
 
     def __init__(self, url: str, model: str, api_key: str | None = None, timeout: float = 600.0) -> None:
         """Args: url: base URL of the API, ending in /v1; timeout: seconds for one answer."""
-        try:
-            import openai
-        except ImportError as error:
-            raise LostattnError(
-                "asking a server needs the package openai, which comes with vLLM: pip install openai"
-            ) from error
-        self._failure = openai.OpenAIError
         self.model = model
-        self._client = openai.OpenAI(base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=0)
+        self._client, self._openai = connect(url, api_key, timeout)
 
     def ask(self, turns: Sequence[Turn], max_tokens: int, top: int = 5, past_end: bool = False) -> Answer:
         """The greedy answer to a conversation.
@@ -87,9 +81,31 @@ class Client:
                 top_logprobs=top,
                 extra_body={"return_token_ids": True, "return_tokens_as_token_ids": True, "ignore_eos": past_end},
             )
-        except self._failure as error:
+        except self._openai.OpenAIError as error:
             raise LostattnError(f"the server did not answer ({cause(error)}): see its log") from error
         return _read(reply)
+
+
+def connect(url: str, api_key: str | None, timeout: float) -> tuple[Any, Any]:
+    """The official client for a base URL ending in /v1, without retries of its own, and the module `openai`.
+
+    Args:
+        timeout: seconds for one answer.
+
+    Raises:
+        LostattnError: the package openai is missing.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise LostattnError(
+            "asking a server needs the package openai, which comes with vLLM: pip install openai"
+        ) from error
+    here = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxies to this machine
+    http = openai.DefaultHttpxClient(trust_env=not here)
+    return openai.OpenAI(
+        base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=0, http_client=http
+    ), openai
 
 
 def data_url(image: Image.Image) -> str:

@@ -7,11 +7,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from ...patches.errors import LostattnError
 from ..cause import cause
-from ..client import data_url
+from ..client import connect, data_url
 from ..judging.client import concurrently
 from ..tasks.task import Item
 from .rate import Rate
@@ -49,16 +48,8 @@ class Asker:
         Raises:
             LostattnError: the client library is missing.
         """
-        try:
-            import openai
-        except ImportError as error:
-            raise LostattnError("asking a server needs the openai client: pip install openai") from error
-        self._openai, self.model, self.url = openai, model, url
-        here = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")  # no proxies to this machine
-        http = openai.DefaultHttpxClient(trust_env=not here)
-        self._client = openai.OpenAI(
-            base_url=url, api_key=api_key or "none", timeout=timeout, max_retries=0, http_client=http
-        )
+        self._client, self._openai = connect(url, api_key, timeout)
+        self.model, self.url = model, url
         self._fixed = {"model": model, "max_tokens": max_tokens, "temperature": 0.0, "seed": seed}
         self.patience, self._sleep = patience or Patience(), sleep
 

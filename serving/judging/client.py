@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from ...patches.errors import LostattnError
 from ..cause import cause
+from ..client import connect
 
 SECONDS = 1800.0  # for one answer: queues are long where the machine is slow
 T = TypeVar("T")
@@ -52,14 +53,7 @@ class Client:
         Raises:
             LostattnError: the client library is missing.
         """
-        try:
-            import openai
-        except ImportError as error:
-            raise LostattnError("asking a server needs the openai client: pip install openai") from error
-        plain = openai.DefaultHttpxClient(trust_env=False)  # the server is on this machine: no proxies
-        self._client = openai.OpenAI(
-            base_url=server.url, api_key="none", timeout=SECONDS, max_retries=0, http_client=plain
-        )
+        self._client, openai = connect(server.url, None, SECONDS)
         self._errors, self._name, self._image_token = openai.OpenAIError, server.name, image_token
 
     def ask(self, picture: str, text: str, max_tokens: int, **extra: Any) -> Reply:
