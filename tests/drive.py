@@ -27,10 +27,9 @@ OPTIONS = {
 
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     """One engine, all waves of a case."""
+    from lostattn.serving.engine import metadata
     from served import pictures
     from vllm import LLM, SamplingParams
-
-    from lostattn.serving.engine import metadata
 
     metadata.LONG = case.get("long", 512)
     engine = LLM(case["folder"], **{**OPTIONS, **case.get("options", {})})
