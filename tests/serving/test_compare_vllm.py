@@ -18,7 +18,7 @@ from lostattn.surgery.demo.run import MODEL
 
 for module in ("pandas", "datasets"):  # vLLM's benchmark needs them
     pytest.importorskip(module)
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("servers")]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 if not (find_spec("vllm") and find_spec("matplotlib")):
     pytest.skip("vLLM and matplotlib are needed", allow_module_level=True)
 BENCH = BenchSettings(

@@ -25,7 +25,6 @@ from hostile import OK, attacks, bomb, chat, data_url, mutations, png
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.vllm,
-    pytest.mark.xdist_group("servers"),
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
 ROOT = Path(__file__).resolve().parents[2]

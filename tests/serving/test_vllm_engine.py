@@ -14,7 +14,7 @@ from lostattn.surgery.patch import patch_from_spec  # noqa: E402
 from lostattn.surgery.spec import PatchSpec  # noqa: E402
 from served import placeholder, write_checkpoint  # noqa: E402
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("engines")]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 PLANS: dict[str, dict[str, Any]] = {
     "whole": {"layers": "all", "heads": "all", "scores": "log"},

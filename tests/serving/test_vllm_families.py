@@ -17,7 +17,7 @@ from lostattn.surgery.spec import PatchSpec  # noqa: E402
 from served import placeholder, write_checkpoint  # noqa: E402
 from tiny import ONE_PER_FAMILY, family_of  # noqa: E402
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.xdist_group("engines")]
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 SERVED = [name for name in ONE_PER_FAMILY if serves(family_of(name))]
 PAPER = {"qwen2_5_vl", "llava", "llava_next", "llava_onevision"}

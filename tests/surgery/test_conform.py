@@ -23,7 +23,6 @@ CASES = builtin_cases()
 with_vllm = [
     pytest.mark.slow,
     pytest.mark.vllm,
-    pytest.mark.xdist_group("servers"),
     pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed"),
 ]
 
