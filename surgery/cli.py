@@ -28,7 +28,7 @@ COMMANDS = {
     "score": "commands.score:score",
     "tasks": "commands.tasks:tasks",
     "bench": "commands.bench:bench",
-    "families": "commands.about:families",
+    "families": "commands.families:families",
     "modes": "commands.about:modes",
     "doctor": "commands.about:doctor",
 }

@@ -15,6 +15,7 @@ from ..patches.errors import LostattnError
 from ..serving.cause import cause
 from ..serving.client import Answer, Client, Turn
 from ..serving.data import read_examples
+from ..serving.engine.versions import check_served
 from ..serving.safety import cpu_defaults, names
 from ..serving.server import Server
 from .chat import Chat
@@ -107,8 +108,9 @@ def conform(
     Raises:
         LostattnError: either engine cannot load the model, or they do not see the same prompt tokens.
     """
-    if checked_plan(folder) is not None:
+    if (plan := checked_plan(folder)) is not None:
         check_plugin()
+        check_served(plan.family)
     processor = load_processor(folder)
     inputs = [_encode(processor, case) for case in cases]
     say(f"vLLM answers {len(cases)} prompts")

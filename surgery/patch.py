@@ -15,6 +15,7 @@ from ..serving.byte_model import read_weight_bytes
 from ..serving.shape import model_shape
 from .calibration import Calibration
 from .checkpoint.card import card_text
+from .checkpoint.loadable import quantisation_notes
 from .checkpoint.provenance import versions
 from .checkpoint.publish import check_replaceable
 from .checkpoint.source import Source, resolve_source
@@ -52,6 +53,7 @@ def prepare(
     """
     source = resolve_source(src, revision, allow_code=allow_code)
     planned = make_plan(spec, source.config, source.path, lambda: _calibrate_builtin(source, say))
+    planned.notes.extend(quantisation_notes(source.config))
     shape = model_shape(source.config)
     weights = read_weight_bytes(source.path, shape.dtype_bytes)
     return Prepared(source, planned, predict(planned.plan, shape), predict_decode(planned.plan, shape, weights))

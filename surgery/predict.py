@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..patches.family import get_family
 from ..patches.plan import Plan
 from ..serving.byte_model import decode_bytes, kv_bytes, saves
 from ..serving.shape import Shape
@@ -19,8 +20,9 @@ class Prediction:
     """For one request: text, one image of `visual_tokens`, text.
 
     FLOPs count the two products of the decoder's attention (scores, values) in prefill, causal half only; nothing else
-    of the model. KV bytes count a whole cache after prefill; they are saved where the serving engine leaves visual slots
-    of whole groups out, not in transformers' cache.
+    of the model; none are saved in families whose image tokens see forward (`Family.plain_causal`). KV bytes count a
+    whole cache after prefill; they are saved where the serving engine leaves visual slots of whole groups out, not in
+    transformers' cache.
     """
 
     visual_tokens: int
@@ -56,6 +58,8 @@ def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
     touched = sum(len({h // (shape.heads // shape.kv_heads) for h in hs}) for hs in plan.heads.values())
     prefix = touched * visual * 2 * shape.head_dim  # running sum of the values, once per KV head
     saved = heads * pairs * per_pair - prefix
+    if not get_family(plan.family).plain_causal:
+        saved = 0.0
     kv_saved = kv - kv_bytes(shape, plan, text, visual)
     return Prediction(visual, flops, max(saved, 0.0), kv, kv_saved)
 

@@ -19,11 +19,12 @@ from ..patches.errors import LostattnError
 from ..patches.plan import Plan
 from ..serving.disk import read_json
 from ..serving.endpoints import open_endpoints
-from ..serving.engine.versions import check_vllm
+from ..serving.engine.versions import check_served, check_vllm
 from ..serving.safety import cpu_defaults, names, safe_defaults
 from ..serving.server import Server
 from ..serving.shape import model_shape
 from .chat import is_patched
+from .checkpoint.loadable import quantised_cache
 from .checkpoint.write import read_patched
 from .describe import describe_plan
 from .predict import predict
@@ -69,6 +70,8 @@ def prepare(
     check_vllm()
     if plan is not None:
         check_plugin()
+        check_served(plan.family)
+        _check_cache(folder, plan, options)
     for option, mend in OURS.items():
         if names(options, option):
             raise LostattnError(f"{option} is not for vLLM's part of the command line: {mend}")
@@ -97,6 +100,15 @@ def checked_plan(folder: Path) -> Plan | None:
     if not folder.is_dir():
         raise LostattnError(f"{folder} is not a folder: give a checkpoint's folder, patched or plain")
     return read_patched(folder).plan if is_patched(folder) else None
+
+
+def _check_cache(folder: Path, plan: Plan, options: Sequence[str]) -> None:
+    """Refuse the quantised KV cache that a checkpoint asks for, unless the options choose another."""
+    asks = quantised_cache(read_json(folder / "config.json", "config.json"))
+    if asks and not plan.inert and not names(options, "--kv-cache-dtype"):
+        raise LostattnError(
+            "the checkpoint asks for a quantised KV cache, which patched layers cannot read: add -- --kv-cache-dtype bfloat16"
+        )
 
 
 def check_plugin() -> None:

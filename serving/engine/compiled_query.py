@@ -33,8 +33,8 @@ def prepare(D: int, size: int, G: int, dtype: torch.dtype) -> None:  # noqa: N80
     shape = torch.zeros(1, 1, size, 2 * D, dtype=dtype)
     blocks, hidden = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, size, dtype=torch.bool)
     queries = Queries(blocks[0], blocks, hidden, (blocks[0], blocks[0]), ())
-    q, mean = torch.zeros(1, 1, G, D), torch.zeros(1, 1, D)
-    compiled_query_attention(queries, q, Pages(shape, True), 1.0, torch.zeros(1, 1, 1), mean)
+    q, mean, mass = (torch.zeros(1, 1, *rest, dtype=torch.float32) for rest in ((G, D), (D,), (1,)))
+    compiled_query_attention(queries, q, Pages(shape, True), 1.0, mass, mean)
 
 
 def fits(pages: Pages) -> bool:
@@ -67,7 +67,8 @@ def compiled_query_attention(
     planes = pages.cache.flatten(2)
     planes = planes.view(torch.uint16) if half else planes
     hidden = queries.hidden.view(count, -1, size)
-    out, weights = torch.empty(count, heads, group, channels), torch.empty(count, heads, group, hidden.shape[1], size)
+    out = torch.empty(count, heads, group, channels, dtype=torch.float32)
+    weights = torch.empty(count, heads, group, hidden.shape[1], size, dtype=torch.float32)
     cache, chosen = planes.numpy(), np.arange(heads) if groups is None else np.array(groups)
     where = cache, chosen, queries.blocks.numpy(), hidden.numpy(), weights.numpy()
     rows = (q.float() * scale).contiguous().numpy()

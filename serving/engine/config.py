@@ -60,7 +60,7 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
             "--tensor-parallel-size 1, or a plan with static heads (preset paper or efficient)"
         )
     if str(cache.cache_dtype) not in ("auto", "float16", "bfloat16", "float32"):
-        yield f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan: leave out --kv-cache-dtype"
+        yield f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan: give --kv-cache-dtype bfloat16"
     if config.scheduler_config.disable_hybrid_kv_cache_manager and saves_memory(plan):
         yield "whole groups need vLLM's hybrid KV-cache manager: leave out --disable-hybrid-kv-cache-manager"
     multimodal = config.model_config.multimodal_config

@@ -51,8 +51,8 @@ class SapImpl(AttentionImpl):
         dtype = native_arguments[2] if len(native_arguments) > 2 else "auto"
         if dtype not in CACHE_DTYPES:
             raise LostattnError(
-                f"a KV cache of type '{dtype}' cannot be served with a plan, whose layers read it themselves: leave out "
-                "--kv-cache-dtype, or serve the unpatched model"
+                f"a KV cache of type '{dtype}' cannot be served with a plan, whose layers read it themselves: give "
+                "--kv-cache-dtype bfloat16, or serve the unpatched model"
             )
 
     def forward(

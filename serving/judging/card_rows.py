@@ -19,7 +19,7 @@ def card_rows(accuracy: Sequence[Mapping[str, Any]], dataset: str) -> list[dict[
         interval, difference = row["interval"], row["difference"]
         found += [
             {**common, "metric": "accuracy", "value": row["accuracy"], **interval, "base": base["accuracy"]},
-            {**common, "metric": "accuracy less the original's", "value": difference["difference"],
+            {**common, "metric": "accuracy_difference", "value": difference["difference"],
              "low": difference["low"], "high": difference["high"]},
         ]  # fmt: skip
     return found

@@ -12,8 +12,10 @@ from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, read_json
 from .folder import OTHER_WEIGHTS, cache_origin, list_files, real_file
 from .hub_errors import hub_errors
+from .loadable import refuse_unloadable
 from .manifest import MANIFEST
 from .runtime import ENTRY, travelling_names
+from .tensor_table import read_table
 from .weights import check_weights
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*", re.ASCII)
@@ -68,6 +70,7 @@ def resolve_source(src: str | Path, revision: str | None = None, *, allow_code: 
     if not allow_code:
         _refuse_code(path, files, config)
     weights = check_weights(path, files, config.get("transformers_weights"))
+    refuse_unloadable(config, (name for file in weights for name in read_table(real_file(path, file), file).tensors))
     repo, commit = origin or (None, None)
     return Source(path, repo, commit, config, files, weights)
 

@@ -1,34 +1,10 @@
-"""`lostattn families`, `modes`, `doctor`."""
+"""`lostattn modes`, `doctor`."""
 
 from __future__ import annotations
 
 import click
 
 from .base import json_option, print_json, print_table, say
-
-
-@click.command()
-@json_option
-def families(as_json: bool) -> None:
-    """List the supported model families and the paper's defaults for them."""
-    from ... import patches  # noqa: F401 - registers them
-    from ...patches.family import FAMILIES
-    from ...serving.engine.versions import serves
-
-    rows = [
-        {
-            "family": f.name,
-            "models": f.title,
-            "layers": f"{f.layers[0]}-{f.layers[1]}",
-            "heads": f"{f.heads[0]}-{f.heads[1]}",
-            "text models": ", ".join(f.text_models) or "its own",
-            "vision towers": ", ".join(f.towers) or "its own",
-            "video": f.video,
-            "vLLM": "served" if serves(f.name) else "not served",
-        }
-        for f in FAMILIES.values()
-    ]  # fmt: skip
-    print_json(rows) if as_json else print_table(list(rows[0]), [list(r.values()) for r in rows])
 
 
 @click.command()

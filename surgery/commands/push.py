@@ -23,7 +23,7 @@ from .base import json_option, print_json, print_table, say
 )
 @click.option("--tag", help="Set this tag on the commit.")
 @click.option("--message", help="What the commit says.")
-@click.option("--results", type=click.Path(), help="JSON with measured results for the model card.")
+@click.option("--results", type=click.Path(), help="Results for the card: compare.json, eval.json, or rows.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent; needs no token and sends nothing.")
 @click.option("--yes", is_flag=True, help="Yes, it may become public.")
 @click.option(
@@ -39,6 +39,7 @@ def push(folder: Path, repo: str, yes: bool, as_json: bool, **wishes: Any) -> No
     \b
     Examples:
       lostattn push ./qwen2.5-vl-sap me/qwen2.5-vl-sap --private
+      lostattn push ./qwen2.5-vl-sap me/qwen2.5-vl-sap --private --results comparison/compare.json
       lostattn push ./qwen2.5-vl-sap me/qwen2.5-vl-sap --base-repo Qwen/Qwen2.5-VL-7B-Instruct --dry-run
     """
     from ..hub.push import Wish

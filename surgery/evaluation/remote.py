@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
-from ...serving.engine.versions import check_vllm
+from ...serving.engine.versions import check_served, check_vllm
 from ...serving.evaluation.asking import Asker, ask_all
 from ...serving.evaluation.rate import Rate, Say
 from ...serving.evaluation.store import Answers
@@ -42,8 +42,9 @@ def served(
         yield Address(backend.rstrip("/"), name)
         return
     check_vllm()
-    if checked_plan(folder) is not None:
+    if (plan := checked_plan(folder)) is not None:
         check_plugin()
+        check_served(plan.family)
     given = [*options, *_limits(asked, options)]
     memory = cpu_defaults(folder, given)
     logs.mkdir(parents=True, exist_ok=True)

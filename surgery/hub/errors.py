@@ -67,6 +67,11 @@ def explain(error: BaseException, repo: str) -> str:
     for link in chain(error):
         if sentence := _transport(link):
             return sentence
+    if any(_through_xet(link) for link in chain(error)):
+        return (
+            "the Hub's Xet storage could not be reached, or refused: check the network and run again, or set "
+            "HF_HUB_DISABLE_XET=1 for the classic storage"
+        )
     if any(isinstance(link, json.JSONDecodeError | KeyError | TypeError | AttributeError) for link in chain(error)):
         return "the answer was not what a Hub gives: check HF_ENDPOINT and proxies, or update huggingface_hub"
     return f"it failed ({type(error).__name__}): run it again, and update huggingface_hub if that does not help"
@@ -125,6 +130,14 @@ def _broken(error: BaseException) -> bool:
 def _kinds(error: BaseException) -> set[str]:
     """Names of the classes: the client's HTTP library has changed its name between versions."""
     return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _through_xet(error: BaseException) -> bool:
+    """Whether the client was talking to Xet, whose library raises errors that do not say so."""
+    step = error.__traceback__
+    while step is not None and "xet" not in step.tb_frame.f_code.co_name:
+        step = step.tb_next
+    return step is not None
 
 
 def _transport(error: BaseException) -> str:

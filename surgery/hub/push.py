@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...patches.errors import LostattnError
+from ..checkpoint.manifest import read_patched
 from .contents import check_card, read_contents
 from .errors import hub_answers
 from .names import size_text
 from .prepare import Prepared, prepare
-from .results import read_results
+from .results import Result, read_results
 from .session import Say, has_token, hub_session
 from .steps import changes
 from .upload import Delivery, send
@@ -43,8 +44,8 @@ def push(
         LostattnError: any mistake or trouble, in one sentence; the repository then is as it was, but perhaps new and empty.
     """
     wish.check()
-    results = read_results(wish.results) if wish.results is not None else ()
     check_card(directory)
+    results = _results(directory, wish)
     if not wish.dry_run and not has_token():
         raise LostattnError("there is no token: run 'hf auth login', or set HF_TOKEN to one with write access")
     with hub_session(wish.timeout, say) as api:
@@ -60,6 +61,13 @@ def push(
             return _send(api, wish, prepared, say)
         say(f"{wish.repo} holds this model already: no commit is needed")
         return _tagged(api, wish, prepared, str(prepared.target.commit))
+
+
+def _results(directory: str | Path, wish: Wish) -> tuple[Result, ...]:
+    if wish.results is None:
+        return ()
+    patched = read_patched(directory)
+    return read_results(wish.results, patched.plan, patched.path.name)
 
 
 def _ask(wish: Wish, prepared: Prepared, confirm: Callable[[str], bool] | None) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...patches.errors import LostattnError
+from ...patches.plan import Plan
 from ...serving.disk import read_json
+from .reports import is_report, report_rows
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -46,14 +48,21 @@ class Result:
         return "" if self.low is None or self.high is None else f"{self.low:.4g} to {self.high:.4g}"
 
 
-def read_results(path: str | Path) -> tuple[Result, ...]:
-    """The rows under `results` of a JSON file, or of a file that is the list itself.
+def read_results(path: str | Path, plan: Plan, name: str) -> tuple[Result, ...]:
+    """Rows of compare.json or eval.json about the model of this plan, or the rows of a file that is a list of them.
+
+    Args:
+        path: a report, JSON with a list of rows under `results`, or such a list.
+        plan, name: of the folder that the results are for.
 
     Raises:
-        LostattnError: no such file, no rows, an unknown or missing key, a value that cannot be.
+        LostattnError: no such file, no rows, a report about other models, an unknown or missing key, a value that cannot be.
     """
     raw = read_json(Path(path).expanduser(), f"the results in {path}")
-    rows = raw.get("results") if isinstance(raw, dict) else raw
+    if is_report(raw):
+        rows: Any = report_rows(raw, plan, name, path)
+    else:
+        rows = raw.get("results") if isinstance(raw, dict) else raw
     if not isinstance(rows, list) or not rows:
         raise LostattnError(f"{path} holds no results: give JSON with a list of rows under 'results'")
     return tuple(_row(row, number, path) for number, row in enumerate(rows, 1))

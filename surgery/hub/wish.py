@@ -23,7 +23,7 @@ class Wish:
         base_repo: the base model on the Hub, if the record does not know it.
         tag: to be set on the commit.
         message: of the commit.
-        results: JSON file with measured results for the card.
+        results: JSON file with measured results for the card: compare.json, eval.json, or rows of one's own.
         dry_run: look and tell, send nothing.
         timeout: seconds of silence after which a request is given up.
     """

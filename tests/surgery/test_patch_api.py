@@ -164,7 +164,7 @@ def test_what_then_needs_a_processor_says_so(tmp_path: Path) -> None:
         ("preprocessor_config.json", '{"image_mean": [0, 0, 0], "image_std": [1, 0, 1]}', "not usable numbers"),
         ("preprocessor_config.json", '{"image_mean": null, "image_std": null}', "not usable numbers"),
         ("config.json", '{"model_type": "llava", "text_config": 5}', "cannot be read as llava"),
-        ("config.json", '{"model_type": "bert"}', "families are llava"),
+        ("config.json", '{"model_type": "bert"}', "families are .*llava"),
     ],
 )  # fmt: skip
 def test_damaged_sources(tmp_path: Path, name: str, text: str, says: str) -> None:

@@ -135,6 +135,7 @@ def test_faults_leave_the_destination_as_it_was(
 def test_the_hub_is_away(hub: Hub, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
+    hub.http.shutdown()  # else a request may still be taken, and then broken off
     hub.http.server_close()
     assert "cannot be reached" in mistake(run("pull", "me/tiny"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

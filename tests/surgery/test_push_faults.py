@@ -55,6 +55,21 @@ def test_a_cut_upload_is_continued(hub: Hub, push: Callable[..., Result], folder
     assert len(hub.store.repos["me/tiny"].commits) == 2
 
 
+def test_xet_storage_out_of_reach(
+    hub: Hub, push: Callable[..., Result], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub of the tests has no Xet, to which the client turns by itself where its library is installed."""
+    pytest.importorskip("hf_xet")
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    sentence = mistake(push())
+    assert "Xet storage could not be reached" in sentence and "HF_HUB_DISABLE_XET=1" in sentence
+    assert not whole(hub, folder) and sent(hub) == 0
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    assert push().exit_code == 0 and whole(hub, folder)
+
+
 def test_a_cut_upload_in_parts_is_continued(hub: Hub, push: Callable[..., Result], folder: Path) -> None:
     hub.part_size = 30_000
     hub.faults.add(r"PUT /storage.*part=2", 500, times=None, skip=1)

@@ -1,0 +1,31 @@
+"""`lostattn families`."""
+
+from __future__ import annotations
+
+import click
+
+from .base import json_option, print_json, print_table, say
+
+
+@click.command()
+@json_option
+def families(as_json: bool) -> None:
+    """List the supported model families: what runs where, and the defaults of layers and heads."""
+    from ..families import family_states, installed_engine
+
+    found = family_states()
+    if as_json:
+        print_json([state.to_json() for state in found])
+        return
+    print_table(
+        ["family", "models", "layers", "heads", "text models", "vision towers", "video", "vLLM"],
+        [
+            [
+                s.family, s.models, f"{s.layers[0]}-{s.layers[1]}", f"{s.heads[0]:g}-{s.heads[1]:g}",
+                ", ".join(s.text_models) or "its own", ", ".join(s.towers) or "its own", s.video,
+                "served" if s.vllm else "not served",
+            ] for s in found
+        ],
+    )  # fmt: skip
+    say(f"vLLM here: {installed_engine()}")
+    say("layers are clipped to a model's depth; --json tells modes, reasons, and where the defaults come from")

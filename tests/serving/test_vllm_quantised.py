@@ -1,0 +1,62 @@
+"""Quantised checkpoints in vLLM, patched, against transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("vllm")
+
+from engines import drive  # noqa: E402
+from lostattn.surgery.chat import Chat  # noqa: E402
+from lostattn.surgery.demo.digits import held_out  # noqa: E402
+from lostattn.surgery.demo.evaluate import evaluate  # noqa: E402
+from lostattn.surgery.demo.run import MODEL  # noqa: E402
+from lostattn.surgery.patch import patch_checkpoint  # noqa: E402
+from quantised import SCHEMES, quantise  # noqa: E402
+from served import pictures, placeholder, write_checkpoint  # noqa: E402
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+HEADS = {0: [0, 1], 2: [0, 1, 2, 3], 4: [1, 2]}
+LOADED = ("int8", "fp8", "int4")  # the others need packages that are not there: their plain twins answer for them
+QUESTIONS, SEED = 48, 77
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_demo_answers_as_in_transformers(scheme: str, tmp_path: Path) -> None:
+    """Answers of a trained model are decided, so that what kernels round differently shows in none of them."""
+    source, twin = quantise(MODEL, tmp_path / "source", scheme)
+    asked = held_out(QUESTIONS, seed=SEED)
+    said, cases = {}, []
+    for folder in (source, twin):
+        patch_checkpoint(folder, tmp_path / f"{folder.name}-sap", heads=HEADS)
+    for end in ("", "-sap"):
+        speaks = f"{(source if scheme in LOADED else twin).name}{end}"
+        chat = Chat.load(tmp_path / speaks, attention="eager" if end else "auto")
+        said[end] = evaluate(speaks, chat, asked).answers
+        # four-bit kernels for CPUs compute in 16 bits
+        options = {"dtype": "float32" if scheme in ("int8", "fp8") else "bfloat16"}
+        prompts = [chat.prompt(q.question) for q in asked]
+        cases.append({"folder": str(tmp_path / f"source{end}"), "options": options, "prompts": prompts, "seed": SEED})
+    plain, patched = drive(cases, tmp_path, driver="drive_demo.py")
+    assert plain == said[""] and patched == said["-sap"] and plain != patched
+
+
+def test_greedy_tokens_of_llava(tmp_path: Path) -> None:
+    base = write_checkpoint("llava-llama", tmp_path / "base")
+    source, _ = quantise(base, tmp_path / "source", "fp8")
+    patch_checkpoint(source, tmp_path / "sap", heads={0: [0, 1, 2, 3], 1: [0, 3], 2: [2, 3]})
+    prompt = f"<|im_start|>user\n{placeholder('llava')}What is this?<|im_end|>\n<|im_start|>assistant\n"
+    request: dict[str, Any] = {"prompt": prompt, "pictures": [1, 1], "tokens": 8}
+    found = drive([{"folder": str(tmp_path / "sap"), "waves": [[request]]}], tmp_path)[0]["waves"][0][0]
+    chat = Chat.load(tmp_path / "sap", attention="eager")
+    chat.model.generation_config.eos_token_id = None
+    inputs = chat.processor(text=[prompt], images=pictures(1, 1), return_tensors="pt")
+    with torch.no_grad():
+        out = chat.model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    assert found["prompt"] == inputs["input_ids"][0].tolist()
+    assert found["tokens"] == out[0, inputs["input_ids"].shape[1] :].tolist()

@@ -1,0 +1,59 @@
+"""`lostattn families`: every registered family, and what it says is what happens."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from lostattn.patches.errors import LostattnError
+from lostattn.patches.family import FAMILIES
+from lostattn.patches.mode import MODES
+from lostattn.serving.engine.versions import check_served, serves
+from lostattn.surgery.cli import main
+from lostattn.surgery.families import family_states
+
+
+def told() -> dict[str, Any]:
+    found = CliRunner().invoke(main, ["families", "--json"])
+    assert found.exit_code == 0, found.output
+    return {row["family"]: row for row in json.loads(found.stdout)}
+
+
+def test_every_family_appears_with_all_that_is_asked() -> None:
+    rows = told()
+    assert set(rows) == set(FAMILIES)
+    for name, row in rows.items():
+        assert row["models"] == FAMILIES[name].title and row["video"] and row["defaults_from"]
+        assert row["layers"] == list(FAMILIES[name].layers) and row["heads"] == list(FAMILIES[name].heads)
+        assert row["transformers"] == {"runs": True, "modes": sorted(MODES)}
+        assert row["towers"] == list(FAMILIES[name].towers) and row["text_models"] == list(FAMILIES[name].text_models)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_vllm_runs_what_it_says(name: str) -> None:
+    row = told()[name]["vllm"]
+    assert row["runs"] == serves(name) == bool(row["modes"])
+    if row["runs"]:
+        assert {m for m in MODES if m not in row["modes"]} == {m for m in MODES if MODES[m].needs}
+        assert "region" in row["reason"]
+    else:
+        with pytest.raises(LostattnError) as caught:
+            check_served(name)
+        assert row["reason"] == str(caught.value)
+
+
+def test_a_new_family_appears_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import replace
+
+    monkeypatch.setitem(FAMILIES, "brand_new", replace(FAMILIES["llava"], name="brand_new", plain_causal=False))
+    (row,) = [s for s in family_states() if s.family == "brand_new"]
+    assert not row.vllm and "brand_new" in row.vllm_reason and row.prefill == "any-mask"
+    assert row.defaults_from == "taken over from a relative in the paper"
+
+
+def test_the_table() -> None:
+    found = CliRunner().invoke(main, ["families"])
+    assert found.exit_code == 0 and all(name in found.stdout for name in FAMILIES)
+    assert "vLLM here: " in found.stderr and "1-27" in found.stdout
