@@ -24,26 +24,39 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 HEADS = {0: [0, 1], 2: [0, 1, 2, 3], 4: [1, 2]}
 LOADED = ("int8", "fp8", "int4")  # the others need packages that are not there: their plain twins answer for them
 QUESTIONS, SEED = 48, 77
+ENDS = ("", "-sap")
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[str], list[str]]]:
+    """Scheme and end of the folder's name -> what vLLM says and what transformers says; all engines in one process."""
+    root, asked = tmp_path_factory.mktemp("quantised"), held_out(QUESTIONS, seed=SEED)
+    said, cases = {}, []
+    for scheme in SCHEMES:
+        folder = root / scheme
+        folder.mkdir()
+        source, twin = quantise(MODEL, folder / "source", scheme)
+        for plain in (source, twin):
+            patch_checkpoint(plain, folder / f"{plain.name}-sap", heads=HEADS)
+        for end in ENDS:
+            speaks = f"{(source if scheme in LOADED else twin).name}{end}"
+            chat = Chat.load(folder / speaks, attention="eager" if end else "auto")
+            said[scheme + end] = evaluate(speaks, chat, asked).answers
+            # four-bit kernels for CPUs compute in 16 bits
+            options = {"dtype": "float32" if scheme in ("int8", "fp8") else "bfloat16"}
+            prompts = [chat.prompt(q.question) for q in asked]
+            cases.append({"folder": str(folder / f"source{end}"), "options": options, "prompts": prompts, "seed": SEED})
+    found = drive(cases, root, driver="drive_demo.py")
+    return {name: (vllm, said[name]) for name, vllm in zip(said, found, strict=True)}
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_demo_answers_as_in_transformers(scheme: str, tmp_path: Path) -> None:
+def test_the_demo_answers_as_in_transformers(scheme: str, answers: dict[str, tuple[list[str], list[str]]]) -> None:
     """Answers of a trained model are decided, so that what kernels round differently shows in none of them."""
-    source, twin = quantise(MODEL, tmp_path / "source", scheme)
-    asked = held_out(QUESTIONS, seed=SEED)
-    said, cases = {}, []
-    for folder in (source, twin):
-        patch_checkpoint(folder, tmp_path / f"{folder.name}-sap", heads=HEADS)
-    for end in ("", "-sap"):
-        speaks = f"{(source if scheme in LOADED else twin).name}{end}"
-        chat = Chat.load(tmp_path / speaks, attention="eager" if end else "auto")
-        said[end] = evaluate(speaks, chat, asked).answers
-        # four-bit kernels for CPUs compute in 16 bits
-        options = {"dtype": "float32" if scheme in ("int8", "fp8") else "bfloat16"}
-        prompts = [chat.prompt(q.question) for q in asked]
-        cases.append({"folder": str(tmp_path / f"source{end}"), "options": options, "prompts": prompts, "seed": SEED})
-    plain, patched = drive(cases, tmp_path, driver="drive_demo.py")
-    assert plain == said[""] and patched == said["-sap"] and plain != patched
+    for end in ENDS:
+        found, wanted = answers[scheme + end]
+        assert found == wanted
+    assert answers[scheme][0] != answers[scheme + "-sap"][0]
 
 
 def test_greedy_tokens_of_llava(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_families_and_modes_list_all() -> None:
     assert (
         {row["family"] for row in families} == set(FAMILIES) >= {"qwen2_5_vl", "llava", "llava_next", "llava_onevision"}
     )
-    assert next(row for row in families if row["family"] == "llava")["layers"] == "18-23"
+    assert next(row for row in families if row["family"] == "llava")["layers"] == [18, 23]
     modes = json.loads(CliRunner().invoke(main, ["modes", "--json"]).stdout)
     assert {row["mode"] for row in modes} == set(MODES) and all(row["prior"] for row in modes)
     for command, names in (("families", FAMILIES), ("modes", MODES)):
