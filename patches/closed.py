@@ -35,9 +35,9 @@ def closed_attention(job: Job) -> torch.Tensor:
     group = num_heads // job.k.shape[1]
     for g in range(job.k.shape[1]):
         rest = [h for h in range(g * group, (g + 1) * group) if h not in patched]
-        for run in _neighbours(rest):  # views of q, no copies
+        for run in neighbours(rest):  # views of q, no copies
             out[:, run] = _ordinary(job.q[:, run], job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale)
-    _put(out, heads, patched_heads(job, heads))
+    put_heads(out, heads, patched_heads(job, heads))
     return out
 
 
@@ -95,17 +95,18 @@ def _text_part(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, kv: list[int], layout: Layout, offset: int, scale: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention of every row on the text keys that it may see: output (B, h, Sq, Dv) and lse (B, h, Sq), -inf if none."""
-    k_text, v_text = k.index_select(2, layout.text), v.index_select(2, layout.text)
-    k_text, v_text = _of_heads(k_text, v_text, kv, q.shape[1])
-    out = q.new_zeros(*q.shape[:3], v.shape[-1])
-    lse = torch.full(
-        q.shape[:3], -torch.inf, device=q.device, dtype=torch.float64 if q.dtype == torch.float64 else torch.float32
-    )
+    k_text, v_text = _of_heads(layout.keys(k, 2, False), layout.keys(v, 2, False), kv, q.shape[1])
+    out = q.new_empty(*q.shape[:3], v.shape[-1])
+    lse = q.new_empty(q.shape[:3], dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
     seen = 0
     for start, end, visual in layout.runs:
         seen += 0 if visual else end - start
-        if visual and end > offset and seen:  # every row of a visual run sees the same text keys: no mask
-            a, b = max(start - offset, 0), end - offset
+        if not visual or end <= offset:
+            continue
+        a, b = max(start - offset, 0), end - offset
+        if not seen:
+            out[:, :, a:b], lse[:, :, a:b] = 0, -torch.inf
+        else:  # every row of a visual run sees the same text keys: no mask
             out[:, :, a:b], lse[:, :, a:b] = attention_with_lse(
                 q[:, :, a:b], k_text[:, :, :seen], v_text[:, :, :seen], scale, False
             )
@@ -149,9 +150,9 @@ def _merge_visual(
     used = sorted(set(kv))
     mean, log_mass = job.running or (None, None)
     if mean is None or log_mass is None:
-        v = job.v.index_select(2, layout.visual)
+        v = layout.keys(job.v, 2, True)
         v = v if len(used) == v.shape[1] else v[:, used]
-        mean, log_mass = running_summary(job.scores.prior.index_select(1, layout.visual), v)
+        mean, log_mass = running_summary(layout.keys(job.scores.prior, 1, True), v)
     elif len(used) < mean.shape[1]:
         mean = mean[:, used]
     at = [used.index(g) for g in kv]
@@ -210,19 +211,19 @@ def _heads(x: torch.Tensor, index: list[int]) -> torch.Tensor:
     found = _slice(index)
     if isinstance(found, slice):
         return x[:, found]
-    return x.index_select(1, torch.tensor(found, device=x.device))
+    return torch.cat([x[:, run] for run in neighbours(index)], 1)
 
 
-def _put(out: torch.Tensor, heads: list[int], part: torch.Tensor) -> None:
+def put_heads(out: torch.Tensor, heads: list[int], part: torch.Tensor) -> None:
     """out[:, heads] = part, by slices of neighbouring heads: far cheaper than indexed writing."""
     start = 0
-    for run in _neighbours(heads):
+    for run in neighbours(heads):
         count = run.stop - run.start
         out[:, run] = part[:, start : start + count]
         start += count
 
 
-def _neighbours(heads: list[int]) -> list[slice]:
+def neighbours(heads: list[int]) -> list[slice]:
     """Ascending heads as slices of neighbours."""
     starts = [i for i in range(len(heads)) if i == 0 or heads[i] != heads[i - 1] + 1]
     return [slice(heads[a], heads[b - 1] + 1) for a, b in zip(starts, [*starts[1:], len(heads)], strict=False)]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+FEW = 8  # runs that are copied faster piece by piece than token by token
+
 
 @dataclass(frozen=True)
 class PriorScores:
@@ -63,6 +65,14 @@ class Layout:
             (~row).nonzero()[:, 0],
             row.nonzero()[:, 0],
         )
+
+    def keys(self, x: torch.Tensor, dim: int, visual: bool) -> torch.Tensor:
+        """x at its visual keys or at the others along `dim` (K): a view if they are one run."""
+        runs = [(a, b) for a, b, kind in self.runs if kind == visual]
+        if not 0 < len(runs) <= FEW:
+            return x.index_select(dim, self.visual if visual else self.text)
+        pieces = [x.narrow(dim, a, b - a) for a, b in runs]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)
 
     def to(self, device: torch.device) -> Layout:
         """The same layout with its indices on a device."""

@@ -24,11 +24,11 @@ def choose_query_attention(device: torch.device, dtype: torch.dtype) -> Any:
     return query_attention
 
 
-def prepare_queries(device: torch.device, dtype: torch.dtype, size: int | None, head_size: int, group: int) -> None:
+def prepare_queries(device: torch.device, dtype: torch.dtype, size: int | None, head_size: int) -> None:
     """Compile for a cache of this dtype with blocks of `size` tokens before the first request, where the CPU form is used."""
     fits = dtype in CACHE_DTYPES and size is not None and size % UNROLLED == head_size % UNROLLED == 0
     if fits and choose_query_attention(device, dtype) is compiled_query_attention:
-        prepare(head_size, size, group, dtype)
+        prepare(head_size, size, dtype)
 
 
 @cache

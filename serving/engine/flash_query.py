@@ -23,10 +23,10 @@ def flash_query_attention(
     scale: float,
     log_mass: torch.Tensor,
     mean: torch.Tensor,
-    groups: list[int] | None = None,
+    wanted: torch.Tensor | None = None,
     flash: Flash | None = None,
 ) -> torch.Tensor:
-    """Arguments and result of `query_attention`.
+    """Arguments and result of `query_attention`; heads that nobody wants are computed too.
 
     Blocks that hold nothing but text, and the block that is being filled, are read by the kernel; text that shares a block
     with an image is gathered. Few tokens are: a block or two an image.
@@ -34,14 +34,8 @@ def flash_query_attention(
     flash = flash or vllm_flash
     whole, lengths, mixed = queries.whole_blocks(pages.size)
     k, v = pages.own
-    every = q
-    if groups is not None and len(groups) < k.shape[1]:  # the cache is not copied: other KV heads get empty queries
-        every = q.new_zeros(q.shape[0], k.shape[1], *q.shape[2:])
-        every[:, groups] = q
-    out, lse = flash(every.flatten(1, 2), k.transpose(1, 2), v.transpose(1, 2), whole, lengths, scale)
+    out, lse = flash(q.flatten(1, 2), k.transpose(1, 2), v.transpose(1, 2), whole, lengths, scale)
     out, lse = (x.unflatten(1, (k.shape[1], -1)).float() for x in (out, lse))  # (B, H, G, D), (B, H, G)
-    if every is not q:
-        out, lse = out[:, groups], lse[:, groups]
     lse = torch.where(lengths[:, None, None] > 0, lse, -torch.inf)
     log_mass = log_mass.expand_as(lse)
     total = torch.logaddexp(lse, log_mass)
@@ -50,7 +44,7 @@ def flash_query_attention(
     if mixed is None:
         return joined
     # what is known so far counts as the summary of the gathered part, one for each query head
-    return _with_gathered(mixed, q, pages, scale, total, joined, groups)
+    return _with_gathered(mixed, q, pages, scale, total, joined)
 
 
 def _with_gathered(
@@ -60,12 +54,9 @@ def _with_gathered(
     scale: float,
     total: torch.Tensor,
     joined: torch.Tensor,
-    groups: list[int] | None,
 ) -> torch.Tensor:
     count, width = mixed.blocks.shape
     k, v = pages.gather(mixed.blocks.view(-1))
-    if groups is not None and len(groups) < k.shape[1]:
-        k, v = k[:, groups], v[:, groups]
     k, v = k.unflatten(0, (count, width)), v.unflatten(0, (count, width))
     if v.dtype == torch.float16:  # halves of summaries may read as infinity there
         v = v.masked_fill(mixed.hidden.view(count, width, 1, pages.size, 1), 0)

@@ -87,13 +87,8 @@ class Surgeon:
             )
         del self.config.compilation_config.static_forward_context[old.layer_name]
         levels = local_levels(self.plan, index, shard)
-        prepare_queries(
-            self.state.prior.device,
-            old.kv_cache_torch_dtype,
-            self.config.cache_config.block_size,
-            old.head_size,
-            shard.group,
-        )
+        size = self.config.cache_config.block_size
+        prepare_queries(self.state.prior.device, old.kv_cache_torch_dtype, size, old.head_size)
         others = tuple(g for g in range(shard.kv_heads) if g not in role.whole)
         summary = self._summary(index, old, role, levels, shard, bool(others)) if role.whole else None
         rest = self._rest(index, old, role, levels, shard, others) if others else None

@@ -12,7 +12,7 @@ from ...patches.plan import Plan
 from .backend import WrappingBuilder, some_requests
 from .roles import is_exact_form
 from .state import current_seats
-from .steps import Chunk, Part, Queries, Query, Seat, make_chunk, make_queries, parts, sees_images
+from .steps import Chunk, Part, Queries, Query, Seat, Window, make_chunk, make_queries, parts, sees_images
 
 LONG = 512  # rows of a prefill from which fewer scores outweigh the native kernel
 
@@ -31,6 +31,7 @@ class SapMetadata:
         parts: requests that see images, for layers with the full cache.
         own: those whose prefill rows are computed here for all heads (mixed layers).
         fresh: numbers of the queries whose images are not summed up yet; `places` where their sums are kept (mixed layers).
+        windows: by row of the batch, filled by the first mixed layer that runs.
     """
 
     tokens: int
@@ -44,6 +45,7 @@ class SapMetadata:
     fresh: list[int] = field(default_factory=list)
     places: torch.Tensor | None = None
     table: torch.Tensor | None = None
+    windows: dict[int, Window] = field(default_factory=dict)
 
 
 def _parts(common: Any, seats: Sequence[Seat]) -> list[Part]:

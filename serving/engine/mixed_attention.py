@@ -9,14 +9,14 @@ import torch
 from ...patches.anymask import any_mask_attention
 from ...patches.attention import collect_job
 from ...patches.call import CacheState, Call, LayerPlan
-from ...patches.closed import closed_attention, patched_heads
+from ...patches.closed import closed_attention, patched_heads, put_heads
 from ...patches.job import Job, Layout, PriorScores
-from .choose_query import choose_query_attention
+from ...patches.summary import running_summary
 from .pages import Pages
 from .prior_store import PriorStore
 from .roles import is_exact_form
 from .sap_impl import SapImpl
-from .steps import Part
+from .steps import Part, Window, make_window
 
 
 class MixedImpl(SapImpl):
@@ -32,10 +32,7 @@ class MixedImpl(SapImpl):
         super().__init__(*args, **kwargs)
         self.store, self.layer_plan = store, layer_plan
         self.exact = is_exact_form(self.plan)
-        self.mask = torch.zeros(self.num_heads, dtype=torch.bool)
-        self.mask[list(self.patched)] = True
         self.touched = sorted({h // self.group for h in self.patched})
-        self.within = [self.touched.index(h // self.group) * self.group + h % self.group for h in self.patched]
         self.means = torch.zeros(0, dtype=torch.float32)
         self.log_masses = torch.zeros(0, dtype=torch.float32)
         self.sums = sums
@@ -54,41 +51,23 @@ class MixedImpl(SapImpl):
         self.store.write(step, step.slots, self.state.prior[: len(k)], cache)
         if step.own or hasattr(self.native, "do_kv_cache_update"):
             self.write(layer, k, v, cache, step.slots)
-        if step.native_rows is not None:
-            at = step.native_rows
-            part_out = torch.empty_like(out[: len(at)])
-            self.native.forward(layer, q[at], k[at], v[at], cache, step.native, part_out)
-            out[at] = part_out
-        elif step.native is not None:
-            self.native.forward(layer, q, k, v, cache, step.native, out)
+        self.run_native(layer, q, k, v, cache, step, out)
         if not step.parts:
             return
         pages = self.pages(cache)
         done: set[int] = set()
         if step.queries is not None and not self.exact:
-            self._single(q, pages, step, out)
+            self._sum_up(pages, step)
+            self.run_queries(q, pages, step.queries, self.log_masses[step.places], self.means[step.places], out)
             done = {e.row for e in step.queries.entries}
         for part in step.parts:
             if part.row not in done:
                 self._part(q, k, v, pages, step, part, out)
 
-    def _single(self, q: torch.Tensor, pages: Pages, step: Any, out: torch.Tensor) -> None:
-        """Decode rows of the patched heads: text keys and the request's sums."""
-        queries = step.queries
-        self._sum_up(pages, step)
-        rows = q[queries.at].unflatten(1, (self.num_kv_heads, self.group))[:, self.touched]  # (B, g, G, D)
-        mean = self.means[step.places]
-        log_mass = self.log_masses[step.places][:, None, None] + self.levels(mean.device)[self.touched]
-        attend = choose_query_attention(q.device, q.dtype)
-        mixed = attend(queries, rows, pages, self.scale, log_mass, mean, self.touched)
-        mixed = mixed.flatten(1, 2)[:, self.within]
-        heads = torch.tensor(self.patched, device=out.device)
-        out[queries.at[:, None], heads] = mixed.to(out.dtype)
-
     def _sum_up(self, pages: Pages, step: Any) -> None:
         """Sums of the images of requests that decode for the first time."""
         if not self.means.numel():
-            shape = (self.sums, len(self.touched), self.head_size)
+            shape = (self.sums, self.num_kv_heads, self.head_size)
             self.means = torch.zeros(shape, dtype=torch.float32, device=pages.cache.device)
             self.log_masses = torch.zeros(self.sums, dtype=torch.float32, device=pages.cache.device)
         for number in step.fresh:
@@ -99,7 +78,7 @@ class MixedImpl(SapImpl):
             prior = self.store.read(slots, pages.size)
             v = pages.values(slots)
             weights = torch.softmax(prior, -1)
-            self.means[step.places[number]] = torch.einsum("t,gtd->gd", weights, v[self.touched].float())
+            self.means[step.places[number]] = torch.einsum("t,gtd->gd", weights, v.float())
             self.log_masses[step.places[number]] = torch.logsumexp(prior, -1)
 
     def _part(
@@ -108,62 +87,81 @@ class MixedImpl(SapImpl):
         """Rows of one request, patched heads of patched rows only; keys and values of the step itself are not read back."""
         if self.plan.queries == "last" and part.total < part.seat.prompt:
             return  # the prompt goes on in a later chunk
-        row = step.table[part.row].long()
-        at = torch.arange(part.total, device=row.device)
-        slots = row[at // pages.size], at % pages.size
-        prior = self.store.read(slots, pages.size)[None]
+        window = self._window(pages, step, part)
         rows, k, v = (x[part.start : part.end].transpose(0, 1)[None] for x in (q, k, v))  # (1, H, n, D)
         if part.past:
-            old = pages.tokens((slots[0][: part.past], slots[1][: part.past]))
+            blocks, offsets = window.slots
+            old = pages.tokens((blocks[: part.past], offsets[: part.past]))
             k, v = (torch.cat([a[None].to(b.dtype), b], 2) for a, b in zip(old, (k, v), strict=True))
         if self.exact:
-            self._exact(rows, k, v, prior, part, out)
-            return
-        if part.row in step.own:
-            out[part.start : part.end] = closed_attention(self._job(rows, k, v, prior))[0].transpose(0, 1)
-            return
-        patched = self._patched_rows(part, prior)
-        if not len(patched):
-            return
-        if self.plan.queries == "last":
-            for i in patched.tolist():
-                end = part.past + i + 1
-                self._closed(
-                    rows[:, :, i : i + 1], k[:, :, :end], v[:, :, :end], prior[:, :end], [0], part.start + i, out
-                )
-            return
-        self._closed(rows, k, v, prior, patched.tolist(), part.start, out)
+            self._exact(rows, k, v, window.prior, part, out)
+        elif self.plan.queries == "last":
+            self._last(rows, k, v, window, part, out)
+        elif window.layout is not None:
+            self._closed(rows, k, v, window, part, step, out)
 
-    def _patched_rows(self, part: Part, prior: torch.Tensor) -> torch.Tensor:
-        """Rows of a part (from its first) that the plan patches, int64."""
-        if self.plan.queries == "last":
-            return torch.arange(max(part.seat.prompt - 1 - part.past, 0), part.end - part.start)
-        text = prior[0, part.past :].isnan()
-        if self.plan.queries == "all":
-            text = torch.ones_like(text)
-        return text.nonzero()[:, 0].cpu()
+    def _window(self, pages: Pages, step: Any, part: Part) -> Window:
+        if part.row not in step.windows:
+            row = step.table[part.row].long()
+            at = torch.arange(part.total, device=row.device)
+            slots = row[at // pages.size], at % pages.size
+            step.windows[part.row] = make_window(slots, self.store.read(slots, pages.size)[None])
+        return step.windows[part.row]
+
+    def _last(
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: Window, part: Part, out: torch.Tensor
+    ) -> None:
+        """The last row of the prompt and those behind it."""
+        heads = list(self.patched)
+        for i in range(max(part.seat.prompt - 1 - part.past, 0), part.end - part.start):
+            end = part.past + i + 1
+            prior = window.prior[:, :end]
+            job = self._job(q[:, :, i : i + 1], k[:, :, :end], v[:, :, :end], prior, Layout.of(~prior.isnan()))
+            put_heads(_as_heads(out[part.start + i : part.start + i + 1]), heads, patched_heads(job, heads))
 
     def _closed(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        prior: torch.Tensor,
-        keep: list[int],
-        start: int,
+        window: Window,
+        part: Part,
+        step: Any,
         out: torch.Tensor,
     ) -> None:
-        job = self._job(q, k, v, prior)
-        if job.layout is None or not len(job.layout.visual):
+        """All rows, or the text rows among them."""
+        heads, to = list(self.patched), _as_heads(out[part.start : part.end])
+        text = window.prior[0, part.past :].isnan().nonzero()[:, 0] if self.plan.queries == "after_image" else None
+        if text is not None and not len(text):
             return
-        heads = list(self.patched)
-        found = patched_heads(job, heads)[0].transpose(0, 1)  # (n, heads, D)
-        at = torch.tensor(keep, device=out.device)
-        out[(at + start)[:, None], torch.tensor(heads, device=out.device)] = found[at].to(out.dtype)
+        job = self._job(q, k, v, window.prior, window.layout, self._running(v, window) if q.shape[2] > 1 else None)
+        if part.row in step.own:
+            to.copy_(closed_attention(job))
+        elif text is None:
+            put_heads(to, heads, patched_heads(job, heads))
+        else:
+            to[:, torch.tensor(heads, device=to.device)[:, None], text] = patched_heads(job, heads)[:, :, text].to(
+                to.dtype
+            )
 
-    def _job(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prior: torch.Tensor) -> Job:
-        layout = Layout.of(~prior.isnan())
-        return Job(q, k, v, self.scale, PriorScores(prior, self.level), self.mask, layout=layout, listed=self.patched)
+    def _running(self, v: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the KV heads that serve patched heads."""
+        assert window.layout is not None
+        values = window.layout.keys(v, 2, True)
+        values = values if len(self.touched) == values.shape[1] else values[:, self.touched]
+        return running_summary(window.layout.keys(window.prior, 1, True), values, window.shares)
+
+    def _job(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        prior: torch.Tensor,
+        layout: Layout | None,
+        running: tuple[torch.Tensor, torch.Tensor] | None = None,
+    ) -> Job:
+        scores = PriorScores(prior, self.level)
+        return Job(q, k, v, self.scale, scores, self.mask, layout=layout, listed=self.patched, running=running)
 
     def _exact(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prior: torch.Tensor, part: Part, out: torch.Tensor
@@ -199,3 +197,8 @@ class MixedImpl(SapImpl):
         found = any_mask_attention(job)[0].transpose(0, 1)  # (n, H, D)
         at = rows[0].nonzero()[:, 0]
         out[part.start + first + at] = found[at].to(out.dtype)
+
+
+def _as_heads(out: torch.Tensor) -> torch.Tensor:
+    """Rows (n, H, D) as a view (1, H, n, D)."""
+    return out.transpose(0, 1)[None]

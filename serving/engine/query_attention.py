@@ -17,14 +17,14 @@ def query_attention(
     scale: float,
     log_mass: torch.Tensor,
     mean: torch.Tensor,
-    groups: list[int] | None = None,
+    wanted: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Softmax over text keys and a summary, which counts as one key of score log_mass and value mean.
 
     Args:
         q: query rows (B, g, G, D): g KV heads with G query heads each.
         log_mass: float32 (B, g, G), or broadcastable to it. mean: float32 (B, g, D).
-        groups: the KV heads, ascending, or None for all of the cache.
+        wanted: query heads that are asked for, bool (g, G), or None for all; a form may leave anything in the others.
 
     Returns:
         (B, g, G, D) float32.
@@ -35,7 +35,7 @@ def query_attention(
     found, start = [], 0
     for piece in queries.split(max(SCRATCH_BYTES // per_block, 1)):
         rows = slice(start, start + len(piece.entries))
-        found.append(_attend(piece, q[rows], pages, log_mass[rows], mean[rows], groups))
+        found.append(_attend(piece, q[rows], pages, log_mass[rows], mean[rows]))
         start = rows.stop
     return found[0] if len(found) == 1 else torch.cat(found)
 
@@ -46,12 +46,9 @@ def _attend(
     pages: Pages,
     log_mass: torch.Tensor,
     mean: torch.Tensor,
-    groups: list[int] | None,
 ) -> torch.Tensor:
     count, width = queries.blocks.shape
     k, v = pages.gather(queries.blocks.view(-1))  # (B M, H, size, D)
-    if groups is not None and len(groups) < k.shape[1]:
-        k, v = k[:, groups], v[:, groups]
     k, v = k.unflatten(0, (count, width)), v.unflatten(0, (count, width))  # (B, M, g, size, D)
     if v.dtype == torch.float16:  # halves of summaries may read as infinity there
         v = v.masked_fill(queries.hidden.view(count, width, 1, pages.size, 1), 0)

@@ -6,12 +6,15 @@ from typing import Any
 
 import torch
 
+from ...patches.closed import neighbours
 from ...patches.errors import LostattnError
 from ...patches.plan import Plan
 from .cache_layout import columns_of
+from .choose_query import choose_query_attention
 from .internals import AttentionImpl
 from .pages import Pages
 from .state import SapState
+from .steps import Queries
 
 CACHE_DTYPES = ("auto", "float32", "float16", "bfloat16")
 
@@ -45,7 +48,10 @@ class SapImpl(AttentionImpl):
         self.scale, self.state, self.plan, self.index = float(scale), state, plan, index
         self.patched, self.level = patched, level
         self.group = num_heads // num_kv_heads
-        self.all_heads = torch.ones(num_heads, dtype=torch.bool)
+        self.mask = torch.zeros(num_heads, dtype=torch.bool)
+        self.mask[list(patched)] = True
+        self.runs = neighbours(list(patched))
+        self.wanted = None if len(patched) == num_heads else self.mask.view(num_kv_heads, self.group)
         self._pages: Pages | None = None
         self._levels: dict[torch.device, torch.Tensor] = {}
         dtype = native_arguments[2] if len(native_arguments) > 2 else "auto"
@@ -86,6 +92,50 @@ class SapImpl(AttentionImpl):
     ) -> None:
         """One step: write the cache, fill `out` (n, H, D)."""
         raise NotImplementedError
+
+    def run_native(
+        self,
+        layer: Any,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        cache: torch.Tensor,
+        step: Any,
+        out: torch.Tensor,
+    ) -> None:
+        """All heads of the rows that the step leaves to the wrapped implementation."""
+        if step.native is None:
+            return
+        if step.native_rows is None:
+            self.native.forward(layer, q, k, v, cache, step.native, out)
+        else:
+            at = step.native_rows
+            part = torch.empty_like(out[: len(at)])
+            self.native.forward(layer, q[at], k[at], v[at], cache, step.native, part)
+            out[at] = part
+
+    def run_queries(
+        self,
+        q: torch.Tensor,
+        pages: Pages,
+        queries: Queries,
+        log_mass: torch.Tensor,
+        mean: torch.Tensor,
+        out: torch.Tensor,
+    ) -> None:
+        """Patched heads of decode rows: text keys and one summary each, log_mass (B,) and mean (B, Hkv, D) in float32."""
+        every = len(queries.entries) == len(q)  # decode rows stand in order
+        rows = (q if every else q[queries.at]).unflatten(1, (self.num_kv_heads, self.group))
+        log_mass = log_mass[:, None, None]
+        if self.level is not None:
+            log_mass = log_mass + self.levels(log_mass.device)
+        attend = choose_query_attention(q.device, q.dtype)
+        found = attend(queries, rows, pages, self.scale, log_mass, mean, self.wanted).flatten(1, 2)
+        for run in self.runs:
+            if every:
+                out[:, run] = found[:, run]
+            else:
+                out[queries.at, run] = found[:, run].to(out.dtype)
 
     def write(self, layer: Any, k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
         """Keys and values into their slots; negative slots take none."""

@@ -121,7 +121,7 @@ class Chunk:
         text: slots of cached text keys: blocks and offsets, int64 (T,) each.
         carry: slot of the running summary in front of the chunk, (block, offset) 0-d tensors, or None.
         layout: of the keys [cached text, carry, chunk].
-        visual: visual rows within the chunk, int64 (n,).
+        visual: visual rows within the chunk, int64 (n,), or a slice if they are one run.
         kept: which of these leave their running summary in the cache, int64 (w,), and in which slots: those that text, a
             later chunk or another request that shares the prefix go on from.
         slots: blocks and offsets of those, int64 (w,) each.
@@ -131,7 +131,7 @@ class Chunk:
     text: tuple[torch.Tensor, torch.Tensor]
     carry: tuple[torch.Tensor, torch.Tensor] | None
     layout: Layout
-    visual: torch.Tensor
+    visual: torch.Tensor | slice
     kept: torch.Tensor
     slots: tuple[torch.Tensor, torch.Tensor]
     _prior: list[tuple[torch.Tensor, Shares | None]] = field(default_factory=list, compare=False)
@@ -142,6 +142,30 @@ class Chunk:
             found = make()[None]
             self._prior.append((found, running_shares(found)))
         return self._prior[0]
+
+
+class Window(NamedTuple):
+    """What the layers of a step share about the keys of one request.
+
+    Attributes:
+        slots: of all its tokens so far: blocks and offsets, int64 (K,) each.
+        prior: (1, K) float32, NaN on text.
+        layout: where its visual keys lie; None if it has none.
+        shares: of their prior, see `running_shares`.
+    """
+
+    slots: tuple[torch.Tensor, torch.Tensor]
+    prior: torch.Tensor
+    layout: Layout | None
+    shares: Shares | None
+
+
+def make_window(slots: tuple[torch.Tensor, torch.Tensor], prior: torch.Tensor) -> Window:
+    """Of one request, from the prior of its tokens."""
+    layout = Layout.of(~prior.isnan())
+    if layout is None or not len(layout.visual):
+        return Window(slots, prior, None, None)
+    return Window(slots, prior, layout, running_shares(layout.keys(prior, 1, True)))
 
 
 def parts(seats: Sequence[Seat], starts: Sequence[int], totals: Sequence[int]) -> list[Part]:
@@ -195,6 +219,7 @@ def make_chunk(part: Part, table: torch.Tensor, size: int) -> Chunk:
     carry = last_visual(spans, past)
     new = np.flatnonzero(mask[past:])
     at = new + past
+    one_run = len(new) > 0 and new[-1] - new[0] + 1 == len(new)
     read = ((at + 1) % size == 0) | (at + 1 == total) | ~np.append(mask, False)[at + 1]
     keep = read.copy()
     keep[read] = [_is_kept(spans, past, total, size, int(j)) for j in at[read]]
@@ -205,7 +230,7 @@ def make_chunk(part: Part, table: torch.Tensor, size: int) -> Chunk:
         text=_slots(row, text, size),
         carry=None if carry < 0 else (row[carry // size], torch.tensor(carry % size, device=device)),
         layout=_layout(runs, device),
-        visual=torch.from_numpy(new).to(device),
+        visual=slice(int(new[0]), int(new[-1]) + 1) if one_run else torch.from_numpy(new).to(device),
         kept=torch.from_numpy(np.flatnonzero(keep)).to(device),
         slots=_slots(row, kept, size),
     )

@@ -9,10 +9,9 @@ import torch
 from ...patches.closed import patched_heads
 from ...patches.job import Job, PriorScores
 from ...patches.summary import running_summary
-from .choose_query import choose_query_attention
 from .pages import Pages
 from .sap_impl import SapImpl
-from .steps import Chunk, Queries
+from .steps import Chunk
 
 
 class SummaryImpl(SapImpl):
@@ -31,35 +30,12 @@ class SummaryImpl(SapImpl):
     ) -> None:
         """See `SapImpl.attend`."""
         self.write(layer, k, v, cache, step.slots)
-        if step.native_rows is None:
-            self.native.forward(layer, q, k, v, cache, step.native, out)
-            return
-        if step.native is not None:
-            at = step.native_rows
-            part = torch.empty_like(out[: len(at)])
-            self.native.forward(layer, q[at], k[at], v[at], cache, step.native, part)
-            out[at] = part
+        self.run_native(layer, q, k, v, cache, step, out)
         pages = self.pages(cache)
         if step.queries is not None:
-            self._single(q, pages, step.queries, out)
+            self.run_queries(q, pages, step.queries, *pages.read_summaries(step.queries.summary), out)
         for chunk in step.chunks:
             self._chunk(q, k, v, pages, chunk, out)
-
-    def _single(self, q: torch.Tensor, pages: Pages, queries: Queries, out: torch.Tensor) -> None:
-        """Decode rows: text keys and one summary each, batched over requests."""
-        every = len(queries.entries) == len(q)  # decode rows stand in order
-        rows = q if every else q[queries.at]
-        log_mass, mean = pages.read_summaries(queries.summary)
-        log_mass = log_mass[:, None, None]
-        if self.level is not None:
-            log_mass = log_mass + self.levels(log_mass.device)
-        rows = rows.unflatten(1, (self.num_kv_heads, self.group))  # (B, g, G, D)
-        attend = choose_query_attention(q.device, q.dtype)
-        found = attend(queries, rows, pages, self.scale, log_mass, mean).flatten(1, 2)
-        if every:
-            out.copy_(found)
-        else:
-            out[queries.at] = found.to(out.dtype)
 
     def _chunk(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pages: Pages, chunk: Chunk, out: torch.Tensor
@@ -88,7 +64,7 @@ class SummaryImpl(SapImpl):
             v=torch.cat(all_values, 1)[None] if len(keys) > 1 else new_v[None],
             scale=self.scale,
             scores=PriorScores(prior, self.level),
-            heads=self.all_heads,
+            heads=self.mask,
             layout=chunk.layout,
             listed=tuple(range(self.num_heads)),
             summary=(mean[:, :, -1], log_mass[:, -1]),

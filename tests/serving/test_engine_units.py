@@ -24,6 +24,8 @@ from lostattn.serving.engine.roles import Shard, local_levels, local_role, needs
 from lostattn.serving.engine.spans import holes, is_hole, last_visual, text_before, visual_mask, visual_spans
 from lostattn.serving.engine.steps import Query, Seat, make_chunk, make_queries, parts, sees_images
 
+ALL, ONE_GROUP, SCATTERED = [[True] * 3] * 2, [[False] * 3, [True] * 3], [[True, False, True], [False, True, False]]
+
 
 @st.composite
 def layouts(draw: st.DrawFn) -> list[tuple[int, int]]:
@@ -81,8 +83,8 @@ def fill(pages: Pages, row: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> N
 
 
 @pytest.mark.parametrize("columns", [True, False])
-@pytest.mark.parametrize("groups", [None, [1]])
-def test_query_rows_equal_attention_with_one_more_key(columns: bool, groups: list[int] | None) -> None:
+@pytest.mark.parametrize("heads", [ALL, ONE_GROUP])
+def test_query_rows_equal_attention_with_one_more_key(columns: bool, heads: list[list[bool]]) -> None:
     size, d = 8, 16
     pages = Pages(torch.randn(40, 2, size, 2 * d), columns)
     table = torch.randperm(39)[:30].view(3, 10) + 1
@@ -97,11 +99,11 @@ def test_query_rows_equal_attention_with_one_more_key(columns: bool, groups: lis
         scores = torch.einsum("gqd,gtd->gqt", q[i], k[:, text]) * 0.3
         scores = torch.cat([scores, mass[i].expand(2, 3, 1)], -1).softmax(-1)
         wanted.append(torch.einsum("gqt,gtd->gqd", scores, torch.cat([v[:, text], mean[i][:, None]], 1)))
-    chosen = [0, 1] if groups is None else groups
+    asked = torch.tensor(heads)
     queries = make_queries(entries, table, size)
     for form in (query_attention, choose_query_attention(torch.device("cpu"), torch.float32)):
-        found = form(queries, q[:, chosen], pages, 0.3, mass, mean[:, chosen], groups)
-        assert torch.allclose(found, torch.stack(wanted)[:, chosen], atol=1e-5)
+        found = form(queries, q, pages, 0.3, mass, mean, asked)
+        assert torch.allclose(found[:, asked], torch.stack(wanted)[:, asked], atol=1e-5)
     pieces = queries.split(3)
     assert len(pieces) > 1 and sum(len(p.entries) for p in pieces) == 3
 
@@ -191,8 +193,7 @@ def test_random_batches_never_mix_requests() -> None:
     assert all(p.total - p.past == p.end - p.start for p in found)
 
 
-@pytest.mark.parametrize("groups", [None, [0]])
-def test_flash_over_whole_blocks_equals_gathering_all(groups: list[int] | None) -> None:
+def test_flash_over_whole_blocks_equals_gathering_all() -> None:
     size, d = 8, 16
     pages = Pages(torch.randn(80, 2, size, 2 * d), False)
     table = torch.randperm(79)[:60].view(6, 10) + 1
@@ -201,16 +202,15 @@ def test_flash_over_whole_blocks_equals_gathering_all(groups: list[int] | None) 
     entries = [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(spans, lengths, strict=True))]
     queries = make_queries(entries, table, size)
     q, mean, mass = torch.randn(6, 2, 3, d), torch.randn(6, 2, d), torch.randn(6, 1, 1)
-    chosen = [0, 1] if groups is None else groups
-    arguments = (queries, q[:, chosen], pages, 0.3, mass, mean[:, chosen], groups)
+    arguments = (queries, q, pages, 0.3, mass, mean)
     wanted = query_attention(*arguments)
     assert torch.allclose(flash_query_attention(*arguments, flash=plain_flash), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("threads", "groups"), [(1, None), (3, None), (1, [0])])
+@pytest.mark.parametrize(("threads", "heads"), [(1, ALL), (3, ALL), (1, ONE_GROUP), (3, SCATTERED)])
 def test_compiled_queries_equal_the_torch_form(
-    dtype: torch.dtype, threads: int, groups: list[int] | None, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, threads: int, heads: list[list[bool]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
     pages = Pages(torch.randn(90, 2, 32, 64).to(dtype), True)
@@ -220,12 +220,12 @@ def test_compiled_queries_equal_the_torch_form(
     if dtype == torch.bfloat16:  # keys in slots of images may read as NaN
         pages.own[0].view(torch.int16)[table[0, 0], :, 10:] = -1
     entries = [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(spans, lengths, strict=True))]
-    chosen = [0, 1] if groups is None else groups
-    q, mean, mass = torch.randn(3, 2, 3, 32)[:, chosen], torch.randn(3, 2, 32)[:, chosen], torch.randn(3, 1, 1)
+    asked = torch.tensor(heads)
+    q, mean, mass = torch.randn(3, 2, 3, 32) * 4, torch.randn(3, 2, 32), torch.randn(3, 1, 1)
     assert compiled_query.fits(pages) and not compiled_query.fits(Pages(pages.cache, False))
     queries = make_queries(entries, table, 32)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(compiled_query, "FEW", 1)
-    arguments = (queries, q.to(dtype), pages, 0.2, mass, mean, groups)
-    found, wanted = compiled_query.compiled_query_attention(*arguments), query_attention(*arguments)
+    arguments = (queries, q.to(dtype), pages, 0.2, mass, mean, asked)
+    found, wanted = (f(*arguments)[:, asked] for f in (compiled_query.compiled_query_attention, query_attention))
     assert torch.isfinite(wanted).all() and torch.allclose(found, wanted, atol=1e-5)
