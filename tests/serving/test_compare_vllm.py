@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lostattn.patches.errors import LostattnError
-from lostattn.serving.judging.bench import bench_serve
+from lostattn.serving.judging import bench
+from lostattn.serving.judging.bench import bench_serve, open_servers
 from lostattn.serving.judging.compare import CompareSettings, compare
+from lostattn.serving.judging.servers import Servers
 from lostattn.serving.judging.settings import BenchSettings
 from lostattn.surgery import patch_checkpoint
 from lostattn.surgery.demo.questions import digit_examples
@@ -58,6 +62,22 @@ def test_one_command_one_report(patched: Path, tmp_path: Path) -> None:
     assert again == report and sum(line.startswith("starting vLLM") for line in said) == 2
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Servers outlive an interrupted run: starting them a second time would show nothing."""
+    opened: list[Servers] = []
+
+    def open_once(*arguments: Any) -> Servers:
+        opened.extend(() if opened else (open_servers(*arguments),))
+        return opened[0]
+
+    monkeypatch.setattr(bench, "open_servers", open_once)
+    monkeypatch.setattr(Servers, "__exit__", lambda *_: None)
+    yield
+    opened[0].stop()
+
+
+@pytest.mark.usefixtures("patient")
 def test_bench_serve_goes_on_where_it_stopped(patched: Path, tmp_path: Path) -> None:
     settings = replace(BENCH, visual_tokens=(64,), concurrency=(2,), repeats=2)
 
