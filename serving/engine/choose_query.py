@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from .compiled_query import CACHE_DTYPES, UNROLLED, compiled_query_attention, prepare
+from .compiled_query import compiled_query_attention, prepare
 from .flash_query import flash_query_attention
+from .pages import COMPILED_DTYPES, LANES
 from .query_attention import query_attention
 
 SLOWER = "so patched layers decode in plain torch, which is slower"
@@ -26,7 +27,7 @@ def choose_query_attention(device: torch.device, dtype: torch.dtype) -> Any:
 
 def prepare_queries(device: torch.device, dtype: torch.dtype, size: int | None, head_size: int) -> None:
     """Compile for a cache of this dtype with blocks of `size` tokens before the first request, where the CPU form is used."""
-    fits = dtype in CACHE_DTYPES and size is not None and size % UNROLLED == head_size % UNROLLED == 0
+    fits = dtype in COMPILED_DTYPES and size is not None and size % LANES == head_size % LANES == 0
     if fits and choose_query_attention(device, dtype) is compiled_query_attention:
         prepare(head_size, size, dtype)
 

@@ -1,7 +1,8 @@
 """The same as `query_attention` on CPUs, where the cache lies: compiled by numba, which vLLM's CPU build brings.
 
 A block is read once for all query heads of its KV head and nothing is gathered, which the torch form spends most of its time
-on. Sizes are constants of the compiled code: vectors of unknown length cost five times as much.
+on. Sizes are constants of the compiled code: vectors of unknown length cost five times as much. vLLM's own kernel is no
+faster, so heads without a prior are computed in the same pass where whole rows are asked for.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -18,31 +19,17 @@ from .pages import Pages
 from .query_attention import query_attention
 from .steps import Queries
 
-UNROLLED = 8  # channels or tokens at once: sums stay in registers
-CACHE_DTYPES = (torch.float32, torch.bfloat16)
 FEW = 64  # pairs of KV head and block that are not worth a second thread
 
 
 @cache
 def prepare(D: int, size: int, dtype: torch.dtype) -> None:  # noqa: N803
     """Compile before the first request; the code is kept on disk, so this takes seconds once."""
-    shape = torch.zeros(1, 1, size, 2 * D, dtype=dtype)
+    cache = torch.zeros(1, 1, size, 2 * D, dtype=dtype)
     blocks, hidden = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, size, dtype=torch.bool)
     queries = Queries(blocks[0], blocks, hidden, (blocks[0], blocks[0]), ())
-    q, mean, mass = (torch.zeros(1, 1, *rest, dtype=torch.float32) for rest in ((1, D), (D,), (1,)))
-    compiled_query_attention(queries, q, Pages(shape, True), 1.0, mass, mean)
-
-
-def fits(pages: Pages) -> bool:
-    """True if the compiled form reads this cache."""
-    return (
-        pages.columns
-        and pages.cache.device.type == "cpu"
-        and pages.cache.dtype in CACHE_DTYPES
-        and pages.head_size % UNROLLED == 0
-        and pages.size % UNROLLED == 0
-        and pages.cache[0, 0].is_contiguous()
-    )
+    q, mean, mass, level = (torch.zeros(shape) for shape in ((1, 1, 1, D), (1, 1, D), (1,), (1, 1)))
+    compiled_query_attention(queries, q, Pages(cache, True), 1.0, mass, mean, level)
 
 
 def compiled_query_attention(
@@ -52,32 +39,45 @@ def compiled_query_attention(
     scale: float,
     log_mass: torch.Tensor,
     mean: torch.Tensor,
+    level: torch.Tensor,
     wanted: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Arguments and result of `query_attention`, which serves caches that this form does not fit."""
-    if not fits(pages):
-        return query_attention(queries, q, pages, scale, log_mass, mean, wanted)
+    """Arguments and result of `query_attention`, which serves caches that have no `Pages.planes`.
+
+    Heads that are not wanted see every key if `queries` lists all blocks.
+    """
+    if pages.planes is None:
+        assert queries.lengths is None
+        return query_attention(queries, q, pages, scale, log_mass, mean, level, wanted)
     _answer_no_special_names()
+    from .query_kernel import attention_kernel
+
     count, heads, group, channels = q.shape
-    size, half = pages.size, pages.cache.dtype == torch.bfloat16
-    planes = pages.cache.flatten(2)
-    planes = planes.view(torch.uint16) if half else planes
     out = torch.empty(count, heads, group, channels, dtype=torch.float32)
     arguments = (
-        (q.float() * scale).contiguous().numpy(),
-        planes.numpy(),
-        (torch.ones(heads, group, dtype=torch.bool) if wanted is None else wanted).numpy(),
-        queries.blocks.numpy(),
-        queries.hidden.view(count, -1, size).numpy(),
-        log_mass.expand(count, heads, group).contiguous().numpy(),
+        q.float().contiguous().numpy(),
+        scale,
+        pages.planes,
+        *_order(wanted, heads, group, queries.lengths is not None),
+        *queries.arrays,
+        log_mass.contiguous().numpy(),
+        level.numpy(),
         mean.contiguous().numpy(),
         out.numpy(),
     )
-    from .query_kernel import attention_kernel
-
-    kernel = attention_kernel(channels, size, half)
+    kernel = attention_kernel(channels, pages.size)
     _in_parallel(lambda first, end: kernel(*arguments, first, end), count * heads, queries.blocks.shape[1])
     return out
+
+
+@lru_cache(maxsize=512)
+def _order(wanted: torch.Tensor | None, heads: int, group: int, every: bool) -> tuple[Any, Any, Any]:
+    """Query heads to compute, int64 (heads, group): those that see every key first, then those wanted; how many of each KV
+    head are computed, how many of them see every key."""
+    asked = torch.ones(heads, group, dtype=torch.bool) if wanted is None else wanted
+    plain = (~asked).sum(1) if every else asked.new_zeros(heads, dtype=torch.int64)
+    order = torch.argsort((asked if every else ~asked).int(), dim=1, stable=True)
+    return order.numpy(), (plain + asked.sum(1)).numpy(), plain.numpy()
 
 
 def _in_parallel(run: Callable[[int, int], None], pairs: int, blocks: int) -> None:

@@ -23,6 +23,7 @@ def flash_query_attention(
     scale: float,
     log_mass: torch.Tensor,
     mean: torch.Tensor,
+    level: torch.Tensor,
     wanted: torch.Tensor | None = None,
     flash: Flash | None = None,
 ) -> torch.Tensor:
@@ -37,8 +38,7 @@ def flash_query_attention(
     out, lse = flash(q.flatten(1, 2), k.transpose(1, 2), v.transpose(1, 2), whole, lengths, scale)
     out, lse = (x.unflatten(1, (k.shape[1], -1)).float() for x in (out, lse))  # (B, H, G, D), (B, H, G)
     lse = torch.where(lengths[:, None, None] > 0, lse, -torch.inf)
-    log_mass = log_mass.expand_as(lse)
-    total = torch.logaddexp(lse, log_mass)
+    total = torch.logaddexp(lse, log_mass[:, None, None] + level)
     share = (lse - total).exp()[..., None]
     joined = share * out.nan_to_num(0.0) + (1 - share) * mean[:, :, None]
     if mixed is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from typing import Any
 
 import torch
@@ -29,8 +30,9 @@ class SapMetadata:
         queries: rows that are computed by themselves.
         chunks: prefill chunks of requests with images.
         parts: requests that see images, for layers with the full cache.
-        own: those whose prefill rows are computed here for all heads (mixed layers).
-        fresh: numbers of the queries whose images are not summed up yet; `places` where their sums are kept (mixed layers).
+        own: those whose rows are computed here for all heads (mixed layers).
+        places: where the sums of the queries' images are kept; fresh: numbers and places of those not summed up yet (mixed
+            layers).
         windows: by row of the batch, filled by the first mixed layer that runs.
     """
 
@@ -42,8 +44,8 @@ class SapMetadata:
     chunks: list[Chunk] = field(default_factory=list)
     parts: list[Part] = field(default_factory=list)
     own: frozenset[int] = frozenset()
-    fresh: list[int] = field(default_factory=list)
-    places: torch.Tensor | None = None
+    fresh: list[tuple[int, int]] = field(default_factory=list)
+    places: torch.Tensor | slice | None = None
     table: torch.Tensor | None = None
     windows: dict[int, Window] = field(default_factory=dict)
 
@@ -99,16 +101,17 @@ class MixedBuilder(WrappingBuilder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        plan = Plan.from_json(self.vllm_config.model_config.hf_config.sap)
+        self.plan = Plan.from_json(self.vllm_config.model_config.hf_config.sap)
         # patched heads need no scores of visual keys then, which pays in long prefills
-        self.whole_prefill = plan.queries == "all" and not is_exact_form(plan)
+        self.closed = self.plan.queries == "all" and not is_exact_form(self.plan)
         self.places: dict[str, int] = {}
-        self.free = list(range(self.vllm_config.scheduler_config.max_num_seqs))
+        self.free = list(range(self.vllm_config.scheduler_config.max_num_seqs))  # a heap: the lowest place goes first
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, seats: Any = None
     ) -> SapMetadata:
-        """Long prefills are computed here; all else goes the native way, and what is patched is computed besides."""
+        """Long prefills and most decode rows are computed here; all else goes the native way, and what is patched is
+        computed besides."""
         common = common_attn_metadata
         found = _parts(common, current_seats() if seats is None else seats)
         visual = [p for p in found if sees_images(p)]
@@ -116,19 +119,33 @@ class MixedBuilder(WrappingBuilder):
             common.num_actual_tokens, common.slot_mapping.long(), None, table=common.block_table_tensor
         )
         metadata.parts = visual
-        metadata.own = frozenset(p.row for p in visual if self.whole_prefill and p.end - p.start >= LONG)
+        entries = [e for p in visual for e in self.single_rows(p)]
+        every = self._every_head(len(entries))
+        alone = {e.row for e in entries} if every else set()
+        long = {p.row for p in visual if self.closed and p.end - p.start >= LONG}
+        metadata.own = frozenset(long | alone)
         rest = [p.row for p in found if p.row not in metadata.own]
         if not metadata.own:
             metadata.native = self.native.build(common_prefix_len, common, fast_build)
         elif rest:
             subset, metadata.native_rows = some_requests(common, rest)
             metadata.native = self.native.build(0, subset, fast_build)
-        entries = [e for p in visual for e in self.single_rows(p)]
         self._place(entries, metadata)
         if entries:
             size, table = self.kv_cache_spec.block_size, common.block_table_tensor
-            metadata.queries = make_queries(entries, table, size)
+            metadata.queries = make_queries(entries, table, size, every)
         return metadata
+
+    def _every_head(self, rows: int) -> bool:
+        """Whether decode rows leave the native kernel out: the form for them computes heads without a prior as well, and
+        has work for all threads, among which the native kernel divides a row finer."""
+        if not rows or is_exact_form(self.plan):
+            return False
+        layers = self.vllm_config.compilation_config.static_forward_context
+        impls, threads = [layers[name].impl for name in self.layer_names], torch.get_num_threads()
+        if threads > 1 and rows * impls[0].num_kv_heads < 2 * threads:
+            return False
+        return all(impl.reads_in_place() for impl in impls)
 
     def single_rows(self, part: Part) -> list[Query]:
         """The row of a decode step."""
@@ -140,10 +157,13 @@ class MixedBuilder(WrappingBuilder):
         """Places of the requests' sums; whoever was not here in the last step is summed up anew."""
         names = [e.seat.request for e in entries]
         for gone in set(self.places) - set(names):
-            self.free.append(self.places.pop(gone))
+            heappush(self.free, self.places.pop(gone))
         for number, name in enumerate(names):
             if name not in self.places:
-                self.places[name] = self.free.pop()
-                metadata.fresh.append(number)
-        if names:
-            metadata.places = torch.tensor([self.places[n] for n in names], device=self.device)
+                self.places[name] = heappop(self.free)
+                metadata.fresh.append((number, self.places[name]))
+        places = [self.places[n] for n in names]
+        if places == list(range(len(places))):
+            metadata.places = slice(len(places))  # a view, where an index would copy
+        else:
+            metadata.places = torch.tensor(places, device=self.device)

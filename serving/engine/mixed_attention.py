@@ -1,4 +1,5 @@
-"""Attention of layers with the full cache: the native backend computes all heads, patched heads are computed besides."""
+"""Attention of layers with the full cache: long prefills and most decode rows are computed here, head by head as the plan
+says; for all other rows the native backend computes all heads, and patched heads are computed besides."""
 
 from __future__ import annotations
 
@@ -70,7 +71,7 @@ class MixedImpl(SapImpl):
             shape = (self.sums, self.num_kv_heads, self.head_size)
             self.means = torch.zeros(shape, dtype=torch.float32, device=pages.cache.device)
             self.log_masses = torch.zeros(self.sums, dtype=torch.float32, device=pages.cache.device)
-        for number in step.fresh:
+        for number, place in step.fresh:
             entry = step.queries.entries[number]
             row = step.table[entry.row].long()
             at = torch.cat([torch.arange(a, min(b, entry.position)) for a, b in entry.seat.spans if a < entry.position])
@@ -78,8 +79,8 @@ class MixedImpl(SapImpl):
             prior = self.store.read(slots, pages.size)
             v = pages.values(slots)
             weights = torch.softmax(prior, -1)
-            self.means[step.places[number]] = torch.einsum("t,gtd->gd", weights, v.float())
-            self.log_masses[step.places[number]] = torch.logsumexp(prior, -1)
+            self.means[place] = torch.einsum("t,gtd->gd", weights, v.float())
+            self.log_masses[place] = torch.logsumexp(prior, -1)
 
     def _part(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pages: Pages, step: Any, part: Part, out: torch.Tensor

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 
+LANES, COMPILED_DTYPES = 16, (torch.float32, torch.bfloat16)  # of compiled loops: numbers at once, what they read
 LOW16 = 0xFFFF
 BITS = 32  # of a float32, one in each of the first 32 channels
 
@@ -33,6 +35,16 @@ class Pages:
     def own(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Keys and values of the whole cache as views."""
         return self.views(self.cache)
+
+    @cached_property
+    def planes(self) -> np.ndarray | None:
+        """The cache for compiled loops on CPUs, (blocks, H, 2 D size), bfloat16 as the bits uint16; None if it lies otherwise."""
+        if not self.columns or self.cache.device.type != "cpu" or not self.cache[0, 0].is_contiguous():
+            return None
+        if self.cache.dtype not in COMPILED_DTYPES or self.head_size % LANES or self.size % LANES:
+            return None
+        planes = self.cache.flatten(2)
+        return (planes if planes.dtype == torch.float32 else planes.view(torch.uint16)).numpy()
 
     @property
     def size(self) -> int:

@@ -17,20 +17,21 @@ def query_attention(
     scale: float,
     log_mass: torch.Tensor,
     mean: torch.Tensor,
+    level: torch.Tensor,
     wanted: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Softmax over text keys and a summary, which counts as one key of score log_mass and value mean.
+    """Softmax over text keys and a summary, which counts as one key of score log_mass + level and value mean.
 
     Args:
         q: query rows (B, g, G, D): g KV heads with G query heads each.
-        log_mass: float32 (B, g, G), or broadcastable to it. mean: float32 (B, g, D).
+        log_mass: float32 (B,). mean: float32 (B, g, D). level: float32 (g, G).
         wanted: query heads that are asked for, bool (g, G), or None for all; a form may leave anything in the others.
 
     Returns:
         (B, g, G, D) float32.
     """
     q = (q.float() * scale)[:, None]  # (B, 1, g, G, D)
-    log_mass = log_mass.expand(q.shape[0], q.shape[2], q.shape[3])
+    log_mass = log_mass[:, None, None] + level
     per_block = pages.block_bytes
     found, start = [], 0
     for piece in queries.split(max(SCRATCH_BYTES // per_block, 1)):

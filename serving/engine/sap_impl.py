@@ -11,6 +11,7 @@ from ...patches.errors import LostattnError
 from ...patches.plan import Plan
 from .cache_layout import columns_of
 from .choose_query import choose_query_attention
+from .compiled_query import compiled_query_attention
 from .internals import AttentionImpl
 from .pages import Pages
 from .state import SapState
@@ -123,15 +124,12 @@ class SapImpl(AttentionImpl):
         mean: torch.Tensor,
         out: torch.Tensor,
     ) -> None:
-        """Patched heads of decode rows: text keys and one summary each, log_mass (B,) and mean (B, Hkv, D) in float32."""
+        """Patched heads of decode rows, or all: text keys and one summary each, log_mass (B,), mean (B, Hkv, D), float32."""
         every = len(queries.entries) == len(q)  # decode rows stand in order
         rows = (q if every else q[queries.at]).unflatten(1, (self.num_kv_heads, self.group))
-        log_mass = log_mass[:, None, None]
-        if self.level is not None:
-            log_mass = log_mass + self.levels(log_mass.device)
-        attend = choose_query_attention(q.device, q.dtype)
-        found = attend(queries, rows, pages, self.scale, log_mass, mean, self.wanted).flatten(1, 2)
-        for run in self.runs:
+        attend, level = choose_query_attention(q.device, q.dtype), self.levels(q.device)
+        found = attend(queries, rows, pages, self.scale, log_mass, mean, level, self.wanted).flatten(1, 2)
+        for run in self.runs if queries.lengths is None else [slice(None)]:
             if every:
                 out[:, run] = found[:, run]
             else:
@@ -153,6 +151,12 @@ class SapImpl(AttentionImpl):
         if self._pages is None or self._pages.cache is not cache:
             self._pages = Pages(cache, columns_of(self.native, cache))
         return self._pages
+
+    def reads_in_place(self) -> bool:
+        """True once the cache is known, if decode rows are read where it lies and heads without a prior can be, too."""
+        if self._pages is None or self._pages.planes is None:
+            return False
+        return choose_query_attention(self._pages.cache.device, self._pages.cache.dtype) is compiled_query_attention
 
     def levels(self, device: torch.device) -> torch.Tensor:
         """Levels by KV head and query head, float32 (Hkv, G), zeros if the plan has none."""

