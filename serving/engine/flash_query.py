@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .pages import Pages
-from .steps import Queries
+from .queries import Queries
 
 Flash = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], Any]
 

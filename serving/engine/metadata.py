@@ -11,9 +11,10 @@ import torch
 
 from ...patches.plan import Plan
 from .backend import WrappingBuilder, some_requests
+from .queries import Queries, Query, make_queries
 from .roles import is_exact_form
 from .state import current_seats
-from .steps import Chunk, Part, Queries, Query, Seat, Window, make_chunk, make_queries, parts, sees_images
+from .steps import Chunk, Part, Seat, Window, make_chunk, parts, sees_images
 
 LONG = 512  # rows of a prefill from which fewer scores outweigh the native kernel
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from .pages import Pages
-from .steps import Queries
+from .queries import Queries
 
 SCRATCH_BYTES = 4 * 2**20  # gathered at once: stays in the caches of a CPU
 

@@ -14,8 +14,8 @@ from .choose_query import choose_query_attention
 from .compiled_query import compiled_query_attention
 from .internals import AttentionImpl
 from .pages import Pages
+from .queries import Queries
 from .state import SapState
-from .steps import Queries
 
 CACHE_DTYPES = ("auto", "float32", "float16", "bfloat16")
 

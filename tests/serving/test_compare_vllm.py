@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from lostattn.patches.errors import LostattnError
 from lostattn.serving.judging import bench
+from lostattn.serving.judging import compare as comparing
 from lostattn.serving.judging.bench import bench_serve, open_servers
 from lostattn.serving.judging.compare import CompareSettings, compare
 from lostattn.serving.judging.servers import Servers
@@ -38,6 +39,34 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+class Lasting(Servers):
+    """Servers that outlive the command that started them."""
+
+    def __exit__(self, *_: Any) -> None:
+        self.note_memory()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers() -> Iterator[list[Servers]]:
+    """One pair of servers for all commands with the same options."""
+    opened: list[Servers] = []
+
+    def open_once(sides: Any, settings: BenchSettings, *rest: Any) -> Servers:
+        if settings.options != BENCH.options:
+            return open_servers(sides, settings, *rest)
+        if not opened:
+            opened.append(open_servers(sides, settings, *rest))
+            opened[0].__class__ = Lasting
+        return opened[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (bench, comparing):
+            patch.setattr(module, "open_servers", open_once)
+        yield opened
+    for one in opened:
+        one.stop()
+
+
 def test_one_command_one_report(patched: Path, tmp_path: Path) -> None:
     said: list[str] = []
     examples = digit_examples(12, seed=3)
@@ -62,23 +91,7 @@ def test_one_command_one_report(patched: Path, tmp_path: Path) -> None:
     assert again == report and sum(line.startswith("starting vLLM") for line in said) == 2
 
 
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Servers outlive an interrupted run: starting them a second time would show nothing."""
-    opened: list[Servers] = []
-
-    def open_once(*arguments: Any) -> Servers:
-        opened.extend(() if opened else (open_servers(*arguments),))
-        return opened[0]
-
-    monkeypatch.setattr(bench, "open_servers", open_once)
-    monkeypatch.setattr(Servers, "__exit__", lambda *_: None)
-    yield
-    opened[0].stop()
-
-
-@pytest.mark.usefixtures("patient")
-def test_bench_serve_goes_on_where_it_stopped(patched: Path, tmp_path: Path) -> None:
+def test_bench_serve_goes_on_where_it_stopped(patched: Path, tmp_path: Path, servers: list[Servers]) -> None:
     settings = replace(BENCH, visual_tokens=(64,), concurrency=(2,), repeats=2)
 
     def stop_at_the_third(line: str) -> None:
@@ -91,6 +104,7 @@ def test_bench_serve_goes_on_where_it_stopped(patched: Path, tmp_path: Path) -> 
     assert len(kept) == 1 + 3
     said: list[str] = []
     report = bench_serve(MODEL, [patched], tmp_path, settings, said.append)
+    assert len(servers) == 1 and len(servers[0].alive) == 2
     assert report["loads"][:2] == [json.loads(line) for line in kept[1:3]]
     sessions = [r["session"] for r in report["loads"]]
     assert sessions[0] == sessions[1] != sessions[2] == sessions[3], "the turn that was cut is measured anew as a whole"

@@ -20,10 +20,11 @@ from lostattn.serving.engine.encode import append_scores, split_scores
 from lostattn.serving.engine.flash_query import flash_query_attention, plain_flash
 from lostattn.serving.engine.pages import Pages
 from lostattn.serving.engine.prior_store import PriorStore
+from lostattn.serving.engine.queries import Query, make_queries
 from lostattn.serving.engine.query_attention import query_attention
 from lostattn.serving.engine.roles import Shard, local_levels, local_role, needs_whole_prompt, saves_memory
 from lostattn.serving.engine.spans import holes, is_hole, last_visual, text_before, visual_mask, visual_spans
-from lostattn.serving.engine.steps import Query, Seat, make_chunk, make_queries, parts, sees_images
+from lostattn.serving.engine.steps import Seat, make_chunk, parts, sees_images
 
 ALL, ONE_GROUP = [[True] * 3] * 2, [[False] * 3, [True] * 3]
 
