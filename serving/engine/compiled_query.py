@@ -28,7 +28,10 @@ def prepare(D: int, size: int, dtype: torch.dtype) -> None:  # noqa: N803
     cache = torch.zeros(1, 1, size, 2 * D, dtype=dtype)
     blocks, hidden = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, size, dtype=torch.bool)
     queries = Queries(blocks[0], blocks, hidden, (blocks[0], blocks[0]), ())
-    q, mean, mass, level = (torch.zeros(shape) for shape in ((1, 1, 1, D), (1, 1, D), (1,), (1, 1)))
+    shapes = (1, 1, 1, D), (1, 1, D), (1,), (1, 1)
+    q, mean, mass, level = (
+        torch.zeros(shape, dtype=torch.float32) for shape in shapes
+    )  # vLLM's default is the model's
     compiled_query_attention(queries, q, Pages(cache, True), 1.0, mass, mean, level)
 
 

@@ -81,7 +81,7 @@ def peak_blocks(root: str, pool: Pool) -> Iterator[list[int]]:
             try:
                 peak[0] = max(peak[0], blocks_in_use(fetch(root), pool))
             except LostattnError:
-                return  # whoever asks the server meanwhile says why
+                continue  # a busy machine; if the server died, whoever asks it meanwhile says so
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -18,7 +18,8 @@ from .sizes import Size, load_processor
 
 WORDS = "tell me what this picture shows and be brief about it please now "
 IDLE = 30.0  # seconds
-TRIES, STEPS = 3, 64  # the last block lives shortly and may be missed: so many requests, and steps of all together
+# the last block lives shortly and may be missed: requests, and steps of all together, that find nothing larger
+TRIES, STEPS, PATIENCE = 3, 64, 6
 
 
 def probe(server: Any, side: Side, size: Size, text: str, output_tokens: int) -> dict[str, Any]:
@@ -36,8 +37,12 @@ def probe(server: Any, side: Side, size: Size, text: str, output_tokens: int) ->
     client = Client(server, side.image_token)
     try:
         with peak_blocks(server.root, pool) as peak:
-            for seed in range(max(TRIES, -(-STEPS // output_tokens))):
+            least, seen, since = max(TRIES, -(-STEPS // output_tokens)), 0, 0
+            for seed in range(PATIENCE * least):
                 reply = client.ask(noise(size, seed), text, output_tokens, ignore_eos=True)
+                seen, since = peak[0], 0 if peak[0] > seen else since + 1
+                if seen and since == least:
+                    break
     finally:
         client.close()
     if reply.visual != size.visual:

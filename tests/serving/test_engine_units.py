@@ -266,6 +266,22 @@ def test_compiled_queries_equal_the_book(
         assert torch.isfinite(wanted).all() and torch.allclose(found[:, seen].double(), wanted[:, seen], atol=5e-6)
 
 
+def test_kernels_are_prepared_while_the_model_is_loaded() -> None:
+    pytest.importorskip("numba")
+    compiled_query.prepare.cache_clear()
+    torch.set_default_dtype(torch.bfloat16)  # as vLLM does
+    try:
+        compiled_query.prepare(32, 32, torch.bfloat16)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    from lostattn.serving.engine.query_kernel import attention_kernel
+
+    kernel = attention_kernel(32, 32)
+    known = len(kernel.signatures)
+    test_hidden_keys_and_values_may_be_anything()
+    assert known and len(kernel.signatures) == known, "a request had to wait for the compiler"
+
+
 def test_hidden_keys_and_values_may_be_anything() -> None:
     pytest.importorskip("numba")
     pages, table, entries = paged(torch.bfloat16, 32, 32)
