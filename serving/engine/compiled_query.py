@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
@@ -28,10 +29,9 @@ def prepare(D: int, size: int, dtype: torch.dtype) -> None:  # noqa: N803
     cache = torch.zeros(1, 1, size, 2 * D, dtype=dtype)
     blocks, hidden = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, size, dtype=torch.bool)
     queries = Queries(blocks[0], blocks, hidden, (blocks[0], blocks[0]), ())
+    # the default dtype is the model's while vLLM loads it
     shapes = (1, 1, 1, D), (1, 1, D), (1,), (1, 1)
-    q, mean, mass, level = (
-        torch.zeros(shape, dtype=torch.float32) for shape in shapes
-    )  # vLLM's default is the model's
+    q, mean, mass, level = (torch.zeros(shape, dtype=torch.float32) for shape in shapes)
     compiled_query_attention(queries, q, Pages(cache, True), 1.0, mass, mean, level)
 
 
@@ -109,8 +109,12 @@ def _cores() -> set[int]:
     own = os.sched_getaffinity(0)
     if len(own) > 1:
         return own
-    bound = [os.sched_getaffinity(int(thread)) for thread in os.listdir("/proc/self/task")]
-    return set().union(*(cores for cores in bound if len(cores) == 1))
+    found: set[int] = set()
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(OSError):  # threads may end meanwhile
+            bound = os.sched_getaffinity(int(thread))
+            found |= bound if len(bound) == 1 else set()
+    return found
 
 
 def _spread(cores: set[int]) -> None:

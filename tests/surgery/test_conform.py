@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,26 +146,27 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TestWithVllm:
-    """One server start each."""
+    """One server start."""
 
     pytestmark = with_vllm
-    options: Sequence[str] = ()
 
-    @pytest.fixture(autouse=True)
-    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_patched_model_conforms_and_is_told_from_the_plain(
+        self, patched: Path, chat: Chat, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
         monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+        answers: list[Answer] = []
+        ask = module._ask_vllm
 
-    def test_a_patched_model_conforms(self, patched: Path) -> None:
+        def listen(*given: Any) -> list[Answer]:
+            answers.extend(ask(*given))
+            return answers
+
+        monkeypatch.setattr(module, "_ask_vllm", listen)
         found = conform(patched, CASES, max_tokens=12)
         assert all(r.ok and r.tokens == 12 for r in found), found
-
-    def test_a_plain_model_conforms_and_is_told_from_the_patched(self, patched: Path, chat: Chat) -> None:
-        inputs = [_encode(chat.processor, case) for case in CASES]
-        answers = module._ask_vllm(MODEL, CASES, 8, "float32", module._server_options(CASES, inputs, 8, ()))
-        other = Chat.load(patched, "float32")
-        for case, one, said in zip(CASES, inputs, answers, strict=True):
-            assert said.prompt == one["input_ids"][0].tolist()
-            assert module._judge(chat, case, one, said, 1e-3).ok
+        for case, said in zip(CASES, answers, strict=True):
+            inputs = _encode(chat.processor, case)
+            assert said.prompt == inputs["input_ids"][0].tolist()
             pictures = any(turn.images for turn in case.turns)
-            assert module._judge(other, case, one, said, 1e-3).ok is not pictures
+            assert module._judge(chat, case, inputs, said, 1e-3).ok is not pictures
