@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from ...patches.closed import neighbours
 from ...patches.errors import LostattnError
 from ...patches.plan import Plan
+from ...patches.text_part import neighbours
 from .cache_layout import columns_of
 from .choose_query import choose_query_attention
 from .compiled_query import compiled_query_attention

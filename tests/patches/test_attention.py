@@ -99,6 +99,17 @@ def test_forms_agree(form, layout, heads):
 
 
 @pytest.mark.parametrize("form", [closed_attention, any_mask_attention])
+@pytest.mark.parametrize("kv_heads", [2, 4, 8])
+def test_every_choice_of_heads(form, kv_heads):
+    """Heads may leave KV heads out and be served unevenly by the others."""
+    for choice in range(1, 2**8):
+        heads = [h for h in range(8) if choice >> h & 1]
+        for rows in (None, 1, 4):
+            job = make_job("ttvvvvttt", heads, rows, kv_heads, batch=1)
+            close(form(job), job)
+
+
+@pytest.mark.parametrize("form", [closed_attention, any_mask_attention])
 @pytest.mark.parametrize("kv_heads", [1, 2, 8])
 def test_grouped_and_plain_heads_in_half_precision(form, kv_heads):
     for rows in (None, 1, 20):

@@ -1,0 +1,142 @@
+"""Ordinary attention of query rows on the text keys that they may see: one half of the closed form."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from .job import Job
+
+
+class Piece(NamedTuple):
+    """Neighbouring query rows start..end-1 of a call, all visual or all text.
+
+    Attributes:
+        out, lse: their attention on text keys and its log-sum-exp, (B, h, rows, Dv) and (B, h, rows); None if they see no
+            text.
+    """
+
+    start: int
+    end: int
+    visual: bool
+    out: torch.Tensor | None
+    lse: torch.Tensor | None
+
+
+def text_pieces(job: Job, heads: list[int]) -> list[Piece]:
+    """All query rows of the listed heads, in order."""
+    layout, offset = job.layout, job.k.shape[2] - job.q.shape[2]
+    assert layout is not None
+    q, kv = take_heads(job.q, heads), kv_heads(job, heads)
+    k, v = of_heads(layout.keys(job.k, 2, False), layout.keys(job.v, 2, False), kv)
+    found, texts, seen = [], [], 0
+    for first, last, visual in layout.runs:
+        seen += 0 if visual else last - first
+        if last <= offset:
+            continue
+        start, end = max(first - offset, 0), last - offset
+        if not visual:
+            texts.append((start, end))
+        elif not seen:
+            found.append(Piece(start, end, True, None, None))
+        else:  # every row of a visual run sees the same text keys: no mask
+            seen_k, seen_v = k[:, :, :seen], v[:, :, :seen]
+            found.append(
+                Piece(start, end, True, *attention_with_lse(q[:, :, start:end], seen_k, seen_v, job.scale, False))
+            )
+    return sorted(found + _text_rows(q, k, v, texts, job.scale))
+
+
+def _text_rows(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, runs: list[tuple[int, int]], scale: float
+) -> list[Piece]:
+    """The text rows of a call, which are the last text keys, in one go."""
+    if not runs:
+        return []
+    new = sum(b - a for a, b in runs)
+    rows = q if new == q.shape[2] else torch.cat([q[:, :, a:b] for a, b in runs], 2)
+    out, lse = causal_tail(rows, k, v, k.shape[2] - new, scale)
+    sizes = [b - a for a, b in runs]
+    parts = zip(runs, out.split(sizes, 2), lse.split(sizes, 2), strict=True)
+    return [Piece(a, b, False, o, row_lse) for (a, b), o, row_lse in parts]
+
+
+def joined(pieces: list[Piece], q: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Output (B, h, Sq, Dv) and lse (B, h, Sq), -inf for rows that see no text; q (B, h, Sq, D) for shape and type."""
+    only = pieces[0]
+    if len(pieces) == 1 and only.out is not None and only.lse is not None:
+        return only.out, only.lse
+    out = q.new_empty(*q.shape[:3], channels)
+    lse = q.new_empty(q.shape[:3], dtype=torch.float64 if q.dtype == torch.float64 else torch.float32)
+    for piece in pieces:
+        rows = slice(piece.start, piece.end)
+        out[:, :, rows] = 0 if piece.out is None else piece.out
+        lse[:, :, rows] = -torch.inf if piece.lse is None else piece.lse
+    return out, lse
+
+
+def causal_tail(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, old: int, scale: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Causal attention of the last rows, with lse; the first `old` keys stand before all of them."""
+    if not old:
+        return attention_with_lse(q, k, v, scale, q.shape[2] > 1)
+    a, lse_a = attention_with_lse(q, k[:, :, :old], v[:, :, :old], scale, False)
+    b, lse_b = attention_with_lse(q, k[:, :, old:], v[:, :, old:], scale, q.shape[2] > 1)
+    share = torch.sigmoid(lse_b - lse_a)[..., None].to(a.dtype)
+    return torch.lerp(a, b, share), torch.logaddexp(lse_a, lse_b)
+
+
+def attention_with_lse(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, is_causal: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention and its log-sum-exp (natural log) from torch's fused kernels, without a score matrix.
+
+    Args:
+        q: (B, h, R, D).
+        k, v: (B, g, T, D), T > 0 (the CPU kernel dies on zero keys), h a multiple of g.
+        is_causal: row i sees keys up to i; needs R == T.
+
+    Returns:
+        output (B, h, R, D) in the dtype of q and lse (B, h, R), float32 or, for float64, float64.
+    """
+    if q.device.type == "cpu":
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, is_causal, scale=scale)
+    if k.shape[1] != q.shape[1]:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    if q.dtype in (torch.float16, torch.bfloat16):
+        found = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, False, scale=scale)
+    else:
+        found = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, is_causal, scale=scale)
+    return found[0], found[1][..., : q.shape[2]]  # the efficient kernel pads the rows of lse
+
+
+def kv_heads(job: Job, heads: list[int]) -> list[int]:
+    """The KV head that serves each of the listed heads."""
+    group = job.q.shape[1] // job.k.shape[1]
+    return [h // group for h in heads]
+
+
+def of_heads(k: torch.Tensor, v: torch.Tensor, kv: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values for the listed heads: grouped as they are if the kernels can group them, else one per head."""
+    index = sorted(set(kv)) if even(kv) else kv
+    return take_heads(k, index), take_heads(v, index)
+
+
+def even(kv: list[int]) -> bool:
+    """True if every KV head that occurs serves equally many query heads."""
+    used = sorted(set(kv))
+    return kv == [g for g in used for _ in range(len(kv) // len(used))]
+
+
+def take_heads(x: torch.Tensor, index: list[int]) -> torch.Tensor:
+    """x[:, index], as a view where that is possible."""
+    runs = neighbours(index)
+    return x[:, runs[0]] if len(runs) == 1 else torch.cat([x[:, run] for run in runs], 1)
+
+
+def neighbours(heads: list[int]) -> list[slice]:
+    """Ascending heads as slices of neighbours."""
+    starts = [i for i in range(len(heads)) if i == 0 or heads[i] != heads[i - 1] + 1]
+    return [slice(heads[a], heads[b - 1] + 1) for a, b in zip(starts, [*starts[1:], len(heads)], strict=False)]
