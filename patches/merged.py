@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .family import Arguments, last_attention
-from .pixels import patch_complexity, to_gray, to_rgb
+from .pixels import normalised_to_gray, patch_complexity
 from .plan import Pixels
 from .tap import Tap
 
@@ -27,7 +27,7 @@ def merged_complexity(
     merge = inner.config.vision_config.spatial_merge_size
     found = []
     for image in images:
-        gray = to_gray(to_rgb(image[:, :, 0], pixels))  # (n, m*m, P, P)
+        gray = normalised_to_gray(image[:, :, 0], pixels)  # (n, m*m, P, P)
         square = gray.unflatten(1, (merge, merge)).transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (n, m P, m P)
         found.append(patch_complexity(square))
     return found

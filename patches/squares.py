@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from .family import last_attention
-from .pixels import patch_complexity, to_gray, to_rgb
+from .pixels import normalised_to_gray, patch_complexity
 from .plan import Pixels
 from .tap import Tap
 
@@ -19,7 +19,7 @@ def square_complexity(images: Sequence[torch.Tensor], side: int, pixels: Pixels 
     """
     found = []
     for image in images:
-        gray = to_gray(to_rgb(image, pixels))
+        gray = normalised_to_gray(image, pixels)
         found.append(patch_complexity(gray.unfold(0, side, side).unfold(1, side, side)).flatten())
     return found
 

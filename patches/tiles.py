@@ -8,7 +8,7 @@ import torch
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
 from .family import Arguments, last_attention
-from .pixels import patch_complexity, to_gray, to_rgb
+from .pixels import normalised_to_gray, patch_complexity
 from .plan import Pixels
 from .tap import Tap
 
@@ -23,7 +23,7 @@ def tile_complexity(images: torch.Tensor, size: int, pixels: Pixels | None) -> t
     Returns:
         (N, patches), row by row.
     """
-    gray = to_gray(to_rgb(images, pixels))
+    gray = normalised_to_gray(images, pixels)
     patches = gray.unfold(1, size, size).unfold(2, size, size)  # (N, rows, columns, size, size)
     return patch_complexity(patches).flatten(1)
 

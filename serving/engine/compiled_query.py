@@ -7,18 +7,16 @@ faster, so heads without a prior are computed in the same pass where whole rows 
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 from functools import cache, lru_cache
 from typing import Any
 
 import torch
 
+from .numba_guard import answer_no_special_names
 from .pages import Pages
 from .queries import Queries
 from .query_attention import query_attention
+from .threads import in_parallel
 
 FEW = 64  # pairs of KV head and block that are not worth a second thread
 
@@ -52,7 +50,7 @@ def compiled_query_attention(
     if pages.planes is None:
         assert queries.lengths is None
         return query_attention(queries, q, pages, scale, log_mass, mean, level, wanted)
-    _answer_no_special_names()
+    answer_no_special_names()
     from .query_kernel import attention_kernel
 
     count, heads, group, channels = q.shape
@@ -69,7 +67,8 @@ def compiled_query_attention(
         out.numpy(),
     )
     kernel = attention_kernel(channels, pages.size)
-    _in_parallel(lambda first, end: kernel(*arguments, first, end), count * heads, queries.blocks.shape[1])
+    pairs = count * heads
+    in_parallel(lambda first, end: kernel(*arguments, first, end), pairs, pairs * queries.blocks.shape[1] // FEW)
     return out
 
 
@@ -81,59 +80,3 @@ def _order(wanted: torch.Tensor | None, heads: int, group: int, every: bool) -> 
     plain = (~asked).sum(1) if every else asked.new_zeros(heads, dtype=torch.int64)
     order = torch.argsort((asked if every else ~asked).int(), dim=1, stable=True)
     return order.numpy(), (plain + asked.sum(1)).numpy(), plain.numpy()
-
-
-def _in_parallel(run: Callable[[int, int], None], pairs: int, blocks: int) -> None:
-    """Split pairs (request, KV head) over as many threads as torch has."""
-    threads = min(torch.get_num_threads(), max(pairs * blocks // FEW, 1), pairs)
-    if threads == 1:
-        run(0, pairs)
-        return
-    cuts = [pairs * i // threads for i in range(threads + 1)]
-    pending = [_pool().submit(run, a, b) for a, b in zip(cuts[1:], cuts[2:], strict=False)]
-    run(cuts[0], cuts[1])
-    wait(pending)
-    for one in pending:
-        one.result()
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max(torch.get_num_threads() - 1, 1), "lostattn", _spread, (_cores(),))
-
-
-def _cores() -> set[int]:
-    """The cores of this process; vLLM binds the main thread, which new threads take after, to one of them."""
-    if not hasattr(os, "sched_getaffinity"):
-        return set()
-    own = os.sched_getaffinity(0)
-    if len(own) > 1:
-        return own
-    found: set[int] = set()
-    for thread in os.listdir("/proc/self/task"):
-        with suppress(OSError):  # threads may end meanwhile
-            bound = os.sched_getaffinity(int(thread))
-            found |= bound if len(bound) == 1 else set()
-    return found
-
-
-def _spread(cores: set[int]) -> None:
-    if cores:
-        os.sched_setaffinity(0, cores)
-
-
-@cache
-def _answer_no_special_names() -> None:
-    """llvmlite's library object takes any attribute for a C function, `__dict__` too, which vLLM reads of everything loaded
-    when a second engine starts in one process."""
-    from llvmlite.binding import ffi
-
-    kind = type(ffi.lib)
-    plain = kind.__getattr__
-
-    def answer(self: Any, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return plain(self, name)
-
-    kind.__getattr__ = answer

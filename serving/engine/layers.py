@@ -11,7 +11,7 @@ from ...patches.plan import Plan
 from .backend import MixedBackend, SummaryBackend, wrap_backend
 from .cache_spec import SummarySpec
 from .capacity import hole_tokens
-from .choose_query import prepare_queries
+from .choose_form import prepare_forms
 from .internals import Attention, get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from .prior_store import PriorStore
 from .roles import Role, Shard, local_layer_plan, local_levels, local_role
@@ -87,8 +87,8 @@ class Surgeon:
             )
         del self.config.compilation_config.static_forward_context[old.layer_name]
         levels = local_levels(self.plan, index, shard)
-        size = self.config.cache_config.block_size
-        prepare_queries(self.state.prior.device, old.kv_cache_torch_dtype, size, old.head_size)
+        device, size = self.state.prior.device, self.config.cache_config.block_size
+        prepare_forms(device, self.config.model_config.dtype, old.kv_cache_torch_dtype, size, old.head_size)
         others = tuple(g for g in range(shard.kv_heads) if g not in role.whole)
         summary = self._summary(index, old, role, levels, shard, bool(others)) if role.whole else None
         rest = self._rest(index, old, role, levels, shard, others) if others else None

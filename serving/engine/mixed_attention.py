@@ -10,9 +10,10 @@ import torch
 from ...patches.anymask import any_mask_attention
 from ...patches.attention import collect_job
 from ...patches.call import CacheState, Call, LayerPlan
-from ...patches.closed import closed_attention, patched_heads, put_heads
+from ...patches.closed import other_heads, patched_heads, put_heads
 from ...patches.job import Job, Layout, PriorScores
 from ...patches.summary import running_summary
+from .choose_form import choose_rows
 from .pages import Pages
 from .prior_store import PriorStore
 from .roles import is_exact_form
@@ -106,7 +107,7 @@ class MixedImpl(SapImpl):
             row = step.table[part.row].long()
             at = torch.arange(part.total, device=row.device)
             slots = row[at // pages.size], at % pages.size
-            step.windows[part.row] = make_window(slots, self.store.read(slots, pages.size)[None])
+            step.windows[part.row] = make_window(slots, self.store.read(slots, pages.size)[None], part.end - part.start)
         return step.windows[part.row]
 
     def _last(
@@ -131,26 +132,26 @@ class MixedImpl(SapImpl):
         out: torch.Tensor,
     ) -> None:
         """All rows, or the text rows among them."""
-        heads, to = list(self.patched), _as_heads(out[part.start : part.end])
-        text = window.prior[0, part.past :].isnan().nonzero()[:, 0] if self.plan.queries == "after_image" else None
-        if text is not None and not len(text):
+        heads, to, rows = list(self.patched), _as_heads(out[part.start : part.end]), part.end - part.start
+        if self.plan.queries == "all":
+            job = self._job(q, k, v, window.prior, window.layout)
+            if part.row in step.own:
+                other_heads(job, heads, to)
+            none = torch.zeros(0, dtype=torch.int64, device=q.device)
+            choose_rows(q.device)(job, heads, window.seen, None, none, out[part.start : part.end])
             return
-        job = self._job(q, k, v, window.prior, window.layout, self._running(v, window) if q.shape[2] > 1 else None)
-        if part.row in step.own:
-            to.copy_(closed_attention(job))
-        elif text is None:
-            put_heads(to, heads, patched_heads(job, heads))
-        else:
-            to[:, torch.tensor(heads, device=to.device)[:, None], text] = patched_heads(job, heads)[:, :, text].to(
-                to.dtype
-            )
+        text = window.prior[0, part.past :].isnan().nonzero()[:, 0]
+        if len(text):
+            job = self._job(q, k, v, window.prior, window.layout, self._running(v, window) if rows > 1 else None)
+            found = patched_heads(job, heads)[:, :, text]
+            to[:, torch.tensor(heads, device=to.device)[:, None], text] = found.to(to.dtype)
 
     def _running(self, v: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the KV heads that serve patched heads."""
-        assert window.layout is not None
+        assert window.layout is not None and window.seen is not None
         values = window.layout.keys(v, 2, True)
         values = values if len(self.touched) == values.shape[1] else values[:, self.touched]
-        return running_summary(window.layout.keys(window.prior, 1, True), values, window.shares)
+        return running_summary(window.layout.keys(window.prior, 1, True), values, window.seen.shares)
 
     def _job(
         self,

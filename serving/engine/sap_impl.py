@@ -10,7 +10,7 @@ from ...patches.errors import LostattnError
 from ...patches.plan import Plan
 from ...patches.text_part import neighbours
 from .cache_layout import columns_of
-from .choose_query import choose_query_attention
+from .choose_form import choose_query_attention
 from .compiled_query import compiled_query_attention
 from .internals import AttentionImpl
 from .pages import Pages

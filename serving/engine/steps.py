@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ...patches.job import Layout
-from ...patches.summary import Shares, running_shares
+from .closed_rows import VisualRows
 from .spans import Span, is_hole, last_visual, visual_mask
 
 
@@ -43,9 +43,9 @@ class Chunk:
         carry: slot of the running summary in front of the chunk, (block, offset) 0-d tensors, or None.
         layout: of the keys [cached text, carry, chunk].
         visual: visual rows within the chunk, int64 (n,), or a slice if they are one run.
-        kept: which of these leave their running summary in the cache, int64 (w,), and in which slots: those that text, a
-            later chunk or another request that shares the prefix go on from.
-        slots: blocks and offsets of those, int64 (w,) each.
+        kept: rows that leave their running summary in the cache, int64 (w,): those that text, a later chunk or another request
+            that shares the prefix go on from.
+        slots: where: blocks and offsets, int64 (w,) each.
     """
 
     part: Part
@@ -55,14 +55,13 @@ class Chunk:
     visual: torch.Tensor | slice
     kept: torch.Tensor
     slots: tuple[torch.Tensor, torch.Tensor]
-    _prior: list[tuple[torch.Tensor, Shares | None]] = field(default_factory=list, compare=False)
+    _seen: list[VisualRows] = field(default_factory=list, compare=False)
 
-    def prior(self, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, Shares | None]:
-        """Scores of the carry and the visual rows, (1, N), and their shares; made once for all layers."""
-        if not self._prior:
-            found = make()[None]
-            self._prior.append((found, running_shares(found)))
-        return self._prior[0]
+    def seen(self, make: Callable[[], torch.Tensor]) -> VisualRows:
+        """Of the scores (N,) of the carry and the visual rows, which `make` gives; worked out once for all layers."""
+        if not self._seen:
+            self._seen.append(VisualRows.of(make()[None], self.layout, self.part.end - self.part.start))
+        return self._seen[0]
 
 
 class Window(NamedTuple):
@@ -72,21 +71,21 @@ class Window(NamedTuple):
         slots: of all its tokens so far: blocks and offsets, int64 (K,) each.
         prior: (1, K) float32, NaN on text.
         layout: where its visual keys lie; None if it has none.
-        shares: of their prior, see `running_shares`.
+        seen: what the step's rows see of them.
     """
 
     slots: tuple[torch.Tensor, torch.Tensor]
     prior: torch.Tensor
     layout: Layout | None
-    shares: Shares | None
+    seen: VisualRows | None
 
 
-def make_window(slots: tuple[torch.Tensor, torch.Tensor], prior: torch.Tensor) -> Window:
-    """Of one request, from the prior of its tokens."""
+def make_window(slots: tuple[torch.Tensor, torch.Tensor], prior: torch.Tensor, rows: int) -> Window:
+    """Of one request, from the prior (1, K) of its tokens, the last `rows` of which are new."""
     layout = Layout.of(~prior.isnan())
     if layout is None or not len(layout.visual):
         return Window(slots, prior, None, None)
-    return Window(slots, prior, layout, running_shares(layout.keys(prior, 1, True)))
+    return Window(slots, prior, layout, VisualRows.of(layout.keys(prior, 1, True), layout, rows))
 
 
 def parts(seats: Sequence[Seat], starts: Sequence[int], totals: Sequence[int]) -> list[Part]:
@@ -125,7 +124,7 @@ def make_chunk(part: Part, table: torch.Tensor, size: int) -> Chunk:
         carry=None if carry < 0 else (row[carry // size], torch.tensor(carry % size, device=device)),
         layout=_layout(runs, device),
         visual=slice(int(new[0]), int(new[-1]) + 1) if one_run else torch.from_numpy(new).to(device),
-        kept=torch.from_numpy(np.flatnonzero(keep)).to(device),
+        kept=torch.from_numpy(new[keep]).to(device),
         slots=_slots(row, kept, size),
     )
 

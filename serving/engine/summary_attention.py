@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from ...patches.closed import patched_heads
 from ...patches.job import Job, PriorScores
-from ...patches.summary import running_summary
+from .choose_form import choose_rows
 from .pages import Pages
 from .sap_impl import SapImpl
 from .steps import Chunk
@@ -43,36 +42,32 @@ class SummaryImpl(SapImpl):
         """Prefill rows of one request: closed form over cached text, the carried summary and the chunk itself."""
         rows = slice(chunk.part.start, chunk.part.end)
         new_k, new_v = k[rows].transpose(0, 1), v[rows].transpose(0, 1)  # (g, n, D)
-        values = new_v[:, chunk.visual].float()
-        keys, all_values = [new_k], [new_v]
-        carried = None
+        keys, values = [new_k], [new_v]
+        carried = front = None
         if chunk.carry is not None:
             block, offset = chunk.carry
             carried, mean = pages.read_summaries((block[None], offset[None]))
-            values = torch.cat([mean.transpose(0, 1), values], 1)
+            front = mean.transpose(0, 1)
             keys.insert(0, torch.zeros_like(new_k[:, :1]))
-            all_values.insert(0, torch.zeros_like(new_v[:, :1]))
+            values.insert(0, torch.zeros_like(new_v[:, :1]))
         if len(chunk.text[0]):
             text_k, text_v = pages.tokens(chunk.text)
             keys.insert(0, text_k)
-            all_values.insert(0, text_v)
-        prior, shares = chunk.prior(lambda: self._prior(chunk, carried))
-        mean, log_mass = running_summary(prior, values[None], shares)
+            values.insert(0, text_v)
+        seen = chunk.seen(lambda: self._prior(chunk, carried))
+        heads = list(range(self.num_heads))
         job = Job(
             q=q[rows].transpose(0, 1)[None],
             k=torch.cat(keys, 1)[None] if len(keys) > 1 else new_k[None],
-            v=torch.cat(all_values, 1)[None] if len(keys) > 1 else new_v[None],
+            v=torch.cat(values, 1)[None] if len(keys) > 1 else new_v[None],
             scale=self.scale,
-            scores=PriorScores(prior, self.level),
+            scores=PriorScores(seen.prior, self.level),
             heads=self.mask,
             layout=chunk.layout,
-            listed=tuple(range(self.num_heads)),
-            summary=(mean[:, :, -1], log_mass[:, -1]),
-            running=(mean, log_mass),
+            listed=tuple(heads),
         )
-        out[rows] = patched_heads(job, list(range(self.num_heads)))[0].transpose(0, 1)
-        at = chunk.kept + int(chunk.carry is not None)
-        pages.write_summaries(chunk.slots, log_mass[0, at], mean[0][:, at].transpose(0, 1))
+        mean, log_mass = choose_rows(q.device)(job, heads, seen, front, chunk.kept, out[rows])
+        pages.write_summaries(chunk.slots, log_mass, mean)
 
     def _prior(self, chunk: Chunk, carried: torch.Tensor | None) -> torch.Tensor:
         """Log mass of the carry, which counts as one visual token, and scores of the visual rows, float32 (N,)."""

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
 from lostattn.serving.engine import compiled_query, versions
-from lostattn.serving.engine.choose_query import choose_query_attention
+from lostattn.serving.engine.choose_form import choose_query_attention
 from lostattn.serving.engine.encode import append_scores, split_scores
 from lostattn.serving.engine.flash_query import flash_query_attention, plain_flash
 from lostattn.serving.engine.pages import Pages
@@ -126,7 +126,7 @@ def test_a_chunk_knows_its_keys_and_what_it_leaves() -> None:
     assert chunk.kept.tolist() == [7] and [x.tolist() for x in chunk.slots] == [[5], [7]]
     (part,) = parts([Seat("b", ((4, 36),), 60)], [0, 34], [34])  # a block before text, a block that ends a chunk
     chunk = make_chunk(part, torch.arange(1, 11)[None], 8)
-    assert chunk.kept.tolist() == [3, 27, 29] and [x.tolist() for x in chunk.slots] == [[1, 4, 5], [7, 7, 1]]
+    assert chunk.kept.tolist() == [7, 31, 33] and [x.tolist() for x in chunk.slots] == [[1, 4, 5], [7, 7, 1]]
 
 
 def plan(**changes: Any) -> Plan:

@@ -1,4 +1,4 @@
-"""Which form computes single query rows: the seam between plain torch, numba on CPUs and flash attention on NVIDIA GPUs."""
+"""Which form computes patched heads: the seam between plain torch, numba on CPUs and flash attention on NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from typing import Any
 
 import torch
 
+from .closed_rows import torch_rows
 from .compiled_query import compiled_query_attention, prepare
+from .compiled_rows import compiled_rows, prepare_rows
 from .flash_query import flash_query_attention
 from .pages import COMPILED_DTYPES, LANES
 from .query_attention import query_attention
 
-SLOWER = "so patched layers decode in plain torch, which is slower"
+SLOWER = "so patched layers run in plain torch, which is slower"
 
 
 def choose_query_attention(device: torch.device, dtype: torch.dtype) -> Any:
-    """The form for queries on a device; plain torch, with a notice, where neither numba nor vLLM's flash attention loads."""
+    """The form for single query rows; plain torch, with a notice, where neither numba nor vLLM's flash attention loads."""
     if device.type == "cpu":
         return compiled_query_attention if _has_numba() else query_attention
     if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) and _has_flash():
@@ -25,11 +27,22 @@ def choose_query_attention(device: torch.device, dtype: torch.dtype) -> Any:
     return query_attention
 
 
-def prepare_queries(device: torch.device, dtype: torch.dtype, size: int | None, head_size: int) -> None:
-    """Compile for a cache of this dtype with blocks of `size` tokens before the first request, where the CPU form is used."""
+def choose_rows(device: torch.device) -> Any:
+    """The form for rows of a prefill, see `torch_rows`."""
+    return compiled_rows if device.type == "cpu" and _has_numba() else torch_rows
+
+
+def prepare_forms(device: torch.device, own: torch.dtype, dtype: torch.dtype, size: int | None, head_size: int) -> None:
+    """Compile before the first request, where CPU forms are used.
+
+    Args:
+        own: dtype of the model. dtype, size: of the cache and its blocks, in tokens.
+    """
     fits = dtype in COMPILED_DTYPES and size is not None and size % LANES == head_size % LANES == 0
     if fits and choose_query_attention(device, dtype) is compiled_query_attention:
         prepare(head_size, size, dtype)
+    if choose_rows(device) is compiled_rows and own in COMPILED_DTYPES and head_size % LANES == 0:
+        prepare_rows(head_size, own)
 
 
 @cache
