@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +12,11 @@ from ...patches.context import EncoderCall
 from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ...patches.mode import get_mode
-from ...patches.plan import Plan
+from ...patches.plan import Pixels, Plan
 from ...patches.scores import rescale_unit, shape_prior
 from ...patches.tap import Tap
+
+BYTES = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0)
 
 
 def image_scores(
@@ -23,13 +26,15 @@ def image_scores(
 
     Args:
         inner: has what the family reads of a model: `config`, and `pack_image_features` where tiles are put together.
-        pixels: as the image processor normalises them.
+        pixels: as the image processor normalises them, or bytes, uint8, that are normalised later.
         lengths: visual tokens of every image.
         tap: has listened to the vision tower, if the plan's mode needs that.
 
     Returns:
         one (n,) float32 tensor per image.
     """
+    if pixels.dtype == torch.uint8:
+        plan = replace(plan, pixels=BYTES)
     call = EncoderCall(get_family(plan.family), plan, inner, pixels, arguments, lengths, tap)
     found = [shape_prior(w.float(), plan) for w in get_mode(plan.mode).weights(call)]
     if plan.scores == "prob_rescaled":

@@ -55,7 +55,7 @@ class SapVllm:
         return nullcontext()
 
     def sap_pixels(self, image_input: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
-        """Normalised pixels of an encoder call, and what else the family's functions ask for."""
+        """Pixels of an encoder call, bytes or normalised floats, and what else the family's functions ask for."""
         raise NotImplementedError
 
     def sap_inner(self) -> Any:

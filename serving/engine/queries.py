@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .spans import last_visual, visual_mask
+from .spans import Span, last_visual, visual_mask
 from .steps import Seat
 
 
@@ -137,16 +137,21 @@ def _all_blocks(entries: Sequence[Query], size: int) -> tuple[np.ndarray, np.nda
 
 def _text_blocks(entries: Sequence[Query], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Blocks below each row that hold text, int64 (B, M), and which of their slots do not, bool (B, M * size)."""
-    plans = []
-    for entry in entries:
-        text = np.zeros((entry.position // size + 1, size), dtype=bool)
-        text.reshape(-1)[: entry.position + 1] = ~visual_mask(entry.seat.spans, entry.position + 1)
-        blocks = np.flatnonzero(text.any(1))
-        plans.append((blocks, text[blocks]))
-    width = max((len(blocks) for blocks, _ in plans), default=0)
+    heads = [_filled_blocks(e.seat.spans, size, e.position // size) for e in entries]
+    width = max((len(blocks) + 1 for blocks, _ in heads), default=0)
     columns = np.zeros((len(entries), width), dtype=np.int64)
     hidden = np.ones((len(entries), width, size), dtype=bool)
-    for i, (blocks, text) in enumerate(plans):
-        columns[i, : len(blocks)] = blocks
-        hidden[i, : len(blocks)] = ~text
+    for i, (entry, (blocks, hide)) in enumerate(zip(entries, heads, strict=True)):
+        last, count = entry.position // size, len(blocks)
+        columns[i, :count], columns[i, count] = blocks, last
+        hidden[i, :count] = hide
+        hidden[i, count, : entry.position % size + 1] = visual_mask(entry.seat.spans, entry.position + 1, last * size)
     return columns, hidden.reshape(len(entries), width * size)
+
+
+@lru_cache(maxsize=4096)
+def _filled_blocks(spans: tuple[Span, ...], size: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+    """Blocks 0..end-1 that hold text, int64 (m,), and which of their slots do not, bool (m, size): the same for many steps."""
+    hide = visual_mask(spans, end * size).reshape(end, size)
+    blocks = np.flatnonzero(~hide.all(1))
+    return blocks, hide[blocks]

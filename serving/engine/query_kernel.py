@@ -42,9 +42,15 @@ def attention_kernel(D: int, T: int) -> Any:  # noqa: N803
             for r in range(count):
                 row = order[head, r]
                 top[r], total[r] = (HIDDEN, ZERO) if r < free else (log_mass[n] + level[head, row], ONE)
+                asked, to, at = q[n, head, row], own[r * D : (r + 1) * D], sums[r * D : (r + 1) * D]
                 for d in range(D):
-                    own[r * D + d] = q[n, head, row, d] * scale
-                    sums[r * D + d] = ZERO if r < free else mean[n, head, d]
+                    to[d] = asked[d] * scale
+                if r < free:
+                    at[:] = ZERO
+                else:
+                    start = mean[n, head]
+                    for d in range(D):
+                        at[d] = start[d]
             for m in range(last + 1):
                 hide, seen, below = hidden[n, m], 0, min(max(lengths[n] - m * T, 0), T)
                 for t in range(T):
@@ -67,9 +73,9 @@ def attention_kernel(D: int, T: int) -> Any:  # noqa: N803
                     _add(s, plane, ahead, sums, 0, free, 0, below, D, T)
                     _add_seen(s, plane, ahead, sums, free, busy, hide, D, T)
             for r in range(count):
-                share = ONE / total[r]
+                share, at, to = ONE / total[r], sums[r * D : (r + 1) * D], out[n, head, order[head, r]]
                 for d in range(D):
-                    out[n, head, order[head, r], d] = sums[r * D + d] * share
+                    to[d] = at[d] * share
 
     return run
 

@@ -14,9 +14,9 @@ class RowImages:
     """Mixed in for families whose encoder calls have `image_grid_thw` and whose tower is `visual`."""
 
     def sap_pixels(self, image_input: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
-        """vLLM normalises on the device, inside the tower: do the same to what it was given."""
+        """Normalised, or as bytes if vLLM normalises them inside the tower."""
         visual = self.visual  # type: ignore[attr-defined]
-        pixels = visual.input_norm(image_input["pixel_values"].to(visual.device), torch.float32)
+        pixels = image_input["pixel_values"].to(visual.device)
         return pixels, {"image_grid_thw": image_input["image_grid_thw"].cpu()}
 
     def sap_tap(self, pool: str) -> tuple[Any, int, Tap]:

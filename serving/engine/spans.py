@@ -39,11 +39,11 @@ def holes(spans: Sequence[Span], size: int, first: int, end: int) -> list[bool]:
     return out
 
 
-def visual_mask(spans: Sequence[Span], end: int) -> np.ndarray:
-    """Visual positions among 0..end-1, bool (end,)."""
-    mask = np.zeros(end, dtype=bool)
+def visual_mask(spans: Sequence[Span], end: int, start: int = 0) -> np.ndarray:
+    """Visual positions among start..end-1, bool (end - start,)."""
+    mask = np.zeros(end - start, dtype=bool)
     for a, b in spans:
-        mask[a : min(b, end)] = True
+        mask[max(a - start, 0) : max(min(b, end) - start, 0)] = True
     return mask
 
 
