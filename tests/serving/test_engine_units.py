@@ -16,7 +16,6 @@ from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
 from lostattn.serving.engine import compiled_query, versions
 from lostattn.serving.engine.choose_form import choose_query_attention
-from lostattn.serving.engine.encode import append_scores, split_scores
 from lostattn.serving.engine.flash_query import flash_query_attention, plain_flash
 from lostattn.serving.engine.pages import Pages
 from lostattn.serving.engine.prior_store import PriorStore
@@ -156,14 +155,6 @@ def test_plans_that_need_visual_keys_save_nothing(changes: dict[str, Any]) -> No
 def test_levels_follow_their_heads() -> None:
     levels = local_levels(plan(scores="log", levels={0: (1.0, 2.0, 3.0)}), 0, Shard(1, 4, 2))
     assert levels is not None and levels.tolist() == [3.0, 0, 0, 0] and levels.dtype == torch.float32
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_scores_travel_bit_by_bit(dtype: torch.dtype) -> None:
-    scores = torch.tensor([1.0000001, -3e-39, 7e20, 0.1])
-    (joined,) = append_scores([torch.randn(4, 6).to(dtype)], [scores])
-    embedding, found = split_scores(joined)
-    assert embedding.shape == (4, 6) and torch.equal(found, scores)
 
 
 def test_the_store_keeps_a_prior_by_slot() -> None:
