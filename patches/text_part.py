@@ -12,7 +12,7 @@ FEW = 32  # keys for which the CPU's fused kernel takes up to twice as long as t
 
 
 class Piece(NamedTuple):
-    """Neighbouring query rows start..end-1 of a call, all visual or all text.
+    """Neighbouring query rows start..end-1 of a call, all of one kind.
 
     Attributes:
         out, lse: their attention on text keys and its log-sum-exp, (B, h, rows, Dv) and (B, h, rows); None if they see no
@@ -21,7 +21,6 @@ class Piece(NamedTuple):
 
     start: int
     end: int
-    visual: bool
     out: torch.Tensor | None
     lse: torch.Tensor | None
 
@@ -41,12 +40,10 @@ def text_pieces(job: Job, heads: list[int]) -> list[Piece]:
         if not visual:
             texts.append((start, end))
         elif not seen:
-            found.append(Piece(start, end, True, None, None))
+            found.append(Piece(start, end, None, None))
         else:  # every row of a visual run sees the same text keys: no mask
             seen_k, seen_v = k[:, :, :seen], v[:, :, :seen]
-            found.append(
-                Piece(start, end, True, *attention_with_lse(q[:, :, start:end], seen_k, seen_v, job.scale, False))
-            )
+            found.append(Piece(start, end, *attention_with_lse(q[:, :, start:end], seen_k, seen_v, job.scale, False)))
     return sorted(found + _text_rows(q, k, v, texts, job.scale))
 
 
@@ -61,7 +58,7 @@ def _text_rows(
     out, lse = causal_tail(rows, k, v, k.shape[2] - new, scale)
     sizes = [b - a for a, b in runs]
     parts = zip(runs, out.split(sizes, 2), lse.split(sizes, 2), strict=True)
-    return [Piece(a, b, False, o, row_lse) for (a, b), o, row_lse in parts]
+    return [Piece(a, b, o, row_lse) for (a, b), o, row_lse in parts]
 
 
 def joined(pieces: list[Piece], q: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
