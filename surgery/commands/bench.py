@@ -200,6 +200,11 @@ def _interval(found: dict[str, Any] | None) -> str:
 )
 @click.option("--requests", type=click.IntRange(1), help="Per load.  [default: twice the concurrency, at least 4]")
 @click.option(
+    "--warmups",
+    type=click.IntRange(0),
+    help="Requests in front of each load that do not count.  [default: as many as run at once]",
+)
+@click.option(
     "--load-format",
     type=click.Choice(["auto", "dummy"]),
     default="auto",
@@ -229,8 +234,8 @@ def serve(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **giv
         visual_tokens=positive_numbers(given["visual_tokens"], "visual tokens"),
         concurrency=positive_numbers(given["concurrency"], "concurrency"),
         text_tokens=given["text_tokens"], output_tokens=given["output_tokens"], repeats=given["repeats"],
-        requests=given["requests"], kv_budget=budget_bytes(given["kv_budget"]), together=given["together"],
-        seed=given["seed"],
+        requests=given["requests"], warmups=given["warmups"], kv_budget=budget_bytes(given["kv_budget"]),
+        together=given["together"], seed=given["seed"],
         options=(*options, "--load-format", "dummy") if given["load_format"] == "dummy" else options,
     )  # fmt: skip
     report = bench_serve(base, patched, out, settings, say)

@@ -62,6 +62,8 @@ def test_a_load_in_the_benchmarks_words() -> None:
     given = dict(zip(words[::2], words[1::2], strict=False))
     assert given["--random-mm-bucket-config"] == "{(56, 28, 1): 1.0}"  # height first
     assert (given["--num-prompts"], given["--max-concurrency"], given["--num-warmups"]) == ("16", "8", "8")
+    few = make_load(job, BenchSettings(warmups=0)).arguments(Endpoint(), Path("tok"))
+    assert few[few.index("--num-warmups") + 1] == "0"
     assert (
         given["--base-url"] == "http://127.0.0.1:1" and given["--random-output-len"] == "5" and "--ignore-eos" in words
     )
