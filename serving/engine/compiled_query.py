@@ -26,7 +26,7 @@ def prepare(D: int, size: int, dtype: torch.dtype) -> None:  # noqa: N803
     """Compile before the first request; the code is kept on disk, so this takes seconds once."""
     cache = torch.zeros(1, 1, size, 2 * D, dtype=dtype)
     blocks, hidden = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, size, dtype=torch.bool)
-    queries = Queries(blocks[0], blocks, hidden, (blocks[0], blocks[0]), ())
+    queries = Queries(blocks[0], blocks, hidden, ())
     # the default dtype is the model's while vLLM loads it
     shapes = (1, 1, 1, D), (1, 1, D), (1,), (1, 1)
     q, mean, mass, level = (torch.zeros(shape, dtype=torch.float32) for shape in shapes)

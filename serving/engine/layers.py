@@ -121,7 +121,6 @@ class Surgeon:
             **self._sap(index, old, patched, level),
             store=self.store,
             layer_plan=local_layer_plan(self.plan, index, patched, len(heads), level),
-            sums=self.config.scheduler_config.max_num_seqs,
         )
 
     def _common(self, old: Any, kv_heads: int, group: int, backend: Any) -> dict[str, Any]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heappop, heappush
 from typing import Any
 
 import torch
 
 from ...patches.plan import Plan
 from .backend import WrappingBuilder, some_requests
+from .places import Places
 from .queries import Queries, Query, make_queries
 from .roles import is_exact_form
+from .spans import last_visual
 from .state import current_seats
 from .steps import Chunk, Part, Seat, Window, make_chunk, parts, sees_images
 
@@ -32,8 +33,8 @@ class SapMetadata:
         chunks: prefill chunks of requests with images.
         parts: requests that see images, for layers with the full cache.
         own: those whose rows are computed here for all heads (mixed layers).
-        places: where the sums of the queries' images are kept; fresh: numbers and places of those not summed up yet (mixed
-            layers).
+        places: where the layers keep the sums of the queries' images; fresh: numbers and places of those not kept yet;
+            summaries: cache slots of these, blocks and offsets, int64 (f,) each (summary layers).
         windows: by row of the batch, filled by the first mixed layer that runs.
     """
 
@@ -47,6 +48,7 @@ class SapMetadata:
     own: frozenset[int] = frozenset()
     fresh: list[tuple[int, int]] = field(default_factory=list)
     places: torch.Tensor | slice | None = None
+    summaries: tuple[torch.Tensor, torch.Tensor] | None = None
     table: torch.Tensor | None = None
     windows: dict[int, Window] = field(default_factory=dict)
 
@@ -64,7 +66,27 @@ def is_single_query(part: Part) -> bool:
     return part.end - part.start == 1 and not any(a <= position < b for a, b in part.seat.spans)
 
 
-class SummaryBuilder(WrappingBuilder):
+def _last_image(entry: Query) -> int:
+    return last_visual(entry.seat.spans, entry.position + 1)
+
+
+class _Builder(WrappingBuilder):
+    """Remembers which requests' images the layers have summed up already."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.places = Places(self.device, self.vllm_config.parallel_config.pipeline_parallel_size)
+
+    def add_queries(
+        self, entries: list[Query], metadata: SapMetadata, table: torch.Tensor, every: bool = False
+    ) -> None:
+        """Rows that are computed by themselves, see `make_queries`."""
+        metadata.places, metadata.fresh = self.places.take([(e.seat.request, _last_image(e)) for e in entries])
+        if entries:
+            metadata.queries = make_queries(entries, table, self.kv_cache_spec.block_size, every)
+
+
+class SummaryBuilder(_Builder):
     """For layers that keep summaries."""
 
     def build(
@@ -89,24 +111,28 @@ class SummaryBuilder(WrappingBuilder):
         if plain:
             subset, metadata.native_rows = some_requests(common, plain)
             metadata.native = self.native.build(0, subset, fast_build)
-        single = [p for p in visual if is_single_query(p)]
-        if single:
-            entries = [Query(p.row, p.seat, p.start, p.total - 1) for p in single]
-            metadata.queries = make_queries(entries, table, size)
-        metadata.chunks = [make_chunk(p, table, size) for p in visual if not is_single_query(p)]
+        entries, metadata.chunks = [], []
+        for part in visual:
+            if is_single_query(part):
+                entries.append(Query(part.row, part.seat, part.start, part.total - 1))
+            else:
+                metadata.chunks.append(make_chunk(part, table, size))
+        self.add_queries(entries, metadata, table)
+        if metadata.fresh:
+            fresh = [entries[number] for number, _ in metadata.fresh]
+            at = torch.tensor([[e.row for e in fresh], [_last_image(e) for e in fresh]], device=table.device)
+            metadata.summaries = table[at[0], at[1] // size].long(), at[1] % size
         return metadata
 
 
-class MixedBuilder(WrappingBuilder):
-    """For layers with the full cache. Remembers which requests' images are summed up already."""
+class MixedBuilder(_Builder):
+    """For layers with the full cache."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.plan = Plan.from_json(self.vllm_config.model_config.hf_config.sap)
         # patched heads need no scores of visual keys then, which pays in long prefills
         self.closed = self.plan.queries == "all" and not is_exact_form(self.plan)
-        self.places: dict[str, int] = {}
-        self.free = list(range(self.vllm_config.scheduler_config.max_num_seqs))  # a heap: the lowest place goes first
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, seats: Any = None
@@ -131,10 +157,7 @@ class MixedBuilder(WrappingBuilder):
         elif rest:
             subset, metadata.native_rows = some_requests(common, rest)
             metadata.native = self.native.build(0, subset, fast_build)
-        self._place(entries, metadata)
-        if entries:
-            size, table = self.kv_cache_spec.block_size, common.block_table_tensor
-            metadata.queries = make_queries(entries, table, size, every)
+        self.add_queries(entries, metadata, common.block_table_tensor, every)
         return metadata
 
     def _every_head(self, rows: int) -> bool:
@@ -153,18 +176,3 @@ class MixedBuilder(WrappingBuilder):
         if not is_single_query(part) or part.total <= part.seat.prompt:
             return []
         return [Query(part.row, part.seat, part.start, part.total - 1)]
-
-    def _place(self, entries: list[Query], metadata: SapMetadata) -> None:
-        """Places of the requests' sums; whoever was not here in the last step is summed up anew."""
-        names = [e.seat.request for e in entries]
-        for gone in set(self.places) - set(names):
-            heappush(self.free, self.places.pop(gone))
-        for number, name in enumerate(names):
-            if name not in self.places:
-                self.places[name] = heappop(self.free)
-                metadata.fresh.append((number, self.places[name]))
-        places = [self.places[n] for n in names]
-        if places == list(range(len(places))):
-            metadata.places = slice(len(places))  # a view, where an index would copy
-        else:
-            metadata.places = torch.tensor(places, device=self.device)

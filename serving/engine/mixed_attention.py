@@ -27,17 +27,13 @@ class MixedImpl(SapImpl):
     Args:
         store: prior of cached tokens, shared by the layers of one block table.
         layer_plan: the layer's part of the plan, for plans without closed form.
-        sums: room for the images' sums of so many requests.
     """
 
-    def __init__(self, *args: Any, store: PriorStore, layer_plan: LayerPlan, sums: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, store: PriorStore, layer_plan: LayerPlan, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.store, self.layer_plan = store, layer_plan
         self.exact = is_exact_form(self.plan)
         self.touched = sorted({h // self.group for h in self.patched})
-        self.means = torch.zeros(0, dtype=torch.float32)
-        self.log_masses = torch.zeros(0, dtype=torch.float32)
-        self.sums = sums
 
     def attend(
         self,
@@ -60,7 +56,7 @@ class MixedImpl(SapImpl):
         done: set[int] = set()
         if step.queries is not None and not self.exact:
             self._sum_up(pages, step)
-            self.run_queries(q, pages, step.queries, self.log_masses[step.places], self.means[step.places], out)
+            self.run_queries(q, pages, step.queries, *self.sums.read(step.places), out)
             done = {e.row for e in step.queries.entries}
         for part in step.parts:
             if part.row not in done:
@@ -68,10 +64,6 @@ class MixedImpl(SapImpl):
 
     def _sum_up(self, pages: Pages, step: Any) -> None:
         """Sums of the images of requests that decode for the first time."""
-        if not self.means.numel():
-            shape = (self.sums, self.num_kv_heads, self.head_size)
-            self.means = torch.zeros(shape, dtype=torch.float32, device=pages.cache.device)
-            self.log_masses = torch.zeros(self.sums, dtype=torch.float32, device=pages.cache.device)
         for number, place in step.fresh:
             entry = step.queries.entries[number]
             row = step.table[entry.row].long()
@@ -80,8 +72,8 @@ class MixedImpl(SapImpl):
             prior = self.store.read(slots, pages.size)
             v = pages.values(slots)
             weights = torch.softmax(prior, -1)
-            self.means[place] = torch.einsum("t,gtd->gd", weights, v.float())
-            self.log_masses[place] = torch.logsumexp(prior, -1)
+            mean = torch.einsum("t,gtd->gd", weights, v.float())
+            self.sums.fill([place], torch.logsumexp(prior, -1)[None], mean[None])
 
     def _part(
         self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pages: Pages, step: Any, part: Part, out: torch.Tensor

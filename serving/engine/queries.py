@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .spans import Span, last_visual, visual_mask
+from .spans import Span, visual_mask
 from .steps import Seat
 
 
@@ -25,13 +25,12 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True)
 class Queries:
-    """Query rows that need text keys and one summary each, as index tensors on the device.
+    """Query rows that need text keys, and one summary each besides, as index tensors on the device.
 
     Attributes:
         at: flat rows, int64 (B,).
         blocks: cache blocks that hold text, int64 (B, M), padded with any block.
         hidden: slots of these blocks that are no text of the row, bool (B, M * block size).
-        summary: cache slot of the last visual token in front of each row: blocks and offsets, int64 (B,) each.
         entries: the same rows on the host.
         lengths: keys of each row, int64 (B,), if `blocks` are all of its blocks in order, so that heads without a prior can
             be computed too; else None.
@@ -40,7 +39,6 @@ class Queries:
     at: torch.Tensor
     blocks: torch.Tensor
     hidden: torch.Tensor
-    summary: tuple[torch.Tensor, torch.Tensor]
     entries: tuple[Query, ...]
     lengths: torch.Tensor | None = None
     _whole: dict[int, tuple[torch.Tensor, torch.Tensor, Queries | None]] = field(default_factory=dict, compare=False)
@@ -84,7 +82,7 @@ class Queries:
             return blocks, lengths.int(), None
         keep = torch.argsort((~shared).int(), dim=1, stable=True)[:, : int(shared.sum(1).max())]
         hidden = (~shown | ~shared[..., None]).gather(1, keep[..., None].expand(-1, -1, size)).flatten(1)
-        rest = Queries(self.at, self.blocks.gather(1, keep), hidden, self.summary, self.entries)
+        rest = Queries(self.at, self.blocks.gather(1, keep), hidden, self.entries)
         return blocks, lengths.int(), rest
 
     def split(self, blocks: int) -> list[Queries]:
@@ -92,14 +90,8 @@ class Queries:
         per = max(blocks // max(self.blocks.shape[1], 1), 1)
         if per >= len(self.entries):
             return [self]
-        cuts = range(0, len(self.entries), per)
-        return [
-            Queries(
-                self.at[i : i + per], self.blocks[i : i + per], self.hidden[i : i + per],
-                (self.summary[0][i : i + per], self.summary[1][i : i + per]), self.entries[i : i + per],
-            )
-            for i in cuts
-        ]  # fmt: skip
+        pieces = [slice(i, i + per) for i in range(0, len(self.entries), per)]
+        return [Queries(self.at[p], self.blocks[p], self.hidden[p], self.entries[p]) for p in pieces]
 
 
 def make_queries(entries: Sequence[Query], table: torch.Tensor, size: int, every: bool = False) -> Queries:
@@ -111,14 +103,12 @@ def make_queries(entries: Sequence[Query], table: torch.Tensor, size: int, every
         every: list all blocks, not those alone that hold text.
     """
     columns, hidden = (_all_blocks if every else _text_blocks)(entries, size)
-    seen = [last_visual(e.seat.spans, e.position + 1) for e in entries]
-    numbers = [[e.row for e in entries], [e.at for e in entries], [e.position + 1 for e in entries], seen]
-    rows, at, ends, last = torch.tensor(numbers, dtype=torch.int64, device=table.device).unbind()
+    numbers = [[e.row for e in entries], [e.at for e in entries], [e.position + 1 for e in entries]]
+    rows, at, ends = torch.tensor(numbers, dtype=torch.int64, device=table.device).unbind()
     return Queries(
         at,
         table[rows[:, None], torch.from_numpy(columns).to(table.device)].long(),
         torch.from_numpy(hidden).to(table.device),
-        (table[rows, last // size].long(), last % size),
         tuple(entries),
         ends if every else None,
     )

@@ -14,6 +14,7 @@ from .choose_form import choose_query_attention
 from .compiled_query import compiled_query_attention
 from .internals import AttentionImpl
 from .pages import Pages
+from .places import Table
 from .queries import Queries
 from .state import SapState
 
@@ -53,6 +54,7 @@ class SapImpl(AttentionImpl):
         self.mask[list(patched)] = True
         self.runs = neighbours(list(patched))
         self.wanted = None if len(patched) == num_heads else self.mask.view(num_kv_heads, self.group)
+        self.sums = Table(num_kv_heads, head_size)
         self._pages: Pages | None = None
         self._levels: dict[torch.device, torch.Tensor] = {}
         dtype = native_arguments[2] if len(native_arguments) > 2 else "auto"

@@ -32,7 +32,9 @@ class SummaryImpl(SapImpl):
         self.run_native(layer, q, k, v, cache, step, out)
         pages = self.pages(cache)
         if step.queries is not None:
-            self.run_queries(q, pages, step.queries, *pages.read_summaries(step.queries.summary), out)
+            if step.fresh:
+                self.sums.fill([place for _, place in step.fresh], *pages.read_summaries(step.summaries))
+            self.run_queries(q, pages, step.queries, *self.sums.read(step.places), out)
         for chunk in step.chunks:
             self._chunk(q, k, v, pages, chunk, out)
 
