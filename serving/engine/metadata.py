@@ -75,7 +75,7 @@ class _Builder(WrappingBuilder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.places = Places(self.device, self.vllm_config.parallel_config.pipeline_parallel_size)
+        self.places = Places(self.device, self.vllm_config.parallel_config.pipeline_parallel_size - 1)
 
     def add_queries(
         self, entries: list[Query], metadata: SapMetadata, table: torch.Tensor, every: bool = False

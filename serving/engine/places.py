@@ -13,10 +13,10 @@ class Places:
     """Places 0, 1, ... of a table, the lowest free one for each newcomer.
 
     Args:
-        keep: steps without a request after which its place is free; as many batches as are under way at once.
+        keep: steps that a request may miss without losing its place: one less than there are batches under way at once.
     """
 
-    def __init__(self, device: torch.device, keep: int = 1) -> None:
+    def __init__(self, device: torch.device, keep: int = 0) -> None:
         self.device, self.keep, self.step = device, keep, 0
         self._known: dict[Hashable, tuple[int, int]] = {}  # place, the last step with it
         self._free: list[int] = []  # a heap
