@@ -19,7 +19,7 @@ from .sizes import Size, load_processor
 WORDS = "tell me what this picture shows and be brief about it please now "
 IDLE = 30.0  # seconds
 # the last block lives shortly and may be missed: requests, and steps of all together, that find nothing larger
-TRIES, STEPS, PATIENCE = 3, 64, 6
+TRIES, STEPS, PATIENCE = 3, 128, 6
 
 
 def probe(server: Any, side: Side, size: Size, text: str, output_tokens: int) -> dict[str, Any]:

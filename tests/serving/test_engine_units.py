@@ -19,7 +19,6 @@ from lostattn.serving.engine import compiled_query, versions
 from lostattn.serving.engine.choose_form import choose_query_attention
 from lostattn.serving.engine.flash_query import flash_query_attention, plain_flash
 from lostattn.serving.engine.pages import Pages
-from lostattn.serving.engine.places import Places, Table
 from lostattn.serving.engine.prior_store import PriorStore
 from lostattn.serving.engine.queries import Query, make_queries
 from lostattn.serving.engine.query_attention import query_attention
@@ -168,30 +167,6 @@ def test_the_store_keeps_a_prior_by_slot() -> None:
     store.write(step, torch.tensor([5]), torch.tensor([7.0]), cache)  # the same step: another layer of the group
     found = store.read((torch.tensor([1, 1, 2]), torch.tensor([0, 1, 1])), 4)
     assert found[0] == 1.0 and found[1:].isnan().all()
-
-
-@given(st.lists(st.lists(st.integers(0, 6), unique=True, max_size=5), max_size=30), st.integers(0, 2))
-def test_what_is_kept_of_a_request_stays_its_own(batches: list[list[int]], keep: int) -> None:
-    places, table, last_seen = Places(torch.device("cpu"), keep), Table(2, 3), dict[int, int]()
-    for step, names in enumerate(batches):
-        taken, fresh = places.take(names)
-        again = [n for n in names if n in last_seen and step - last_seen[n] <= keep + 1]
-        assert not {names[number] for number, _ in fresh} & set(again), "known requests are filled once"
-        if fresh:
-            known = torch.tensor([float(names[number]) for number, _ in fresh])
-            table.fill([place for _, place in fresh], known, known[:, None, None].expand(-1, 2, 3))
-        mass, mean = table.read(taken)
-        assert mass.tolist() == names and mean.flatten(1).eq(mass[:, None]).all()
-        last_seen |= dict.fromkeys(names, step)
-    assert len(table.log_mass) <= 16, "free places are taken again"
-
-
-def test_neighbouring_places_are_read_without_a_copy() -> None:
-    places = Places(torch.device("cpu"))
-    assert places.take(["a", "b", "c"]) == (slice(0, 3), [(0, 0), (1, 1), (2, 2)])
-    assert places.take(["b", "c"]) == (slice(1, 3), [])
-    taken, fresh = places.take(["c", "d"])
-    assert isinstance(taken, torch.Tensor) and taken.tolist() == [2, 0] and fresh == [(1, 0)]
 
 
 @pytest.mark.parametrize(
