@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 HEADS = {0: [0, 1], 2: [0, 1, 2, 3], 4: [1, 2]}
 LOADED = ("int8", "fp8", "int4")  # the others need packages that are not there: their plain twins answer for them
+EXACT = ("int8", "fp8")  # four-bit kernels for CPUs compute in 16 bits
 QUESTIONS, SEED = 48, 77
 ENDS = ("", "-sap")
 
@@ -42,8 +43,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[st
             speaks = f"{(source if scheme in LOADED else twin).name}{end}"
             chat = Chat.load(folder / speaks, attention="eager" if end else "auto")
             said[scheme + end] = evaluate(speaks, chat, asked).answers
-            # four-bit kernels for CPUs compute in 16 bits
-            options = {"dtype": "float32" if scheme in ("int8", "fp8") else "bfloat16"}
+            options = {"dtype": "float32" if scheme in EXACT else "bfloat16"}
             prompts = [chat.prompt(q.question) for q in asked]
             cases.append({"folder": str(folder / f"source{end}"), "options": options, "prompts": prompts, "seed": SEED})
     found = drive(cases, root, driver="drive_demo.py")
@@ -52,11 +52,15 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[st
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_the_demo_answers_as_in_transformers(scheme: str, answers: dict[str, tuple[list[str], list[str]]]) -> None:
-    """Answers of a trained model are decided, so that what kernels round differently shows in none of them."""
+    """Answers of a trained model are decided: what kernels round differently shows in none in float32, and in 16 bits, which
+    depend on the CPU, in one near tie at most. The patch changes more."""
     for end in ENDS:
-        found, wanted = answers[scheme + end]
-        assert found == wanted
-    assert answers[scheme][0] != answers[scheme + "-sap"][0]
+        assert _changed(*answers[scheme + end]) <= (0 if scheme in EXACT else 1)
+    assert _changed(answers[scheme][0], answers[scheme + "-sap"][0]) >= 3
+
+
+def _changed(found: list[str], wanted: list[str]) -> int:
+    return sum(a != b for a, b in zip(found, wanted, strict=True))
 
 
 def test_greedy_tokens_of_llava(tmp_path: Path) -> None:
