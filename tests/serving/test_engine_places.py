@@ -28,5 +28,7 @@ def test_neighbouring_places_are_read_without_a_copy() -> None:
     places = Places(torch.device("cpu"))
     assert places.take(["a", "b", "c"]) == (slice(0, 3), [(0, 0), (1, 1), (2, 2)])
     assert places.take(["b", "c"]) == (slice(1, 3), [])
-    taken, fresh = places.take(["c", "d"])
-    assert isinstance(taken, torch.Tensor) and taken.tolist() == [2, 0] and fresh == [(1, 0)]
+    assert places.take(["d", "c"])[1] == [(0, 0)]
+    assert places.take(["e", "c"])[1] == [(0, 0)], "whoever is gone leaves its place at once"
+    taken, fresh = places.take(["c", "e"])
+    assert isinstance(taken, torch.Tensor) and taken.tolist() == [2, 0] and not fresh
