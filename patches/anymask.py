@@ -13,6 +13,8 @@ from .job import Job
 
 # Up to this many query rows a written-out score row is cheaper than copying the keys to widen them.
 FEW_ROWS = 8
+# Prior scores up to here are finite in float16 beside any score of text.
+FLOAT16_SAFE = 2.0**14
 
 
 def any_mask_attention(job: Job) -> torch.Tensor:
@@ -25,6 +27,9 @@ def any_mask_attention(job: Job) -> torch.Tensor:
     """
     if job.q.shape[2] <= FEW_ROWS:
         return eager_attention(job)[0]
+    if job.q.dtype == torch.float16 and _too_wide(job):
+        wide = replace(job, q=job.q.float(), k=job.k.float(), v=job.v.float())
+        return any_mask_attention(wide).to(torch.float16)
     heads = job.head_list()
     out = plain(job, job.q, job.may_see() if _needs_mask(job) else None)
     first, last = _row_span(job)
@@ -42,6 +47,14 @@ def any_mask_attention(job: Job) -> torch.Tensor:
     index = torch.tensor(heads, device=out.device)
     tail = out[:, :, first:last].index_copy(1, index, patched)
     return torch.cat([out[:, :, :first], tail, out[:, :, last:]], 2)
+
+
+def _too_wide(job: Job) -> bool:
+    """Whether a prior score comes near the largest number of float16, in which kernels may keep scores."""
+    top = job.scores.prior.nan_to_num(0.0).abs().amax()
+    if job.scores.level is not None:
+        top = top + job.scores.level.abs().amax()
+    return bool(top > FLOAT16_SAFE)
 
 
 def plain(job: Job, q: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:

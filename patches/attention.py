@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import cast
 
 import torch
+import transformers
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -44,14 +45,25 @@ def sap_attention_forward(
 
     Args:
         query: (B, H, Sq, D). key, value: (B, Hkv, K, D).
-        sap_call: facts of this forward call, or None if no image has been seen.
+        sap_call: facts of this forward call.
 
     Returns:
         output (B, Sq, H, Dv) and, on the eager path, weights (B, H, Sq, K).
+
+    Raises:
+        LostattnError: a patched layer was not told of the call, or got other rows or keys than the model knows of.
     """
     layer = cast(LayerPlan, module.sap_layer)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if sap_call is None or not layer.active:
+    if layer.active:
+        if sap_call is None:
+            raise LostattnError(
+                f"patched layer {module.layer_idx} ran without the patched model's forward, which knows where images are: call "
+                "the whole model; if that is what you did, transformers "
+                f"{transformers.__version__} does not hand arguments down to its layers as tested versions do"
+            )
+        sap_call.check(module.layer_idx, query.shape[2], key.shape[2])  # type: ignore[arg-type]
+    if not layer.active or sap_call is None or sap_call.state is None:
         if layer.settings.path == "eager":
             return _plain_eager(query, key, value, attention_mask, scale, dropout)
         return sdpa_attention_forward(
@@ -148,7 +160,9 @@ def collect_job(
     keep = None if mask is None else _visible(mask, k.shape[2], call.last)
     if layer.rescale:
         factor = mean_raw_score(q, k, scale, keep)[:, None].to(prior.dtype)
-        prior = prior * factor if exact is None else torch.where(exact, prior, prior * factor)
+        # NaN on text keys must not be multiplied: its gradient would reach the queries and keys behind the factor
+        scaled = torch.where(prior.isnan(), prior, prior.nan_to_num(0.0) * factor)
+        prior = scaled if exact is None else torch.where(exact, prior, scaled)
     heads, levels = layer.on(q.device, q.dtype)
     scores = PriorScores(prior, levels, exact)
     if layer.band is not None:
@@ -209,6 +223,7 @@ def _with_summary(job: Job, call: Call, index: int, layer: LayerPlan) -> Job:
     """At a decode step, bring the summary of all visual values, from the cache's state if it is there already."""
     if job.q.shape[2] > 1 or layer.rescale or job.layout is None:
         return job
+    assert call.state is not None
     found = call.state.summaries.get(index)
     if found is None:
         found = call.state.summaries[index] = visual_summary(job.scores.prior, job.v, job.layout)

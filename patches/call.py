@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+import transformers
 
 from .errors import LostattnError
 from .job import Layout
@@ -65,32 +66,48 @@ class LayerPlan:
 
 @dataclass
 class CacheState:
-    """Prior of the tokens that a cache holds; an attribute of the cache object, so that it lives and dies with it.
+    """What a patched model remembers of the tokens in a cache; an attribute of the cache, so that it lives and dies with it.
 
     Attributes:
-        prior: (B, P) float32, NaN on text; P is the cache length when the last image came in, later keys are text.
+        prior: (B, P) float32, NaN on text; P is the cache length when the last image came in, later keys are text. P is 0
+            as long as no image was read.
         exact: (B, P) bool, tokens whose scores were given as injected, or None.
         summaries: layer index -> (mean, log mass) of all visual values, filled at the first decode step.
+        length: tokens that the model has read into the cache.
+        plan: digest of the plan that the model obeyed.
     """
 
     prior: torch.Tensor
     exact: torch.Tensor | None = None
     summaries: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    length: int = 0
+    plan: str = ""
+
+    @property
+    def has_image(self) -> bool:
+        """True if visual tokens are among those read."""
+        return self.prior.shape[1] > 0
+
+    def extended(self, tokens: int) -> CacheState:
+        """The state after that many more text tokens."""
+        return replace(self, length=self.length + tokens)
 
     def indexed(self, rows: torch.Tensor) -> CacheState:
         """The state of a cache whose samples are now these rows of the old one."""
         at = rows.to(self.prior.device)
-        summaries = {k: tuple(x[rows.to(x.device)] for x in v) for k, v in self.summaries.items()}
-        return CacheState(self.prior[at], None if self.exact is None else self.exact[at], summaries)  # type: ignore[arg-type]
+        summaries = {k: (v[0][rows.to(v[0].device)], v[1][rows.to(v[1].device)]) for k, v in self.summaries.items()}
+        exact = None if self.exact is None else self.exact[at]
+        return replace(self, prior=self.prior[at], exact=exact, summaries=summaries)
 
-    def cropped(self, length: int) -> CacheState | None:
-        """The state of a cache that now holds `length` tokens; None if no visual token is left."""
+    def cropped(self, length: int) -> CacheState:
+        """The state of a cache that now holds `length` tokens."""
         if length >= self.prior.shape[1]:
-            return self
+            return replace(self, length=length)
         prior = self.prior[:, :length]
         if not bool((~prior.isnan()).any()):
-            return None
-        return CacheState(prior, None if self.exact is None else self.exact[:, :length])
+            return CacheState(self.prior[:, :0], length=length, plan=self.plan)
+        exact = None if self.exact is None else self.exact[:, :length]
+        return CacheState(prior, exact, length=length, plan=self.plan)
 
 
 @dataclass
@@ -98,30 +115,51 @@ class Call:
     """Facts of one forward call of the decoder, shared by its layers.
 
     Attributes:
-        state: prior of all keys of this call.
+        state: prior of all keys of this call; None if no image has been seen.
         past: keys that were in the cache before, int.
         rows: patched query rows, bool (B, Sq), or None for all.
         visual_rows_plain: rows leaves out exactly the visual rows (`after_image`).
         last: last real row of every sample, int64 (B,), or None if it is the last row of all (no right padding).
         offsets: layer index -> position of its first key, for layers whose window has slid past the first token.
+        size: query rows of the call, or None where nobody checks them.
+        counts: layer index -> keys that its cache will hand out, for layers where that is not `past + size`.
     """
 
-    state: CacheState
+    state: CacheState | None
     past: int
     rows: torch.Tensor | None = None
     visual_rows_plain: bool = False
     last: torch.Tensor | None = None
     offsets: dict[int, int] = field(default_factory=dict)
+    size: int | None = None
+    counts: dict[int, int] = field(default_factory=dict)
     _keys: dict[tuple[int, int, torch.device | None], tuple[torch.Tensor, torch.Tensor | None]] = field(
         default_factory=dict
     )
     _layout: list[Layout | None] = field(default_factory=list)
     _causal: dict[int, tuple[torch.Tensor, bool]] = field(default_factory=dict)
 
+    def check(self, layer: int, rows: int, keys: int) -> None:
+        """Hold what a layer was given against what the model knows of its cache.
+
+        Raises:
+            LostattnError: other query rows than those of the call, or other keys than its cache holds.
+        """
+        if self.size is None:
+            return
+        known = self.counts.get(layer, self.past + self.size)
+        if (rows, keys) != (self.size, known):
+            raise LostattnError(
+                f"layer {layer} got {rows} query rows and {keys} keys, but the patched model knows of {self.size} rows and "
+                f"{known} keys: its cache did not reach it under transformers {transformers.__version__}; install a tested "
+                "version, or pass the cache as 'cache' or 'past_key_values'"
+            )
+
     def keys(
         self, layer: int, count: int, device: torch.device | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Prior (B, count) and exact flags of the keys that a layer sees; keys without an entry are text."""
+        assert self.state is not None
         start = self.offsets.get(layer, 0)
         known = (start, count, device)
         if known not in self._keys:  # the same for all layers but sliding ones
@@ -153,34 +191,71 @@ class Call:
         return self._causal[id(mask)][1]
 
 
-def check_batch(state: CacheState, batch: int) -> None:
-    """Refuse a cache whose batch is another than the input's."""
+def state_of(cache: Any, plan: str, batch: int) -> CacheState | None:
+    """What was remembered of the tokens in a cache, held against the cache itself; None if it holds none.
+
+    Args:
+        cache: a cache, or None.
+        plan: digest of the model's plan.
+        batch: samples of the call.
+
+    Raises:
+        LostattnError: tokens of which nothing was remembered, or more or fewer tokens than were.
+    """
+    if cache is None:
+        return None
+    held, state = int(cache.get_seq_length()), getattr(cache, "sap_state", None)
+    if state is None and not held:
+        return None
+    again = "begin with an empty cache, or with one that this patched model has filled"
+    if not isinstance(state, CacheState):
+        reader = "another model" if state is None else "a model of another copy of lostattn"
+        raise LostattnError(f"the cache holds {held} tokens of {reader}, of which this model kept no state: {again}")
+    if state.plan != plan:
+        raise LostattnError(f"the cache was filled by a model with another plan: {again}")
+    if held != state.length:
+        raise LostattnError(
+            f"the cache holds {held} tokens, but its state is of {state.length}: it was changed by something else than this "
+            f"patched model and the cache's own crop, reset and batch methods; {again}"
+        )
     if state.prior.shape[0] != batch:
         raise LostattnError(
             f"the cache holds image priors of {state.prior.shape[0]} samples but the input has {batch}: "
             "give one input row per sample of the cache"
         )
+    return state
 
 
 class Following:
-    """One method of a cache that moves samples, followed by the same move of its state. Survives a deep copy."""
+    """One method of a cache that moves, drops or forgets tokens, followed by the same for its state. Survives a deep copy."""
 
     def __init__(self, cache: Any, name: str) -> None:
         self.cache, self.name = cache, name
 
-    def __call__(self, argument: Any) -> None:
-        getattr(type(self.cache), self.name)(self.cache, argument)
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        before = int(self.cache.get_seq_length())
+        out = getattr(type(self.cache), self.name)(self.cache, *args, **kwargs)
         state: CacheState | None = getattr(self.cache, "sap_state", None)
-        if state is None:
-            return
+        if state is not None and state.length == before:  # else it does not belong to the cache, which the next call tells
+            self.cache.sap_state = self._moved(state, *args, **kwargs)
+        return out
+
+    def _moved(self, state: CacheState, *args: Any, **kwargs: Any) -> CacheState | None:
+        held = int(self.cache.get_seq_length())
+        if self.name in ("crop", "reset"):
+            return state.cropped(held) if held else None
+        argument = next(iter((*args, *kwargs.values())))
         if self.name == "batch_repeat_interleave":
-            argument = torch.arange(state.prior.shape[0]).repeat_interleave(argument)
-        self.cache.sap_state = state.indexed(argument)
+            argument = torch.arange(state.prior.shape[0], device=state.prior.device).repeat_interleave(argument)
+        return state.indexed(argument)
+
+
+FOLLOWED = ("crop", "reset", "reorder_cache", "batch_select_indices", "batch_repeat_interleave")
 
 
 def remember(cache: Any, state: CacheState | None) -> None:
-    """Put a state on a cache, and keep it in step when samples are selected, repeated or reordered."""
+    """Put a state on a cache, and keep it in step with what the cache's own methods do to its tokens."""
     cache.sap_state = state
-    for name in ("reorder_cache", "batch_select_indices", "batch_repeat_interleave"):
-        if state is not None and hasattr(type(cache), name) and name not in vars(cache):
+    for name in FOLLOWED:
+        if hasattr(type(cache), name) and name not in vars(cache):
             setattr(cache, name, Following(cache, name))

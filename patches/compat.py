@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import re
+
 import transformers
 
 from .errors import LostattnError
 
 OLDEST = (5, 19)
-BEFORE = (6, 0)
+# The newest version that the tests ran on. On newer ones a patched model proves itself when it is loaded (`selfcheck`).
+NEWEST_TESTED = (5, 24)
+
+
+def installed() -> tuple[int, ...]:
+    """Major and minor version of the installed transformers."""
+    return tuple(int(x) for x in re.findall(r"\d+", transformers.__version__)[:2])
+
+
+def tested_range() -> str:
+    """The tested versions, as pip takes them."""
+    return f"transformers>={OLDEST[0]}.{OLDEST[1]},<{NEWEST_TESTED[0]}.{NEWEST_TESTED[1] + 1}"
 
 
 def check_versions() -> None:
-    """Raise LostattnError, with the mend, if the installed transformers is outside the supported range."""
-    found = tuple(int(x) for x in transformers.__version__.split(".")[:2])
-    if not OLDEST <= found < BEFORE:
-        wanted = f">={'.'.join(map(str, OLDEST))},<{'.'.join(map(str, BEFORE))}"
+    """Raise LostattnError, with the mend, if the installed transformers is older than what patched models can run on."""
+    if installed() < OLDEST:
         raise LostattnError(
-            f"transformers {transformers.__version__} is not supported: pip install 'transformers{wanted}'"
+            f"transformers {transformers.__version__} is not supported: pip install '{tested_range()}'"
         )

@@ -39,6 +39,7 @@ class Family:
             keep the patches of a token together; None if they do.
         tiled: one picture may be several images of an encoder call, each a tile with a prior of its own.
         plain_causal: prompts with images have an ordinary causal mask, so that the closed form can run.
+        stacked_features: `get_image_features` gives one tensor (images, n, D), not a tuple of (n, D).
         fit: image processor -> how it cuts pictures, as `rectangles` takes it; None: `geometry.Fit`.
     """
 
@@ -61,6 +62,7 @@ class Family:
     order: Callable[[Any, Arguments], torch.Tensor] | None = None
     tiled: bool = False
     plain_causal: bool = True
+    stacked_features: bool = False
     fit: Callable[[Any], Any] | None = None
 
     @property

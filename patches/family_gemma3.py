@@ -71,7 +71,7 @@ def split(inner: Any, pixel_values: torch.Tensor, arguments: Arguments) -> list[
 
 def side(inner: Any) -> int:
     """Patches in a row, and in a column, that the model averages into one token."""
-    return _patches(inner) // round(inner.config.mm_tokens_per_image**0.5)
+    return _square_patches(inner) // round(inner.config.mm_tokens_per_image**0.5)
 
 
 def complexity(
@@ -88,7 +88,7 @@ def tap(inner: Any, pool: str) -> Tap:
 
 def order(inner: Any, arguments: Arguments) -> torch.Tensor:
     """Squares of patches are averaged."""
-    n = _patches(inner)
+    n = _square_patches(inner)
     return square_order(n, n, side(inner))
 
 
@@ -99,11 +99,11 @@ def received(inner: Any, tap: Tap, arguments: Arguments) -> list[torch.Tensor]:
 
 def rectangles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: PanAndScan | None) -> list[torch.Tensor]:
     """Every picture or crop is stretched to a square."""
-    n = _patches(inner) // side(inner)
+    n = _square_patches(inner) // side(inner)
     return crop_rectangles(len(arguments["pixel_values"]), n, sizes, (fit or PanAndScan()).crops)
 
 
-def _patches(inner: Any) -> int:
+def _square_patches(inner: Any) -> int:
     vision = inner.config.vision_config
     return int(vision.image_size // vision.patch_size)
 
@@ -137,5 +137,6 @@ FAMILY = register_family(
         tiled=True,
         plain_causal=False,
         fit=read_pan_and_scan,
+        stacked_features=True,
     )
 )

@@ -55,5 +55,6 @@ FAMILY = register_family(
         order=item_order,
         tiled=True,
         fit=read_splits,
+        stacked_features=True,
     )
 )

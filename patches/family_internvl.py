@@ -68,7 +68,7 @@ def tap(inner: Any, pool: str) -> Tap:
 
 def order(inner: Any, arguments: Arguments) -> torch.Tensor:
     """The model shuffles patches row by row into tokens."""
-    n = _patches(inner)
+    n = _tile_patches(inner)
     return square_order(n, n, side(inner))
 
 
@@ -79,12 +79,12 @@ def received(inner: Any, tap: Tap, arguments: Arguments) -> list[torch.Tensor]:
 
 def rectangles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Limits | None) -> list[torch.Tensor]:
     """Tiles row by row, then a thumbnail, if there is more than one."""
-    limits, n = fit or PUBLISHED, _patches(inner) // side(inner)
+    limits, n = fit or PUBLISHED, _tile_patches(inner) // side(inner)
     images = len(arguments["pixel_values"])
     return crop_rectangles(images, n, sizes, lambda size: _tiles(size, inner.config.vision_config.image_size, limits))
 
 
-def _patches(inner: Any) -> int:
+def _tile_patches(inner: Any) -> int:
     vision = inner.config.vision_config
     return int(vision.image_size[0] // vision.patch_size[0])
 
@@ -129,5 +129,6 @@ FAMILY = register_family(
         order=order,
         tiled=True,
         fit=read_limits,
+        stacked_features=True,
     )
 )

@@ -41,7 +41,7 @@ class SapMistral3ForConditionalGeneration(SapGeneration, Mistral3ForConditionalG
     inner_class = SapMistral3Model
 
 
-def _sizes(arguments: Arguments) -> list[tuple[int, int]]:
+def _picture_sizes(arguments: Arguments) -> list[tuple[int, int]]:
     """(height, width) in pixels of every picture, without the padding of the batch."""
     return [(int(h), int(w)) for h, w in torch.as_tensor(arguments["image_sizes"]).tolist()]
 
@@ -49,12 +49,12 @@ def _sizes(arguments: Arguments) -> list[tuple[int, int]]:
 def _grids(inner: Any, arguments: Arguments) -> list[tuple[int, int]]:
     """Rows and columns of patches of every picture."""
     patch = inner.config.vision_config.patch_size
-    return [(h // patch, w // patch) for h, w in _sizes(arguments)]
+    return [(h // patch, w // patch) for h, w in _picture_sizes(arguments)]
 
 
 def split(inner: Any, pixel_values: torch.Tensor, arguments: Arguments) -> list[torch.Tensor]:
     """Pictures (3, h, w) of their own size."""
-    return [x[:, :h, :w] for x, (h, w) in zip(pixel_values, _sizes(arguments), strict=True)]
+    return [x[:, :h, :w] for x, (h, w) in zip(pixel_values, _picture_sizes(arguments), strict=True)]
 
 
 def complexity(

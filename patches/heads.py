@@ -42,7 +42,9 @@ def mass_ranking(raw: torch.Tensor, text: torch.Tensor, visible: torch.Tensor) -
     """
     raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
     weights = raw.masked_fill(~visible[:, None], -torch.inf).softmax(-1)
-    return -masked_mean(weights, text)
+    # 1 - visual mass instead of the sum over text: a row that sees no visual key then ranks all heads alike to the bit
+    on_visual = weights.masked_fill(~(visible & ~text)[:, None], 0).sum(-1)
+    return (on_visual - 1) / text.sum(-1, keepdim=True).clamp_min(1)
 
 
 def in_band(ranking: torch.Tensor, band: Band) -> torch.Tensor:

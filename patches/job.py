@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-FEW = 8  # runs that are copied faster piece by piece than token by token
+FEW_RUNS = 8  # runs that are copied faster piece by piece than token by token
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Layout:
     def keys(self, x: torch.Tensor, dim: int, visual: bool) -> torch.Tensor:
         """x at its visual keys or at the others along `dim` (K): a view if they are one run."""
         runs = [(a, b) for a, b, kind in self.runs if kind == visual]
-        if not 0 < len(runs) <= FEW:
+        if not 0 < len(runs) <= FEW_RUNS:
             return x.index_select(dim, self.visual if visual else self.text)
         pieces = [x.narrow(dim, a, b - a) for a, b in runs]
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim)

@@ -51,6 +51,7 @@ class Mode:
         listens: the vision tower's attention has to be read.
         needs: what the caller has to supply beside the image: `regions` (through `use_regions`), or nothing.
         options: option -> the values it may take, the first is the default.
+        needs_pixels: the numbers depend on the image's pixels, not on the number of its tokens alone.
         scores: the one scores rule of a mode whose numbers are scores already; such a mode takes no levels, and blend 1
             or 0. Empty: any.
         reference: options under preset `reference`.
@@ -60,6 +61,7 @@ class Mode:
     summary: str
     weights: Callable[[ImageContext], list[torch.Tensor]]
     listens: bool = False
+    needs_pixels: bool = True
     needs: str = ""
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     reference: Mapping[str, str] = field(default_factory=dict)

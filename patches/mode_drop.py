@@ -17,7 +17,7 @@ DROPPED = -30000.0
 
 def weights(context: ImageContext) -> list[torch.Tensor]:
     """The same number for every visual token, so low that no weight is left beside any text."""
-    return [torch.full((n,), DROPPED, device=context.device) for n in context.lengths]
+    return [torch.full((n,), DROPPED, device=context.device, dtype=torch.float32) for n in context.lengths]
 
 
 MODE = register_mode(
@@ -25,6 +25,7 @@ MODE = register_mode(
         name="drop",
         summary="visual tokens are masked out of the patched heads (control: how much of the image is needed at all)",
         weights=weights,
+        needs_pixels=False,
         scores="raw",
     )
 )

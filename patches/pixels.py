@@ -81,8 +81,8 @@ def to_rgb(normalised: torch.Tensor, pixels: Pixels | None) -> torch.Tensor:
         LostattnError: the plan does not know how the processor normalises.
     """
     known = _known(pixels)
-    mean = torch.tensor(known.mean, device=normalised.device).view(3, 1, 1)
-    std = torch.tensor(known.std, device=normalised.device).view(3, 1, 1)
+    mean = torch.tensor(known.mean, device=normalised.device, dtype=torch.float32).view(3, 1, 1)
+    std = torch.tensor(known.std, device=normalised.device, dtype=torch.float32).view(3, 1, 1)
     return (normalised.float() * std + mean) * (1 / 255 / known.rescale)
 
 

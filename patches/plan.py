@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from .errors import LostattnError
@@ -119,6 +122,12 @@ class Plan:
     def dynamic(self) -> bool:
         """True if heads are chosen anew in every forward call."""
         return self.band is not None
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of the plan's canonical JSON."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def whole_groups(self, layer: int) -> tuple[int, ...]:
         """KV heads of a layer all of whose query heads are patched; only these can save KV memory."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from .conversions import inherit_conversions
+from .conversions import inherit_key_renames
 from .family import FAMILIES, Family
 
 
@@ -19,10 +19,3 @@ def register_classes(family: Family) -> None:
     AutoConfig.register(family.config_class.model_type, family.config_class, exist_ok=True)
     AutoModelForImageTextToText.register(family.config_class, family.model_class, exist_ok=True)
     inherit_key_renames(family)
-
-
-def inherit_key_renames(family: Family) -> None:
-    """Published key names load into the patched classes as into the plain ones."""
-    inner = family.model_class.inner_class
-    inherit_conversions(family.model_class, family.plain_class, family.name)
-    inherit_conversions(inner, inner.__mro__[2])

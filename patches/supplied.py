@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,11 +18,12 @@ KINDS = ("weights", "prior", "scores")
 
 @dataclass(frozen=True)
 class Supplied:
-    """Numbers for the images of the next encoder calls of one model."""
+    """Numbers for the images of the next calls of one model; `mask` (B, S) says where images lie in embeddings."""
 
     model: torch.nn.Module
     tensors: tuple[torch.Tensor, ...]
     kind: str
+    mask: torch.Tensor | None = None
 
     def for_lengths(self, lengths: Sequence[int]) -> list[torch.Tensor]:
         """The numbers as float32, checked against the images of a call.
@@ -42,25 +42,41 @@ class Supplied:
                 )
         return [t.detach().float() for t in self.tensors]
 
+    def for_count(self, tokens: int) -> list[torch.Tensor]:
+        """The numbers as float32, checked against the visual tokens of embeddings that already hold the images.
 
-_SUPPLIED: ContextVar[tuple[Supplied, ...]] = ContextVar("lostattn_supplied_prior", default=())
+        Raises:
+            LostattnError: another number of visual tokens.
+        """
+        if (given := sum(t.numel() for t in self.tensors)) != tokens:
+            raise LostattnError(f"use_prior got {given} numbers but the embeddings hold {tokens} visual tokens")
+        return [t.detach().float() for t in self.tensors]
+
+
+_SUPPLIED_PRIORS: ContextVar[tuple[Supplied, ...]] = ContextVar("lostattn_supplied_prior", default=())
 
 
 def supplied_for(inner: torch.nn.Module) -> Supplied | None:
     """What the innermost `use_prior` supplies to the model whose inner model this is, if anything."""
-    found = (s for s in reversed(_SUPPLIED.get()) if s.model is inner or getattr(s.model, "model", None) is inner)
+    found = (s for s in reversed(_SUPPLIED_PRIORS.get()) if s.model is inner or getattr(s.model, "model", None) is inner)
     return next(found, None)
 
 
-def slot_of(model: torch.nn.Module, module: str) -> ContextVar[tuple[Any, ...]]:
-    """`_SUPPLIED` of the copy of a module of this package that the model looks at: a checkpoint may bring copies."""
-    package = type(model).__module__.rpartition(".")[0]
-    copy = sys.modules.get(f"{package}.{module.rpartition('.')[2]}")
-    return (copy or sys.modules[module])._SUPPLIED
+def slot_of(model: torch.nn.Module, what: str) -> ContextVar[tuple[Any, ...]]:
+    """Where a model looks for what callers supply: `prior` or `regions`. A checkpoint may bring a copy of this code."""
+    slots = getattr(type(model), "sap_slots", None)
+    if slots is None:
+        raise LostattnError(f"use_{what} needs a patched model: load one with lostattn.patches.load_patched")
+    return slots[what]
 
 
 @contextmanager
-def use_prior(model: torch.nn.Module, tensors: Sequence[torch.Tensor], kind: str = "weights") -> Iterator[None]:
+def use_prior(
+    model: torch.nn.Module,
+    tensors: Sequence[torch.Tensor],
+    kind: str = "weights",
+    mask: torch.Tensor | None = None,
+) -> Iterator[None]:
     """Supply the prior of the next calls instead of computing it. Holds for the thread that opens the block.
 
     Args:
@@ -70,17 +86,17 @@ def use_prior(model: torch.nn.Module, tensors: Sequence[torch.Tensor], kind: str
         kind: `weights` = w, the scores rule still applies; `prior` = what the scores rule makes of w before any
             rescaling by measured scores (for preset `reference`: the probability vector); `scores` = p exactly as
             injected, neither rescaled nor levelled.
+        mask: visual tokens of a prompt that is given as `inputs_embeds` with the images' features in place, bool (B, S).
 
     Raises:
-        LostattnError: not a patched model, unknown kind, tensors that are not 1-D, finite and float, or (at the call)
-            wrong counts and lengths.
+        LostattnError: not a patched model, unknown kind, tensors that are not 1-D, finite and float, a mask that is not
+            bool (B, S), or (at the call) wrong counts and lengths.
 
     Example:
         >>> with use_prior(model, [torch.rand(54)]):
         ...     model.generate(**inputs)
     """
-    if not hasattr(model, "sap_settings"):
-        raise LostattnError("use_prior needs a patched model: load one with lostattn.patches.load_patched")
+    slot = slot_of(model, "prior")
     one_of("kind of prior", kind, KINDS)
     if isinstance(tensors, torch.Tensor):
         raise LostattnError("use_prior needs a list with one 1-D float tensor per image, not one tensor")
@@ -90,8 +106,9 @@ def use_prior(model: torch.nn.Module, tensors: Sequence[torch.Tensor], kind: str
             raise LostattnError(f"use_prior needs a list of 1-D float tensors; entry {i} is none")
         if not bool(torch.isfinite(tensor.float()).all()):
             raise LostattnError(f"use_prior: the tensor of image {i} holds NaN, infinity or numbers beyond float32")
-    slot = slot_of(model, __name__)
-    token = slot.set((*slot.get(), Supplied(model, tensors, kind)))
+    if mask is not None and (not isinstance(mask, torch.Tensor) or mask.dtype != torch.bool or mask.dim() != 2):
+        raise LostattnError("use_prior: the mask of visual tokens is a bool tensor (batch, tokens)")
+    token = slot.set((*slot.get(), Supplied(model, tensors, kind, mask)))
     try:
         yield
     finally:

@@ -47,7 +47,7 @@ class SuppliedRegions:
         return list(torch.cat(found).split(list(lengths))) if tiled else found
 
 
-_SUPPLIED: ContextVar[tuple[SuppliedRegions, ...]] = ContextVar("lostattn_supplied_regions", default=())
+_SUPPLIED_REGIONS: ContextVar[tuple[SuppliedRegions, ...]] = ContextVar("lostattn_supplied_regions", default=())
 
 
 def regions_for(inner: torch.nn.Module) -> SuppliedRegions:
@@ -56,7 +56,7 @@ def regions_for(inner: torch.nn.Module) -> SuppliedRegions:
     Raises:
         LostattnError: nothing.
     """
-    for found in reversed(_SUPPLIED.get()):
+    for found in reversed(_SUPPLIED_REGIONS.get()):
         if found.model is inner or getattr(found.model, "model", None) is inner:
             return found
     raise LostattnError(
@@ -85,14 +85,12 @@ def use_regions(
         >>> with use_regions(model, [[(40, 30, 120, 90)]], [image.size]):
         ...     model.generate(**inputs)
     """
-    if not hasattr(model, "sap_settings"):
-        raise LostattnError("use_regions needs a patched model: load one with lostattn.patches.load_patched")
+    slot = slot_of(model, "regions")
     if len(boxes) != len(sizes):
         raise LostattnError(f"use_regions got boxes for {len(boxes)} images but {len(sizes)} sizes: give one of each")
     for one in boxes:
         check_boxes(one)
     regions = SuppliedRegions(model, tuple(boxes), tuple((int(w), int(h)) for w, h in sizes), fit)
-    slot = slot_of(model, __name__)
     token = slot.set((*slot.get(), regions))
     try:
         yield

@@ -28,12 +28,12 @@ class HeadTrace:
         self.priors.append(prior.detach().cpu())
 
 
-_TRACE: ContextVar[HeadTrace | None] = ContextVar("lostattn_head_trace", default=None)
+_HEAD_TRACE: ContextVar[HeadTrace | None] = ContextVar("lostattn_head_trace", default=None)
 
 
 def current_trace() -> HeadTrace | None:
     """The trace that is being written, if any."""
-    return _TRACE.get()
+    return _HEAD_TRACE.get()
 
 
 @contextmanager
@@ -46,15 +46,16 @@ def trace_heads() -> Iterator[HeadTrace]:
         >>> trace.layers[0], trace.heads[0]
     """
     trace = HeadTrace()
-    name = __name__.rpartition(".")[2]  # checkpoints may have brought copies of this module
-    copies = [
-        m
-        for n, m in list(sys.modules.items())
-        if n.endswith(f".{name}") and isinstance(vars(m).get("_TRACE"), ContextVar)
-    ]
-    tokens = [(m._TRACE, m._TRACE.set(trace)) for m in copies]
+    # checkpoints may have brought copies of this code
+    copies = {id(slot): slot for m in list(sys.modules.values()) if (slot := _slot_in(m)) is not None}
+    tokens = [(slot, slot.set(trace)) for slot in copies.values()]
     try:
         yield trace
     finally:
         for slot, token in tokens:
             slot.reset(token)
+
+
+def _slot_in(module: object) -> ContextVar[HeadTrace | None] | None:
+    found = getattr(module, "__dict__", {}).get("_HEAD_TRACE")
+    return found if isinstance(found, ContextVar) else None

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
 from ...patches.plan import Plan
+from ...patches.saving import CARD, is_side_file
 from ...serving.disk import read_json
-from .folder import inside_name, real_file
-from .hashing import sha256_bytes
+from .folder import inside_name, list_files, real_file
+from .hashing import sha256_file
 
 MANIFEST = "lostattn.json"
 FORMAT = 1
@@ -53,6 +53,7 @@ class Manifest:
         files: relative path -> record, without `lostattn.json` itself.
         originals: name -> bytes of files of the source that were replaced.
         spec: the user's YAML, if there was one.
+        saved: written by `save_pretrained` of a patched model; files of its processor and tokenizer are not on record.
     """
 
     lostattn: str
@@ -64,10 +65,12 @@ class Manifest:
     files: Mapping[str, FileRecord]
     originals: Mapping[str, bytes] = field(default_factory=dict)
     spec: str | None = None
+    saved: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; absent parts are left out."""
         raw = _present({f.name: getattr(self, f.name) for f in fields(self)})
+        raw = {k: v for k, v in raw.items() if k != "saved" or v}
         raw["versions"], raw["base"] = dict(self.versions), dict(self.base)
         raw["files"] = {name: _present(asdict(record)) for name, record in sorted(self.files.items())}
         raw["originals"] = {name: _pack(data) for name, data in sorted(self.originals.items())}
@@ -129,18 +132,25 @@ def read_manifest(path: Path) -> Manifest:
         raise LostattnError(f"{path} is not a folder: give the folder that 'lostattn patch' wrote")
     if not (path / MANIFEST).exists():
         raise LostattnError(f"{path} was not patched by lostattn (no {MANIFEST}): make one with 'lostattn patch'")
-    return Manifest.from_json(read_json(real_file(path.resolve(), MANIFEST), MANIFEST))
+    manifest = Manifest.from_json(read_json(real_file(path.resolve(), MANIFEST), MANIFEST))
+    return _with_side_files(path.resolve(), manifest) if manifest.saved else manifest
+
+
+def _with_side_files(root: Path, manifest: Manifest) -> Manifest:
+    """The record of a folder that `save_pretrained` wrote, with the card, processor and tokenizer that lie there now."""
+    found = dict(manifest.files)
+    for name in list_files(root):
+        if name not in found and (name == CARD or is_side_file(name)):
+            path = real_file(root, name)
+            role = "added" if name == CARD else "carried"
+            found[name] = FileRecord(path.stat().st_size, role, "written", sha256_file(path))
+    return replace(manifest, files=found)
 
 
 def read_plan(path: Path) -> Plan:
     """The plan in a resolved folder's config.json. Raises LostattnError."""
     config = read_json(real_file(path, "config.json"), "config.json")
     return Plan.from_json(config.get("sap") if isinstance(config, dict) else None)
-
-
-def plan_digest(plan: Plan) -> str:
-    """sha256 of the plan's canonical JSON."""
-    return sha256_bytes(json.dumps(plan.to_json(), sort_keys=True, separators=(",", ":")).encode())
 
 
 def _present(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors
 from .folder import is_weights, list_files, real_file
 from .hashing import fingerprint, sha256_file
-from .manifest import MANIFEST, FileRecord, Manifest, plan_digest, read_manifest, read_plan
+from .manifest import MANIFEST, FileRecord, Manifest, read_manifest, read_plan
 from .tensor_table import read_table
 
 LEVELS = ("sha256", "fingerprint", "plan", "note")
@@ -92,7 +92,7 @@ def _difference(path: Path, name: str, record: FileRecord, full: bool) -> str:
 
 def _check_plan(root: Path, manifest: Manifest) -> Check:
     try:
-        problem = "" if plan_digest(read_plan(root)) == manifest.plan else "the plan under 'sap' has changed"
+        problem = "" if read_plan(root).digest == manifest.plan else "the plan under 'sap' has changed"
     except LostattnError as error:
         problem = str(error)
     return Check("config.json", "plan", not problem, problem)

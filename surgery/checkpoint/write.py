@@ -13,14 +13,15 @@ from typing import Any
 from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ...patches.plan import Plan, one_of
+from ...patches.saving import auto_map
 from ...serving.disk import disk_errors, sync_tree, to_json, write_bytes, write_json
 from .folder import blobs_of, is_weights, real_file
 from .hashing import FULL_LIMIT, fingerprint, sha256_bytes, sha256_file
-from .manifest import MANIFEST, FileRecord, Manifest, Patched, plan_digest, read_patched
+from .manifest import MANIFEST, FileRecord, Manifest, Patched, read_patched
 from .place import WEIGHTS, place
 from .provenance import lostattn_version, portable, utc_now, versions
 from .publish import publishing
-from .runtime import ENTRY, class_names, travelling_files
+from .runtime import travelling_files
 from .source import Source
 from .tensor_table import read_table
 from .verification import Check, Verification, check_file, verify
@@ -81,7 +82,7 @@ def write_patched(
             command=portable(command),
             created=utc_now(),
             base={"repo": source.repo, "revision": source.revision, "folder": source.name.rpartition("/")[2]},
-            plan=plan_digest(plan),
+            plan=plan.digest,
             files=files,
             originals=originals,
             spec=None if spec is None else portable(spec),
@@ -95,14 +96,12 @@ def write_patched(
 
 def patched_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """config.json of the patched folder: the source's, with five keys set in place or appended."""
-    config_class, model_class = class_names(plan.family)
-    entry = ENTRY.removesuffix(".py")
-    auto_map = {"AutoConfig": f"{entry}.{config_class}", "AutoModelForImageTextToText": f"{entry}.{model_class}"}
+    family = get_family(plan.family)
     return {
         **config,
-        "model_type": f"sap_{get_family(plan.family).name}",
-        "architectures": [model_class],
-        "auto_map": {**(config.get("auto_map") or {}), **auto_map},
+        "model_type": f"sap_{family.name}",
+        "architectures": [family.model_class.__name__],
+        "auto_map": {**(config.get("auto_map") or {}), **auto_map(family.config_class, family.model_class)},
         "sap": plan.to_json(),
     }
 
@@ -184,7 +183,7 @@ def _original(source: Source, name: str) -> bytes:
 
 def _own_files(source: Source, plan: Plan, card: str) -> dict[str, bytes]:
     return {
-        **travelling_files(plan.family),
+        **travelling_files(plan.family, plan.mode),
         "config.json": to_json(patched_config(source.config, plan)),
         "README.md": card.encode("utf-8"),
     }
