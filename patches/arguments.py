@@ -39,7 +39,9 @@ def _signature(forward: Callable[..., Any]) -> inspect.Signature:
     return signature
 
 
-def by_name(forward: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def by_name(
+    forward: Callable[..., Any], model: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
     """All arguments of a call of `forward(model, *args, **kwargs)` by their names."""
     signature = _signature(forward)
     if not args:
@@ -69,6 +71,14 @@ def cache_among(arguments: Mapping[str, Any]) -> Any:
                 "give a DynamicCache, a StaticCache or another transformers.Cache"
             )
     return next(iter(found.values()), None)
+
+
+def rename_cache(forward: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with the cache under the name that a plain model's forward gives it, whichever of the two it came by."""
+    known = [name for name in CACHE_NAMES if name in _signature(forward).parameters]
+    if not known:
+        return arguments
+    return {known[0] if name in CACHE_NAMES and value is not None else name: value for name, value in arguments.items()}
 
 
 def cache_of_output(out: Any) -> Any:

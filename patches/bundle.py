@@ -72,7 +72,9 @@ class _Module:
             return
         plain = node.level == 1 and node.module and "." not in node.module and node in self.tree.body
         if not plain or any(alias.asname for alias in node.names):
-            raise RuntimeError(f"{self.name}, line {node.lineno}: a travelling file may only use 'from .x import y' at its top")
+            raise RuntimeError(
+                f"{self.name}, line {node.lineno}: a travelling file may only use 'from .x import y' at its top"
+            )
         self.siblings.append(str(node.module))
 
     @staticmethod
@@ -130,8 +132,12 @@ def _imports(wanted: set[tuple[str, str, str]]) -> str:
     blocks = []
     for standard in (True, False):
         part = {item for item in wanted if ((item[0] or item[1]).split(".")[0] in sys.stdlib_module_names) == standard}
-        plain = sorted(f"import {name}" + ("" if name == as_ else f" as {as_}") for source, name, as_ in part if not source)
-        blocks.append("\n".join([*plain, *(_from(source, part) for source in sorted({item[0] for item in part if item[0]}))]))
+        plain = sorted(
+            f"import {name}" + ("" if name == as_ else f" as {as_}") for source, name, as_ in part if not source
+        )
+        blocks.append(
+            "\n".join([*plain, *(_from(source, part) for source in sorted({item[0] for item in part if item[0]}))])
+        )
     return "\n" + "\n\n".join(block for block in blocks if block) + "\n"
 
 

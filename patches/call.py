@@ -236,7 +236,9 @@ class Following:
         before = int(self.cache.get_seq_length())
         out = getattr(type(self.cache), self.name)(self.cache, *args, **kwargs)
         state: CacheState | None = getattr(self.cache, "sap_state", None)
-        if state is not None and state.length == before:  # else it does not belong to the cache, which the next call tells
+        if (
+            state is not None and state.length == before
+        ):  # else it does not belong to the cache, which the next call tells
             self.cache.sap_state = self._moved(state, *args, **kwargs)
         return out
 

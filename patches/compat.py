@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 
 import transformers
@@ -15,7 +16,14 @@ NEWEST_TESTED = (5, 24)
 
 def installed() -> tuple[int, ...]:
     """Major and minor version of the installed transformers."""
-    return tuple(int(x) for x in re.findall(r"\d+", transformers.__version__)[:2])
+    # transformers puts another module object in its own place while it loads, so there may be two
+    known = {transformers.__version__, importlib.import_module("transformers").__version__}
+    return max(tuple(int(x) for x in re.findall(r"\d+", text)[:2]) for text in known)
+
+
+def named() -> str:
+    """The installed transformers, for messages."""
+    return f"transformers {max(transformers.__version__, importlib.import_module('transformers').__version__)}"
 
 
 def tested_range() -> str:
@@ -26,6 +34,4 @@ def tested_range() -> str:
 def check_versions() -> None:
     """Raise LostattnError, with the mend, if the installed transformers is older than what patched models can run on."""
     if installed() < OLDEST:
-        raise LostattnError(
-            f"transformers {transformers.__version__} is not supported: pip install '{tested_range()}'"
-        )
+        raise LostattnError(f"{named()} is not supported: pip install '{tested_range()}'")

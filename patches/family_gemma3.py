@@ -20,7 +20,8 @@ from transformers.models.gemma3.modeling_gemma3 import Gemma3Model
 from .crops import crop_rectangles
 from .family import Arguments, Family, register_family
 from .geometry import WHOLE, Rectangle, Size
-from .modeling import SapGeneration, SapInner
+from .inner import SapInner
+from .modeling import SapGeneration
 from .plan import Pixels
 from .squares import received_by_squares, square_complexity, square_order, square_tap
 from .tap import Tap

@@ -11,8 +11,9 @@ from transformers.models.glm4v.modeling_glm4v import Glm4vModel
 
 from .family import Family, register_family
 from .geometry import merged_grid
+from .inner import SapInner
 from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
-from .modeling import SapGeneration, SapInner
+from .modeling import SapGeneration
 
 
 class SapGlm4vConfig(Glm4vConfig):

@@ -17,7 +17,8 @@ from transformers.models.internvl.modeling_internvl import InternVLModel
 from .crops import Limits, crop_rectangles, grid_and_whole
 from .family import Arguments, Family, register_family
 from .geometry import Rectangle, Size
-from .modeling import SapGeneration, SapInner
+from .inner import SapInner
+from .modeling import SapGeneration
 from .plan import Pixels
 from .squares import received_by_squares, square_complexity, square_order, square_tap
 from .tap import Tap

@@ -10,7 +10,8 @@ from transformers.models.llava.modeling_llava import LlavaModel
 
 from .family import Arguments, Family, register_family
 from .geometry import one_square
-from .modeling import SapGeneration, SapInner
+from .inner import SapInner
+from .modeling import SapGeneration
 from .plan import Pixels
 from .tap import Tap
 from .tiles import received_by_patches, tile_complexity, tower_tap

@@ -10,7 +10,8 @@ from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOn
 
 from .family import Arguments, Family, register_family
 from .geometry import base_and_tiles
-from .modeling import SapGeneration, SapInner
+from .inner import SapInner
+from .modeling import SapGeneration
 from .plan import Pixels
 from .tap import Tap
 from .tiles import counts, received_by_patches, split_tiles, tile_complexity, tower_tap

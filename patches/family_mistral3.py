@@ -16,7 +16,8 @@ from transformers.models.mistral3.modeling_mistral3 import Mistral3Model
 
 from .family import Arguments, Family, register_family
 from .geometry import Size, grid_rectangles
-from .modeling import SapGeneration, SapInner
+from .inner import SapInner
+from .modeling import SapGeneration
 from .plan import Pixels
 from .squares import square_complexity, square_order, square_tap
 from .tap import Tap

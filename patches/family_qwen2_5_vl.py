@@ -11,8 +11,9 @@ from transformers.vision_utils import get_vision_window_index
 
 from .family import Arguments, Family, register_family
 from .geometry import merged_grid
+from .inner import SapInner
 from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
-from .modeling import SapGeneration, SapInner
+from .modeling import SapGeneration
 from .tap import Tap
 
 

@@ -10,8 +10,9 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
 
 from .family import Family, register_family
 from .geometry import merged_grid
+from .inner import SapInner
 from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
-from .modeling import SapGeneration, SapInner
+from .modeling import SapGeneration
 
 
 class SapQwen2VLConfig(Qwen2VLConfig):

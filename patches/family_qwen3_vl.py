@@ -10,8 +10,9 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLModel
 
 from .family import Family, register_family
 from .geometry import merged_grid
+from .inner import SapInner
 from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
-from .modeling import SapGeneration, SapInner
+from .modeling import SapGeneration
 
 
 class SapQwen3VLConfig(Qwen3VLConfig):

@@ -12,7 +12,8 @@ from transformers.models.smolvlm.modeling_smolvlm import SmolVLMModel
 
 from .family import Family, register_family
 from .idefics import item_complexity, item_order, item_received, item_rectangles, item_tap, read_splits, split_items
-from .modeling import SapGeneration, SapInner
+from .inner import SapInner
+from .modeling import SapGeneration
 
 
 class SapSmolVLMConfig(SmolVLMConfig):

@@ -77,7 +77,11 @@ def complete_folder(model: Any, folder: Path) -> None:
     record = {
         "format": 1,
         "lostattn": _lostattn_version(code),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+        },
         "command": "save_pretrained",
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "base": {"repo": None, "revision": None, "folder": Path(str(model.name_or_path or "model")).name},

@@ -15,10 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import transformers
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from .compat import NEWEST_TESTED, installed, tested_range
+from .compat import NEWEST_TESTED, installed, named, tested_range
 from .errors import LostattnError
 from .family import Family, get_family
 from .plan import Plan
@@ -40,7 +39,13 @@ def prove(config: Any, plan: Plan) -> None:
         LostattnError: cached decoding differs from a pass without a cache, or neither can be run.
     """
     done = (config.model_type, plan.digest)
-    if installed() <= NEWEST_TESTED or done in _PROVED or plan.inert or os.environ.get(SWITCH) == "0" or _CHECKING.get():
+    if (
+        installed() <= NEWEST_TESTED
+        or done in _PROVED
+        or plan.inert
+        or os.environ.get(SWITCH) == "0"
+        or _CHECKING.get()
+    ):
         return
     token = _CHECKING.set(True)
     try:
@@ -52,8 +57,8 @@ def prove(config: Any, plan: Plan) -> None:
     if problem:
         newest = ".".join(map(str, NEWEST_TESTED))
         raise LostattnError(
-            f"transformers {transformers.__version__} is newer than {newest}, the newest that this patched model was tested with, "
-            f"and a small model of its kind fails the self-check: {problem}. Install a tested version (pip install "
+            f"{named()} is newer than {newest}, the newest tested version, and "
+            f"a small model of its kind fails the self-check: {problem}. Install a tested version (pip install "
             f"'{tested_range()}'), or patch the source again with a newer lostattn; {SWITCH}=0 skips the check"
         )
     _PROVED.add(done)
@@ -104,7 +109,9 @@ def _verdict(
     if not difference <= ALLOWED * size:  # NaN differs as well
         return f"cached decoding differs from a pass without a cache by {difference:.2g} (largest logit {size:.2g})"
     for what, other in zip(("the image's features", "the prior"), moved, strict=True):
-        if torch.equal(other, wanted):  # the same computation on the same shapes: equal to the bit where it does not matter
+        if torch.equal(
+            other, wanted
+        ):  # the same computation on the same shapes: equal to the bit where it does not matter
             return f"{what} does not reach the decoder"
     return ""
 

@@ -58,7 +58,9 @@ _SUPPLIED_PRIORS: ContextVar[tuple[Supplied, ...]] = ContextVar("lostattn_suppli
 
 def supplied_for(inner: torch.nn.Module) -> Supplied | None:
     """What the innermost `use_prior` supplies to the model whose inner model this is, if anything."""
-    found = (s for s in reversed(_SUPPLIED_PRIORS.get()) if s.model is inner or getattr(s.model, "model", None) is inner)
+    found = (
+        s for s in reversed(_SUPPLIED_PRIORS.get()) if s.model is inner or getattr(s.model, "model", None) is inner
+    )
     return next(found, None)
 
 

@@ -60,10 +60,11 @@ def _torch() -> str:
 
 
 def _transformers() -> str:
-    from ..patches.compat import BEFORE, OLDEST, check_versions
+    from ..patches.compat import NEWEST_TESTED, check_versions, installed, tested_range
 
     check_versions()
-    return f"{package_version('transformers')} (supported: from {OLDEST[0]}.{OLDEST[1]}, before {BEFORE[0]})"
+    found = f"{package_version('transformers')} (tested: {tested_range().removeprefix('transformers')})"
+    return found if installed() <= NEWEST_TESTED else f"{found}; newer: patched models check themselves when they load"
 
 
 def _attention() -> str:

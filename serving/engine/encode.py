@@ -22,7 +22,7 @@ BYTES = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0)
 def image_scores(
     plan: Plan, inner: Any, pixels: torch.Tensor, arguments: Mapping[str, Any], lengths: Sequence[int], tap: Tap | None
 ) -> list[torch.Tensor]:
-    """Scores p of the images of one encoder call, as `patches.modeling` makes them in transformers.
+    """Scores p of the images of one encoder call, as `patches.inner` makes them in transformers.
 
     Args:
         inner: has what the family reads of a model: `config`, and `pack_image_features` where tiles are put together.

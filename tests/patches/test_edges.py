@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import sys
-from types import ModuleType
 
 import pytest
 import tiny
 import torch
-from lostattn.patches import LostattnError, supplied, trace_heads, use_prior
+from lostattn.patches import LostattnError, trace_heads, use_prior
+from lostattn.patches.mode import MODES
 from lostattn.patches.plan import Band, Pixels, Plan
 
 NAME = "llava-llama"
@@ -89,19 +88,6 @@ def test_a_prior_nobody_can_use_is_an_error(make):
         pass
 
 
-def test_use_prior_reaches_a_copy_of_the_code(make, monkeypatch):
-    """A model loaded with remote code looks at its own copy of supplied.py."""
-    model, inputs = make(), tiny.make_inputs(NAME)
-    copied = ModuleType("elsewhere.supplied")
-    copied._SUPPLIED = type(supplied._SUPPLIED)("copy", default=())
-    monkeypatch.setitem(sys.modules, "elsewhere.supplied", copied)
-    monkeypatch.setattr(type(model), "__module__", "elsewhere.family_llava")
-    with use_prior(model, [torch.rand(16)]):
-        assert len(copied._SUPPLIED.get()) == 1 and not supplied._SUPPLIED.get()
-    assert not copied._SUPPLIED.get()
-    assert torch.isfinite(logits(model, inputs)).all()
-
-
 def test_an_image_encoded_by_another_model_is_refused(make, plain):
     inputs = tiny.make_inputs(NAME)
     pixels = inputs.pop("pixel_values")
@@ -174,3 +160,69 @@ def test_after_image_rows_of_a_chunk_inside_an_image(make):
         cache.crop(cut - cache.get_seq_length())
         again = model(input_ids=inputs["input_ids"][:, cut:], past_key_values=cache).logits
     assert (again - wanted[:, cut:]).abs().max() < 2e-4
+
+
+@pytest.mark.parametrize("path", ["auto", "any_mask", "eager"])
+@pytest.mark.parametrize("scores", ["raw", "prob", "prob_rescaled", "log"])
+@pytest.mark.parametrize("queries", ["all", "after_image", "last"])
+def test_gradients_of_every_rule_are_finite_and_those_of_the_eager_form(make, scores, queries, path):
+    def gradients(path):
+        model = make(scores=scores, queries=queries)
+        model.sap_settings.force(path)
+        inputs = tiny.make_inputs(NAME, 2)
+        model(**inputs, labels=inputs["input_ids"]).loss.backward()
+        return {key: w.grad for key, w in model.named_parameters() if w.grad is not None}
+
+    found, wanted = gradients(path), gradients("eager")
+    assert found.keys() == wanted.keys() and any("language_model" in key for key in found)
+    for key, grad in found.items():
+        assert torch.isfinite(grad).all(), key
+        assert torch.allclose(grad, wanted[key], atol=1e-4, rtol=1e-3), key
+
+
+@pytest.mark.parametrize("top", [6e4, 7e4, 1e6, 1e30])
+@pytest.mark.parametrize("path", ["any_mask", "eager", "closed"])
+def test_scores_beyond_float16_stay_finite(make, path, top):
+    model, inputs = make().to(torch.float16), tiny.make_inputs(NAME)
+    model.sap_settings.force(path)
+    exact = copy.deepcopy(model).double()
+    exact.sap_settings.force("eager")
+    for sign in (1, -1):
+        prior = [torch.linspace(0, sign * top, 16)]
+        with use_prior(model, prior, kind="scores"), use_prior(exact, prior, kind="scores"):
+            got, wanted = logits(model, inputs).double(), logits(exact, {k: _double(v) for k, v in inputs.items()})
+        assert torch.isfinite(got).all()
+        assert (got - wanted).abs().mean() < 0.1
+
+
+def _double(x):
+    return x.double() if x.is_floating_point() else x
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_default_dtype_changes_nothing(make, mode, dtype):
+    model, inputs = make(mode=mode), tiny.make_inputs(NAME)
+    with tiny.needed(model):
+        wanted = logits(model, inputs)
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            got = logits(model, inputs)
+        finally:
+            torch.set_default_dtype(before)
+    assert got.dtype == wanted.dtype and torch.equal(got, wanted)
+
+
+def test_a_band_by_mass_does_not_hang_on_rounding(plain):
+    """Where the last row sees no visual key all heads have the same mass, so all lie in the band, alone and in a batch."""
+    name = "gemma3-window"
+    plan = tiny.make_plan(name, heads={0: (), 1: (), 2: ()}, band=Band(0.3, 0.6, "mass"))
+    model = tiny.make_patched(plain(name), plan)
+    prompts = [tiny.make_inputs(name, before=2 + 3 * i, after=20, seed=i) for i in (0, 1)]
+    batch = logits(model, tiny.left_pad(prompts))
+    for i, prompt in enumerate(prompts):
+        with trace_heads() as trace:
+            alone = logits(model, prompt)[0]
+        assert bool(trace.heads[0].all()) and bool(trace.heads[2].all())  # the sliding layers
+        assert (batch[i, -len(alone) :] - alone).abs().max() < 2e-4
