@@ -30,8 +30,19 @@ import torch  # noqa: E402
 
 torch.set_num_threads(1)
 
+from functools import cache  # noqa: E402
+
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 # the same cases in every run, and no time limits: machines differ
 settings.register_profile("lostattn", deadline=None, derandomize=True)
 settings.load_profile("lostattn")
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """name -> plain tiny model (shared: do not change it)."""
+    import tiny
+
+    return cache(tiny.make_plain)
