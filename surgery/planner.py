@@ -150,6 +150,7 @@ def _unused(spec: PatchSpec, heads: Heads, dynamic: bool, scores: str, read: boo
         and scores != "log",
         "--temperature belongs to scores rules prob, prob_rescaled and log": spec.temperature != 1 and scores == "raw",
         "--seed belongs to mode noise": spec.seed != 0 and spec.mode != "noise",
+        "--blend 0 leaves every score as it was": torch.tensor(spec.blend, dtype=torch.float32).item() == 0,
     }
     return [f"{what}: it changes nothing here" for what, true in unused.items() if true]
 
@@ -158,6 +159,10 @@ def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]
     """Affected layers; a default that exceeds the model is clipped, and that is said."""
     asked = parse_layers(spec.layers, shape.layers)
     if isinstance(heads, Mapping):
+        if nothing := sorted(int(layer) for layer, chosen in heads.items() if not list(chosen)):
+            notes.append(f"no heads are named for layers {format_numbers(nothing)}: they stay as they are")
+        elif not heads:
+            notes.append("no layer and no head is named: the plan changes nothing")
         named = parse_layers(list(heads), shape.layers) or []
         if asked is not None and asked != named:
             raise LostattnError(
