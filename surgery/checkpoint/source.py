@@ -13,6 +13,7 @@ from ...serving.disk import disk_errors, read_json
 from .belongings import UNUSED, is_adapter, left_out_notes
 from .folder import OTHER_WEIGHTS, cache_origin, real_file, split_files
 from .hub_errors import hub_errors
+from .identity import weights_identity
 from .loadable import refuse_unloadable
 from .manifest import MANIFEST
 from .runtime import ENTRY, travelling_names
@@ -52,6 +53,11 @@ class Source:
     def name(self) -> str:
         """What to call it: Hub id or folder name, never a path."""
         return self.repo or self.path.name
+
+    @property
+    def identity(self) -> str:
+        """Which weights these are, wherever they lie."""
+        return weights_identity(self.path, self.weights)
 
     def real(self, name: str) -> Path:
         """The regular file behind one of `files`, links followed."""
