@@ -6,7 +6,6 @@ and conversions that transformers would apply. What it then misses, does not kno
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -74,7 +73,9 @@ def measure_fit(family: Family, parsed: Any, tensors: Mapping[str, Tensor], bits
         with torch.device("meta"), _quiet():
             model = family.plain_class(parsed)
             info = _load(model, {name: _meta(shape, t) for name, (shape, t) in _plain(tensors, bits)})
-    except Exception as error:  # sizes that no tensor can have, heads that do not divide: torch's and transformers' own kinds
+    except (
+        Exception
+    ) as error:  # sizes that no tensor can have, heads that do not divide: torch's and transformers' own kinds
         raise LostattnError(f"no model can be built from config.json ({cause(error)}): {MEND}") from error
     other = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info.mismatched_keys}
     if quantised:
@@ -91,7 +92,9 @@ def _load(model: Any, state: dict[str, torch.Tensor]) -> Any:
     from transformers.modeling_utils import LoadStateDictConfig
 
     how = LoadStateDictConfig(device_map={"": "meta"}, weight_mapping=get_model_conversion_mapping(model))
-    info, _ = convert_and_load_state_dict_in_model(model=model, state_dict=state, load_config=how, disk_offload_index=None)
+    info, _ = convert_and_load_state_dict_in_model(
+        model=model, state_dict=state, load_config=how, disk_offload_index=None
+    )
     model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
     model._adjust_missing_and_unexpected_keys(info)
     return info
@@ -118,7 +121,11 @@ def _unpacked(name: str, tensor: Tensor, stem: str, tensors: Mapping[str, Tensor
         return _UNKNOWN
     rows, columns = tensor.shape
     if name.endswith(".weight_packed"):
-        return (rows, columns * ({"I32": 32, "U8": 8}[tensor.dtype] // bits)) if bits and tensor.dtype in ("I32", "U8") else _UNKNOWN
+        return (
+            (rows, columns * ({"I32": 32, "U8": 8}[tensor.dtype] // bits))
+            if bits and tensor.dtype in ("I32", "U8")
+            else _UNKNOWN
+        )
     inputs, scales = tensors.get(f"{stem}.g_idx"), tensors.get(f"{stem}.scales")
     if inputs is not None:  # GPTQ packs inputs, and lists them
         return (columns, *inputs.shape)
@@ -128,8 +135,10 @@ def _unpacked(name: str, tensor: Tensor, stem: str, tensors: Mapping[str, Tensor
 def _is_helper(name: str) -> bool:
     """Scales and the like of quantised weights."""
     leaf = name.rpartition(".")[2]
-    return leaf in ("qzeros", "scales", "g_idx", "SCB", "absmax", "quant_map") or ".weight." in name or leaf.startswith(
-        ("weight_", "input_", "output_", "k_scale", "v_scale", "q_scale", "nested_", "quant_state")
+    return (
+        leaf in ("qzeros", "scales", "g_idx", "SCB", "absmax", "quant_map")
+        or ".weight." in name
+        or leaf.startswith(("weight_", "input_", "output_", "k_scale", "v_scale", "q_scale", "nested_", "quant_state"))
     )
 
 
@@ -223,12 +232,12 @@ def _refuse(fit: Fit, parsed: Any) -> None:
         )
     if fit.missing:
         names, tied = fit.missing, _tied(parsed)
-        hint = " (tie_word_embeddings is false: set it to true if the output layer is the embedding)" if (
-            not tied and any(name.endswith("lm_head.weight") for name in names)
-        ) else ""
-        raise LostattnError(
-            f"the weights lack {names[0]} ({len(names)} tensors), which the model needs{hint}: {MEND}"
+        hint = (
+            " (tie_word_embeddings is false: set it to true if the output layer is the embedding)"
+            if (not tied and any(name.endswith("lm_head.weight") for name in names))
+            else ""
         )
+        raise LostattnError(f"the weights lack {names[0]} ({len(names)} tensors), which the model needs{hint}: {MEND}")
     if fit.unknown:
         raise LostattnError(
             f"the weights hold {fit.unknown[0][:120]} ({len(fit.unknown)} tensors), for which a model of this config has no "

@@ -54,7 +54,9 @@ def prepare(
     """
     source = resolve_source(src, revision, allow_code=allow_code)
     check_fit(source.config, source.tensors)
-    planned = make_plan(spec, source.config, source.path, lambda: _calibrate_builtin(source, say), lambda: source.identity)
+    planned = make_plan(
+        spec, source.config, source.path, lambda: _calibrate_builtin(source, say), lambda: source.identity
+    )
     planned.notes.extend([*quantisation_notes(source.config), *source.notes])
     shape = model_shape(source.config)
     weights = read_weight_bytes(source.path, shape.dtype_bytes)

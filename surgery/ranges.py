@@ -79,17 +79,16 @@ def parse_heads(heads: Heads | None) -> Heads | None:
         return _parse_text(heads)
     if isinstance(heads, Mapping):
         return _parse_mapping(heads)
-    if isinstance(heads, Iterable):
-        heads = tuple(heads)
+    ends = tuple(heads) if isinstance(heads, Iterable) else (heads,)
     try:
-        low, high = (_share(x) for x in heads)
+        low, high = (_share(x) for x in ends)
     except (TypeError, ValueError, OverflowError) as error:
         raise LostattnError(
             f"cannot read heads {heads!r:.80}: give 'all', a band (low, high) or {{layer: [heads]}}; in YAML put lists such as "
             "'3:0' in quotes"
         ) from error
-    if all(isinstance(x, Integral) for x in heads):
-        raise _two_meanings(f"{heads[0]}, {heads[1]}", f"({low:.1f}, {high:.1f})")
+    if all(isinstance(x, Integral) for x in ends):
+        raise _two_meanings(f"{ends[0]}, {ends[1]}", f"({low:.1f}, {high:.1f})")
     return low, high
 
 

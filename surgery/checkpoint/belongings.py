@@ -27,14 +27,37 @@ WHY = {
 
 _SECRET_NAMES = (
     *(".*", "netrc", "_netrc", "env", "*.env", "token", "token.*", "tokens", "stored_tokens", "auth.json", "htpasswd"),
-    *("id_rsa*", "id_dsa*", "id_ecdsa*", "id_ed25519*", "authorized_keys*", "known_hosts*", "kubeconfig*", "*.pem", "*.key"),
+    *(
+        "id_rsa*",
+        "id_dsa*",
+        "id_ecdsa*",
+        "id_ed25519*",
+        "authorized_keys*",
+        "known_hosts*",
+        "kubeconfig*",
+        "*.pem",
+        "*.key",
+    ),
     *("*credential*", "*secret*", "*passwd*", "*password*", "*private_key*", "*private-key*", "*service_account*"),
     *("*service-account*", "*api_key*", "*api-key*", "*apikey*", "*.p12", "*.pfx", "*.jks", "*.keystore", "*.ppk"),
     *("*.kdbx", "*.gpg", "*.asc", "*.crt", "*.cer", "*.der", "*.ovpn", "*.tfstate", "*.tfvars"),
 )
-_SECRET_TOKEN = re.compile(r"(^|[._-])(hf|hub|gh|github|gitlab|access|auth|api|bearer|refresh|wandb|openai)[._-]?tokens?([._-]|$)")
+_SECRET_TOKEN = re.compile(
+    r"(^|[._-])(hf|hub|gh|github|gitlab|access|auth|api|bearer|refresh|wandb|openai)[._-]?tokens?([._-]|$)"
+)
 _TRAINING_FOLDERS = (
-    *("checkpoint-*", "tmp-checkpoint-*", "global_step*", "runs", "wandb", "mlruns", "lightning_logs", "swanlog", "logs", "log"),
+    *(
+        "checkpoint-*",
+        "tmp-checkpoint-*",
+        "global_step*",
+        "runs",
+        "wandb",
+        "mlruns",
+        "lightning_logs",
+        "swanlog",
+        "logs",
+        "log",
+    ),
     *("tensorboard*", "tb_logs", "ray_results", "hydra", "pytorch_model_fsdp*", "optimizer_*", "venv", "node_modules"),
     *("__pycache__", "__macosx"),
 )
@@ -45,10 +68,34 @@ _TRAINING_FILES = (
 )
 _ADAPTERS = ("adapter_config.json", "adapter_model.*", "adapter_model-*")
 _KINDS = {
-    *(".json", ".txt", ".md", ".rst", ".jinja", ".jinja2", ".j2", ".model", ".tiktoken", ".bpe", ".spm", ".vocab", ".dict"),
+    *(
+        ".json",
+        ".txt",
+        ".md",
+        ".rst",
+        ".jinja",
+        ".jinja2",
+        ".j2",
+        ".model",
+        ".tiktoken",
+        ".bpe",
+        ".spm",
+        ".vocab",
+        ".dict",
+    ),
     *(".safetensors", ".py", ".npy", ".ttf", ".otf", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp4"),
 }
-_NAMES = ("license*", "licence*", "notice*", "copying*", "readme*", "use_policy*", "usage_policy*", "merges*", "recipe.yaml")
+_NAMES = (
+    "license*",
+    "licence*",
+    "notice*",
+    "copying*",
+    "readme*",
+    "use_policy*",
+    "usage_policy*",
+    "merges*",
+    "recipe.yaml",
+)
 
 _LOOKED_INTO = {".json", ".txt", ".md", ".rst", ".jinja", ".jinja2", ".j2", ".py", ".yaml", ""}
 _MOST = 2**20  # bytes of a text that is looked into: longer ones are vocabularies

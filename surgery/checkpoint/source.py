@@ -99,7 +99,9 @@ def _locate(src: str | Path, revision: str | None) -> tuple[Path, tuple[str, str
     if not str(src).strip():
         raise LostattnError("the source is empty: give a folder, or a Hub id such as org/name")
     if revision is not None and not revision.strip():
-        raise LostattnError("--revision is empty (an unset shell variable?): leave it out, or name a branch, tag or commit")
+        raise LostattnError(
+            "--revision is empty (an unset shell variable?): leave it out, or name a branch, tag or commit"
+        )
     folder = Path(src).expanduser()
     with disk_errors(f"cannot open {src}"):
         if folder.is_dir():

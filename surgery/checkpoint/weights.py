@@ -13,7 +13,7 @@ from .folder import plain_name, real_file
 from .tensor_table import Tensor, read_table
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-INDEX_END = ".safetensors.index.json"
+ENTRIES = (".safetensors", ".safetensors.index.json")
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ def check_weights(path: Path, files: tuple[str, ...], explicit: Any = None, pick
         LostattnError: no safetensors, two sets of weights, a missing or hostile shard name, headers that contradict each other.
     """
     loose = tuple(name for name in files if name.endswith(".safetensors") and "/" not in name)
-    if explicit is not None:
-        if not plain_name(explicit) or explicit not in files or not explicit.endswith((".safetensors", INDEX_END)):
-            raise LostattnError("config.json names transformers_weights that are not there: correct or remove it")
+    if explicit is not None and not (plain_name(explicit) and explicit in files and explicit.endswith(ENTRIES)):
+        raise LostattnError("config.json names transformers_weights that are not there: correct or remove it")
     entry = explicit or next((name for name in (SINGLE, INDEX) if name in files), None)
     if entry is None:
         raise _no_safetensors(pickled, loose)
@@ -60,7 +59,9 @@ def check_weights(path: Path, files: tuple[str, ...], explicit: Any = None, pick
     shards = _shards(path, files, entry, notes)
     if INDEX in files and entry != INDEX:
         _refuse_two_sets(entry, set(shards), set(_weight_map(path, INDEX).values()))
-    tensors = {name: tensor for shard in shards for name, tensor in read_table(real_file(path, shard), shard).tensors.items()}
+    tensors = {
+        name: tensor for shard in shards for name, tensor in read_table(real_file(path, shard), shard).tensors.items()
+    }
     return Weights(tuple(shards), tuple(sorted(set(loose) - set(shards))), tuple(notes), tensors)
 
 

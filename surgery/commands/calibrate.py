@@ -71,7 +71,9 @@ def calibrate(
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
     name = "built-in pictures of handwritten digits" if data == "builtin" else Path(data).name
-    found = measure(chat, model_shape(source.config).family, examples, name, partial, Counter("calibrating"), source.identity)
+    found = measure(
+        chat, model_shape(source.config).family, examples, name, partial, Counter("calibrating"), source.identity
+    )
     partials = [partial]
     if wish is not None:
         partials.append(out.with_name(out.name + ".groups.partial"))

@@ -82,7 +82,9 @@ def read_contents(directory: str | Path, say: Say = lambda _: None) -> Contents:
     names = [name for name in patched.manifest.files if name not in kept_back]
     files = {name: _local(patched.path, patched.manifest, name, say) for name in names if name != CARD}
     records = {
-        name: replace(patched.manifest.files[name], sha256=files[name].sha256) if name in files else patched.manifest.files[name]
+        name: replace(patched.manifest.files[name], sha256=files[name].sha256)
+        if name in files
+        else patched.manifest.files[name]
         for name in names
     }
     extra = tuple(check.file for check in found.checks if check.level == "note" and check.ok)
@@ -101,7 +103,9 @@ def _kept_back(root: Path, manifest: Manifest) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     holders = [n for n in (*manifest.files, MANIFEST) if holds_key(real_file(root, n), n)]
-    refuse_keys(n for n in holders if n == MANIFEST or manifest.files[n].role != "carried" or PurePosixPath(n).name in ESSENTIAL)
+    refuse_keys(
+        n for n in holders if n == MANIFEST or manifest.files[n].role != "carried" or PurePosixPath(n).name in ESSENTIAL
+    )
     for name, record in manifest.files.items():
         reason = file_reason(name) if record.role == "carried" else None
         if reason in (PRIVATE, TRAINING) or name in holders:

@@ -12,11 +12,11 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...patches.plan import Plan
-from ...serving.cause import cause
 from ..calibration import Calibration
 from ..planner import make_plan
 from ..ranges import Heads, format_numbers
 from ..spec import PatchSpec
+from ..yaml_file import read_yaml
 
 AXES = {"mode": "modes", "layers": "layers", "heads": "heads", "queries": "queries", "scores": "scores"}
 FIXED = ("preset", "blend", "seed", "temperature", "options", "rank_by", "dynamic", "calibration")

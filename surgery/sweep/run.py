@@ -14,9 +14,9 @@ from ...serving.evaluation.versus import Outcome, outcome_rows
 from ...serving.judging.charts import need_matplotlib
 from ...serving.judging.sides import describe_plan
 from ..checkpoint.source import Source, resolve_source
-from ..model_fit import check_fit
 from ..evaluation.run import EvalSettings, Say, circumstances, task_facts
 from ..evaluation.tasks import Asked
+from ..model_fit import check_fit
 from ..planner import make_plan
 from ..spec import PatchSpec
 from .grid import Grid, Point, make_points

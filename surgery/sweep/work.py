@@ -119,7 +119,9 @@ def measure_heads(source: Source, dtype: str, device: str, partial: Path | None 
     """
     chat = Chat.load(source.path, dtype, device)
     family = model_shape(source.config).family
-    found = calibrate(chat, family, builtin_examples(), "built-in pictures of handwritten digits", partial, weights=source.identity)
+    found = calibrate(
+        chat, family, builtin_examples(), "built-in pictures of handwritten digits", partial, weights=source.identity
+    )
     del chat
     torch.cuda.empty_cache()  # other processes may want the room
     return found

@@ -14,7 +14,12 @@ from lostattn.patches.mode import MODES
 from lostattn.patches.supplied_regions import use_regions
 
 # tower, strategy -> visual tokens of a picture of 4 x 4 patches, and how many of them stand in front of the first patch
-KINDS = {("clip", "default"): (16, 0), ("clip", "full"): (17, 1), ("siglip", "full"): (16, 0), ("siglip", "default"): (15, -1)}
+KINDS = {
+    ("clip", "default"): (16, 0),
+    ("clip", "full"): (17, 1),
+    ("siglip", "full"): (16, 0),
+    ("siglip", "default"): (15, -1),
+}
 
 
 def make(tower: str, strategy: str) -> Any:

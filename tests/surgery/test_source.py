@@ -231,8 +231,9 @@ def test_symbolic_links(small: Path, tmp_path: Path) -> None:
     assert "link.txt" in resolve_source(small).files
 
 
-def test_a_pipe_is_no_file(small: Path) -> None:
-    os.mkfifo(small / "pipe")
+@pytest.mark.parametrize("name", ["pipe", "pipe.json"])
+def test_a_pipe_is_no_file(small: Path, name: str) -> None:
+    os.mkfifo(small / name)
     refused(small, "not a regular file")
 
 

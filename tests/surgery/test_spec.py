@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hub_configs import QWEN
 from hypothesis import given
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import PRESETS, QUERIES, RANK_BY, SCORES
-from hub_configs import QWEN
 from lostattn.surgery.planner import make_plan
 from lostattn.surgery.spec import PatchSpec, read_spec, spec_text
 from lostattn.surgery.yaml_file import read_yaml, to_yaml
@@ -153,7 +153,9 @@ def test_texts_come_back_under_both_schemas(text: str) -> None:
         assert again({"a": text}) == {"a": text}
 
 
-@pytest.mark.parametrize("text", ["1e-2", "010", "yes", "1:30", "2026-01-01", "0x1F", "~", "", "null", "1_000", ".5", ".inf"])
+@pytest.mark.parametrize(
+    "text", ["1e-2", "010", "yes", "1:30", "2026-01-01", "0x1F", "~", "", "null", "1_000", ".5", ".inf"]
+)
 def test_texts_that_look_like_something_else_are_quoted(text: str) -> None:
     assert yaml.safe_load(to_yaml({"a": text})) == again({"a": text}) == {"a": text}
 
