@@ -98,6 +98,7 @@ _NAMES = (
 )
 
 _LOOKED_INTO = {".json", ".txt", ".md", ".rst", ".jinja", ".jinja2", ".j2", ".py", ".yaml", ""}
+_NAMED = 40  # names in one sentence
 _MOST = 2**20  # bytes of a text that is looked into: longer ones are vocabularies
 _KEY = re.compile(
     rb"-----BEGIN [A-Z ]*PRIVATE KEY|(?<![A-Za-z0-9_])(?:hf_[A-Za-z0-9]{30,}|gh[pousr]_[A-Za-z0-9]{36,}|github_pat_\w{40,}|"
@@ -161,7 +162,7 @@ def left_out_notes(left_out: Mapping[str, str]) -> list[str]:
     for reason, why in WHY.items():
         names = sorted(name for name, found in left_out.items() if found == reason)
         if names:
-            shown = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+            shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
             notes.append(f"left at home: {shown} ({why})")
     return notes
 

@@ -79,6 +79,10 @@ def _shards(path: Path, files: tuple[str, ...], entry: str, notes: list[str]) ->
         read_table(real_file(path, entry), entry)
         return [entry]
     weight_map = _weight_map(path, entry)
+    if "metadata" not in read_json(real_file(path, entry), entry):
+        notes.append(
+            f'{entry} has no metadata, without which transformers does not read it (vLLM does): add "metadata": {{}}'
+        )
     shards = sorted(set(weight_map.values()))
     if missing := [shard for shard in shards if shard not in files]:
         raise LostattnError(f"{entry} names {missing[0]}, which is missing ({len(missing)} shards): {AGAIN}")

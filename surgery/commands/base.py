@@ -78,8 +78,9 @@ def refuse_ambiguous(command: click.Command, name: str, args: list[str]) -> None
             raise UserMistake(f"{'/'.join((*param.opts, *param.secondary_opts))} is given twice: give it once")
         value, kind = given.get(str(param.name)), param.type
         wanted = _WHOLE if isinstance(kind, click.types.IntParamType) else _NUMBER
-        number = isinstance(kind, click.types.IntParamType | click.types.FloatParamType) and isinstance(value, str)
-        if number and not wanted.fullmatch(value.strip()):
+        if not isinstance(kind, click.types.IntParamType | click.types.FloatParamType) or not isinstance(value, str):
+            continue
+        if not wanted.fullmatch(value.strip()):
             what = "a whole number such as 7" if wanted is _WHOLE else "a number such as 0.5"
             raise UserMistake(f"{param.opts[-1]} must be {what}, not '{value[:80]}'")
 

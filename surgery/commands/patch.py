@@ -66,7 +66,7 @@ def parse_options(mode_options: tuple[str, ...]) -> dict[str, str]:
     """NAME=VALUE pairs as a dictionary."""
     from ...patches.errors import LostattnError
 
-    options = {}
+    options: dict[str, str] = {}
     for item in mode_options:
         name, equals, value = item.partition("=")
         if not equals:

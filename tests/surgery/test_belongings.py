@@ -283,7 +283,7 @@ def test_an_adapter_further_down_stays(small: Path, name: str) -> None:
 
 
 def index_of(folder: Path, weight_map: dict[str, str]) -> None:
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
 
 
 def test_a_single_file_beside_an_index(small: Path) -> None:
@@ -356,6 +356,12 @@ def test_an_index_that_lacks_a_tensor(src: Path, tmp_path: Path) -> None:
     index_of(src, {k: v for k, v in whole.items() if v != other})  # a whole shard that nobody reads
     with pytest.raises(LostattnError, match="the weights lack"):
         prepare(src, PatchSpec(layers="1", heads="all"))
+
+
+def test_an_index_without_metadata(small: Path) -> None:
+    (small / "model.safetensors").rename(small / "a.safetensors")
+    (small / "model.safetensors.index.json").write_text('{"weight_map": {"w": "a.safetensors"}}')
+    assert any("metadata" in note for note in resolve_source(small).notes)
 
 
 def test_unpatch_of_the_api(src: Path, tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def refused(config: dict[str, Any], weights: Tables) -> str:
     return str(error.value)
 
 
+THOROUGH = ("llava-llama", "qwen2_5_vl", "qwen3_vl")
 TEXT_LIES: list[tuple[str, Callable[[int], int]]] = [
     ("num_hidden_layers", lambda n: n + 1), ("num_hidden_layers", lambda n: n - 1), ("num_hidden_layers", lambda n: 10**9),
     ("num_hidden_layers", lambda n: 0), ("num_key_value_heads", lambda n: 2 * n), ("num_key_value_heads", lambda n: n // 2),
@@ -67,25 +68,25 @@ def test_every_family(bases: Callable[[str], Path], name: str) -> None:
     """The true config passes; every lie that shapes can show is found."""
     config, weights = config_of(bases(name)), tables(bases(name))
     check_fit(config, weights)
-    for field, lie in TEXT_LIES:
+    for field, lie in TEXT_LIES if name in THOROUGH else TEXT_LIES[::4]:
         text = config["text_config"]
         # without a head_dim of its own, as most published configs are, so that heads decide the sizes
         told = {k: v for k, v in text.items() if k not in ("head_dim", "layer_types")}
         refused({**config, "text_config": {**told, field: lie(text[field])}}, weights)
-    for fields, lie in VISION_LIES:
+    for fields, lie in VISION_LIES if name in THOROUGH else VISION_LIES[:1]:
         vision = config["vision_config"]
         field = next((f for f in fields if isinstance(vision.get(f), int)), None)
         if field is not None:
             refused({**config, "vision_config": {**vision, field: lie(vision[field])}}, weights)
-    for part in ("text_config", "vision_config"):
-        refused({k: v for k, v in config.items() if k != part}, weights)
+    refused({k: v for k, v in config.items() if k != "text_config"}, weights)
+    refused({k: v for k, v in config.items() if k != "vision_config"}, weights)
     refused({"model_type": config["model_type"]}, weights)
 
 
 @pytest.mark.parametrize("name", ONE_PER_FAMILY)
 def test_weights_that_are_missing_or_left_over(bases: Callable[[str], Path], name: str) -> None:
     config, weights = config_of(bases(name)), tables(bases(name))
-    for end in ("embed_tokens.weight", "layers.1.self_attn.o_proj.weight", "layers.0.input_layernorm.weight"):
+    for end in ("embed_tokens.weight", "layers.1.self_attn.o_proj.weight"):
         gone = next(n for n in weights if n.endswith(end) and "vision" not in n and "visual" not in n)
         assert "the weights lack" in refused(config, {n: t for n, t in weights.items() if n != gone})
     more = weights | {"model.strange.weight": next(iter(weights.values()))}
