@@ -65,7 +65,10 @@ def verify(directory: str | Path, *, quick: bool = False) -> Verification:
     path = Path(directory).expanduser()
     manifest, root = read_manifest(path), path.resolve()
     checks = [check_file(root, name, record, quick) for name, record in sorted(manifest.files.items())]
-    return Verification((*checks, _check_plan(root, manifest), *_fit(root, manifest), *_extra_files(root, manifest)))
+    checks.append(_check_plan(root, manifest))
+    if all(check.ok for check in checks):  # else the rows above tell the cause
+        checks.append(_check_weights(root, manifest))
+    return Verification((*checks, *_extra_files(root, manifest)))
 
 
 def check_file(root: Path, name: str, record: FileRecord, quick: bool = False) -> Check:
@@ -100,16 +103,16 @@ def _check_plan(root: Path, manifest: Manifest) -> Check:
     return Check("config.json", "plan", not problem, problem)
 
 
-def _fit(root: Path, manifest: Manifest) -> list[Check]:
-    """Whether the config describes the weights: a failed row if it does not, or if the files cannot be read."""
+def _check_weights(root: Path, manifest: Manifest) -> Check:
+    """Whether the config describes the weights that transformers and vLLM would load."""
     try:
         config = read_json(real_file(root, "config.json"), "config.json")
         names = tuple(name for name in manifest.files if (root / name).is_file())
         weights = check_weights(root, names, config.get("transformers_weights"))
         check_fit(config, weights.tensors)
     except LostattnError as error:
-        return [Check("config.json", "weights", False, str(error))]
-    return [Check("config.json", "weights", True)]
+        return Check("config.json", "weights", False, str(error))
+    return Check("config.json", "weights", True)
 
 
 def _extra_files(root: Path, manifest: Manifest) -> list[Check]:
