@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,12 +10,12 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 from transformers.models.llava.modeling_llava import LlavaModel
 
 from .family import Arguments, Family, register_family
-from .geometry import one_square
+from .geometry import Fit, Size, one_square
 from .inner import SapInner
 from .modeling import SapGeneration
 from .plan import Pixels
 from .tap import Tap
-from .tiles import received_by_patches, tile_complexity, tower_tap
+from .tiles import as_tokens, received_by_patches, tile_complexity, tower_tap
 
 
 class SapLlavaConfig(LlavaConfig):
@@ -46,14 +47,23 @@ def complexity(
 ) -> list[torch.Tensor]:
     """One token per patch, row by row, of the picture as the tower sees it (cropped or padded by the processor).
 
+    A CLS token among the visual tokens (`vision_feature_select_strategy: full`) shows no pixels: 0.
+
     The authors' script squashes the whole image to a square here instead, which misplaces the patches of other shapes.
     """
-    return list(tile_complexity(torch.stack(images), inner.config.vision_config.patch_size, pixels))
+    patches = tile_complexity(torch.stack(images), inner.config.vision_config.patch_size, pixels)
+    return list(as_tokens(patches, inner.config))
 
 
 def received(inner: Any, tap: Tap, arguments: Arguments) -> list[torch.Tensor]:
-    """One token per patch."""
+    """One token per patch, and the CLS token's own number where it is a visual token."""
     return list(received_by_patches(tap))
+
+
+def rectangles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None) -> list[torch.Tensor]:
+    """One token per patch; a CLS token shows nothing (NaN)."""
+    squares = one_square(inner, arguments, sizes, fit)
+    return [as_tokens(square.T, inner.config, torch.nan).T for square in squares]
 
 
 FAMILY = register_family(
@@ -70,7 +80,7 @@ FAMILY = register_family(
         complexity=complexity,
         tap=tower_tap,
         received=received,
-        rectangles=one_square,
+        rectangles=rectangles,
         towers=("clip_vision_model", "siglip_vision_model"),
         text_models=("llama", "mistral", "qwen2"),
         video="has none",

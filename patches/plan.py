@@ -18,6 +18,8 @@ PRESETS = ("paper", "reference", "efficient")
 SCORES = ("raw", "prob", "prob_rescaled", "log")
 QUERIES = ("all", "after_image", "last")
 RANK_BY = ("mass", "score")
+# A level is a log-sum-exp of scores: beyond, float32 has no digits left for the differences between scores.
+MOST_LEVEL = 1e4
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,10 @@ class Plan:
         for layer, heads in self.heads.items():
             self._check_heads(layer, heads)
         for layer, levels in self.levels.items():
-            if len(levels) != len(self.heads.get(layer, ())) or not all(map(math.isfinite, levels)):
-                raise LostattnError(f"levels of layer {layer} must be one finite number per patched head")
+            if len(levels) != len(self.heads.get(layer, ())) or not all(abs(x) <= MOST_LEVEL for x in levels):
+                raise LostattnError(
+                    f"levels of layer {layer} must be one finite number per patched head, within {MOST_LEVEL:g} of 0"
+                )
 
     def _check_heads(self, layer: int, heads: tuple[int, ...]) -> None:
         if not 0 <= layer < self.num_layers:

@@ -45,13 +45,39 @@ def split_tiles(inner: Any, pixel_values: torch.Tensor, arguments: Arguments) ->
     return list(pixel_values.split(amounts))
 
 
+def dropped(config: Any) -> int:
+    """Leading tokens of the tower that are no visual tokens: strategy `default` drops the first, `full` keeps all."""
+    return int(config.vision_feature_select_strategy == "default")
+
+
+def shown_first(config: Any) -> int:
+    """How many visual tokens stand in front of the first whole patch: 1 for a CLS token that `full` keeps, else 0; -1 where
+    `default` drops the first patch of a tower that has no CLS token (SigLIP).
+    """
+    return int(config.vision_config.model_type == "clip_vision_model") - dropped(config)
+
+
+def as_tokens(patches: torch.Tensor, config: Any, nothing: float = 0.0) -> torch.Tensor:
+    """Numbers of patches as numbers of visual tokens.
+
+    A CLS token among the visual tokens shows no pixels of its own: it gets `nothing`.
+
+    Args:
+        patches: (..., patches).
+    """
+    first = shown_first(config)
+    return torch.nn.functional.pad(patches, (first, 0), value=nothing)
+
+
 def tower_tap(inner: Any, pool: str) -> Tap:
-    """Listen to the last layer of a CLIP (with CLS token) or SigLIP (without) tower; their patches are not merged."""
-    tower = inner.vision_tower
-    return Tap(last_attention(tower), pool=pool, skip=int(inner.config.vision_config.model_type == "clip_vision_model"))
+    """Listen to the last layer of a CLIP (with CLS token) or SigLIP (without) tower; their patches are not merged.
+
+    A CLS token that is a visual token receives attention like any other, and looks at the others.
+    """
+    return Tap(last_attention(inner.vision_tower), pool=pool, skip=dropped(inner.config))
 
 
 def received_by_patches(tap: Tap) -> torch.Tensor:
-    """Mean attention that every patch of every picture receives from the patches, (pictures, patches)."""
+    """Mean attention that every visual token of every picture receives from the others, (pictures, tokens)."""
     sums = torch.cat(tap.received)
     return sums / sums.shape[1]

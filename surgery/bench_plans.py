@@ -55,7 +55,8 @@ def bench_plans(
     if frontier is None or not frontier.steps:
         raise LostattnError("the calibration holds no frontier: make one with 'lostattn calibrate --frontier'")
     shape = model_shape(source.config)
-    calibration.check(shape.family.name, shape.layers, shape.heads)
+    weights = source.identity if calibration.weights else ""
+    calibration.check(shape.family.name, shape.layers, shape.heads, shape.kv_heads, weights)
     sizes = [len(frontier.chosen(i + 1)) for i in range(len(frontier.steps))]
     if counts is None:
         counts = [sizes[frontier.choose(KEEP_AGREEMENT, None) - 1]]

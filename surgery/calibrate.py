@@ -112,6 +112,7 @@ def calibrate(
     data: str,
     partial: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    weights: str = "",
 ) -> Calibration:
     """Measure a plain model on examples; memory does not grow with their number.
 
@@ -119,6 +120,7 @@ def calibrate(
         data: what to call the examples in the file.
         partial: file that takes every finished sample, so that an interrupted run goes on where it stopped; it is used
             only if it was made for the same model and data.
+        weights: identity of the model's weights, for the file to be tied to them.
 
     Raises:
         LostattnError: a patched model, an example that cannot be used, or a disk that refuses.
@@ -142,5 +144,7 @@ def calibrate(
         len(examples),
         data,
         versions=versions(),
+        num_kv_heads=text.num_key_value_heads or text.num_attention_heads,
+        weights=weights,
         **tables,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..patches.errors import LostattnError
-from ..patches.plan import one_of
+from ..patches.plan import MOST_LEVEL, one_of
 from .efficient.frontier import Frontier
 
 FORMAT = 1
@@ -31,6 +31,8 @@ class Calibration:
         level: log-sum-exp of the visual scores of these rows: the level that lets a `log` prior keep the visual mass.
         versions: of the programs that measured.
         frontier: what patching whole KV groups does to the output, if that was measured.
+        num_kv_heads: of the model that was measured; 0 in files of older versions.
+        weights: `weights_identity` of the model that was measured; empty in files of older versions.
     """
 
     family: str
@@ -44,24 +46,35 @@ class Calibration:
     level: Table
     versions: dict[str, Any] = field(default_factory=dict)
     frontier: Frontier | None = None
+    num_kv_heads: int = 0
+    weights: str = ""
 
     def ranking(self, rank_by: str) -> Table:
         """The table that heads are ranked by."""
         one_of("rank_by", rank_by, ("mass", "score"))
         return self.mass if rank_by == "mass" else self.score
 
-    def check(self, family: str, layers: int, heads: int) -> None:
-        """LostattnError unless the file belongs to a model of this shape."""
+    def check(self, family: str, layers: int, heads: int, kv_heads: int = 0, weights: str = "") -> None:
+        """LostattnError unless the file belongs to a model of this shape and these weights (as far as both are known)."""
         if (self.family, self.num_layers, self.num_heads) != (family, layers, heads):
             raise LostattnError(
                 f"the calibration is of a {self.family} with {self.num_layers} layers and {self.num_heads} heads, the model is "
                 f"a {family} with {layers} and {heads}: calibrate this model"
+            )
+        if self.num_kv_heads and kv_heads and self.num_kv_heads != kv_heads:
+            raise LostattnError(
+                f"the calibration is of a model with {self.num_kv_heads} KV heads, this one has {kv_heads}: calibrate this model"
+            )
+        if self.weights and weights and self.weights != weights:
+            raise LostattnError(
+                "the calibration was measured on other weights than these (the shape is the same): calibrate this model"
             )
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, numbers rounded to 7 digits."""
         raw = asdict(replace(self, frontier=None))
         del raw["frontier"]
+        raw = {key: value for key, value in raw.items() if value or key not in ("weights", "num_kv_heads")}
         for name in STATISTICS:
             raw[name] = [[float(f"{x:.7g}") for x in row] for row in raw[name]]
         found = {"format": FORMAT, **raw}
@@ -89,12 +102,18 @@ class Calibration:
             raise LostattnError(f"the calibration {path} misses or invents fields: make it anew") from error
         if not found._whole():
             raise LostattnError(f"the calibration {path} is damaged: make it anew")
+        if any(abs(x) > MOST_LEVEL for row in found.level for x in row):
+            raise LostattnError(
+                f"the calibration {path} holds levels beyond {MOST_LEVEL:g}, which no softmax of float32 can use: make it anew"
+            )
         return found
 
     def _whole(self) -> bool:
         """Every field of its kind, every table full of finite numbers."""
         counts = (self.num_layers, self.num_heads, self.samples)
         if not all(isinstance(n, int) and n > 0 for n in counts) or not isinstance(self.family, str):
+            return False
+        if not isinstance(self.weights, str) or type(self.num_kv_heads) is not int or self.num_kv_heads < 0:
             return False
         tables = [getattr(self, name) for name in STATISTICS]
         return all(_is_list(table, self.num_layers) for table in tables) and all(

@@ -51,5 +51,6 @@ def describe_origin(record: Manifest) -> list[tuple[str, str]]:
         "created": record.created,
         "lostattn": record.lostattn,
         "versions": versions,
+        "left at home": ", ".join(sorted(record.left_out)),
     }
     return [(k, v) for k, v in facts.items() if v]

@@ -21,6 +21,7 @@ from .checkpoint.publish import check_replaceable
 from .checkpoint.source import Source, resolve_source
 from .checkpoint.write import Written, write_patched
 from .demo.builtin import builtin_examples
+from .model_fit import check_fit
 from .planner import Planned, make_plan
 from .predict import DecodePrediction, Prediction, predict, predict_decode
 from .ranges import Heads
@@ -52,8 +53,11 @@ def prepare(
     Heads that have to be ranked without a calibration file are ranked on a small built-in set, which loads the model.
     """
     source = resolve_source(src, revision, allow_code=allow_code)
-    planned = make_plan(spec, source.config, source.path, lambda: _calibrate_builtin(source, say))
-    planned.notes.extend(quantisation_notes(source.config))
+    check_fit(source.config, source.tensors)
+    planned = make_plan(
+        spec, source.config, source.path, lambda: _calibrate_builtin(source, say), lambda: source.identity
+    )
+    planned.notes.extend([*quantisation_notes(source.config), *source.notes])
     shape = model_shape(source.config)
     weights = read_weight_bytes(source.path, shape.dtype_bytes)
     return Prepared(source, planned, predict(planned.plan, shape), predict_decode(planned.plan, shape, weights))

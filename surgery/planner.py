@@ -37,7 +37,11 @@ class Planned:
 
 
 def make_plan(
-    spec: PatchSpec, config: Mapping[str, Any], folder: Path | None, calibrate: Callable[[], Calibration] | None = None
+    spec: PatchSpec,
+    config: Mapping[str, Any],
+    folder: Path | None,
+    calibrate: Callable[[], Calibration] | None = None,
+    identity: Callable[[], str] | None = None,
 ) -> Planned:
     """Resolve every wish.
 
@@ -45,6 +49,7 @@ def make_plan(
         config: parsed config.json of the source.
         folder: the source's folder, for the image normalisation; None if it is not at hand.
         calibrate: called if measured statistics are needed and the spec names no calibration file.
+        identity: tells which weights the model has (`weights_identity`), so that a calibration of others is refused.
 
     Raises:
         LostattnError: unknown names, layers or heads out of range, wishes that contradict each other.
@@ -53,7 +58,7 @@ def make_plan(
     notes: list[str] = []
     scores = _scores(spec, shape.family)
     empty = _empty_plan(spec, shape, scores, folder)  # refuses what no measurement could mend, before measuring
-    found = _Statistics(spec, shape, calibrate)
+    found = _Statistics(spec, shape, calibrate, identity, notes)
     frontier, steps = _frontier(spec, shape, empty, found)
     if frontier is not None:
         wish: Heads | None = heads_of(frontier.chosen(steps), shape)
@@ -150,6 +155,7 @@ def _unused(spec: PatchSpec, heads: Heads, dynamic: bool, scores: str, read: boo
         and scores != "log",
         "--temperature belongs to scores rules prob, prob_rescaled and log": spec.temperature != 1 and scores == "raw",
         "--seed belongs to mode noise": spec.seed != 0 and spec.mode != "noise",
+        "--blend 0 leaves every score as it was": torch.tensor(spec.blend, dtype=torch.float32).item() == 0,
     }
     return [f"{what}: it changes nothing here" for what, true in unused.items() if true]
 
@@ -158,6 +164,10 @@ def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]
     """Affected layers; a default that exceeds the model is clipped, and that is said."""
     asked = parse_layers(spec.layers, shape.layers)
     if isinstance(heads, Mapping):
+        if nothing := sorted(int(layer) for layer, chosen in heads.items() if not list(chosen)):
+            notes.append(f"no heads are named for layers {format_numbers(nothing)}: they stay as they are")
+        elif not heads:
+            notes.append("no layer and no head is named: the plan changes nothing")
         named = parse_layers(list(heads), shape.layers) or []
         if asked is not None and asked != named:
             raise LostattnError(
@@ -184,8 +194,11 @@ def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]
 class _Statistics:
     """Measured statistics, read or measured when first needed."""
 
-    def __init__(self, spec: PatchSpec, shape: Shape, calibrate: Callable[[], Calibration] | None) -> None:
-        self.spec, self.shape, self.calibrate = spec, shape, calibrate
+    def __init__(
+        self, spec: PatchSpec, shape: Shape, calibrate: Callable[[], Calibration] | None,
+        identity: Callable[[], str] | None, notes: list[str],
+    ) -> None:  # fmt: skip
+        self.spec, self.shape, self.calibrate, self.identity, self.notes = spec, shape, calibrate, identity, notes
         self.found: Calibration | None = None
 
     def get(self) -> Calibration:
@@ -199,8 +212,20 @@ class _Statistics:
                     "this plan needs measured statistics: make them with 'lostattn calibrate' and pass --calibration FILE, "
                     "or choose --heads all, lists of heads, or --dynamic"
                 )
-            self.found.check(self.shape.family.name, self.shape.layers, self.shape.heads)
+            self._check(self.found)
         return self.found
+
+    def _check(self, found: Calibration) -> None:
+        """Statistics of another model are refused; a file that does not name its weights is a note."""
+        asked = self.spec.calibration is not None and self.identity is not None
+        weights = self.identity() if asked and self.identity is not None and found.weights else ""
+        shape = self.shape
+        found.check(shape.family.name, shape.layers, shape.heads, shape.kv_heads, weights)
+        if asked and not found.weights:
+            self.notes.append(
+                "the calibration does not say which weights it was measured on (an older lostattn made it): if they are not "
+                "these, calibrate this model"
+            )
 
 
 def _named_heads(wish: Heads, layers: list[int], shape: Shape) -> dict[int, tuple[int, ...]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 from ..patches.errors import LostattnError
@@ -53,7 +54,11 @@ def parse_layers(layers: str | int | Iterable[int] | None, count: int) -> list[i
         return None
     if isinstance(layers, str):
         text = layers.strip().lower()
-        found = list(range(count)) if text == "all" else [] if text in ("none", "") else parse_numbers(text, "layers")
+        if not text:
+            raise LostattnError(
+                "layers are empty (an unset shell variable?): leave them out for the default, or say none for the empty plan"
+            )
+        found = list(range(count)) if text == "all" else [] if text == "none" else parse_numbers(text, "layers")
     else:
         found = whole_numbers(layers, "layers")
     for layer in found:
@@ -74,22 +79,44 @@ def parse_heads(heads: Heads | None) -> Heads | None:
         return _parse_text(heads)
     if isinstance(heads, Mapping):
         return _parse_mapping(heads)
+    ends = tuple(heads) if isinstance(heads, Iterable) else (heads,)
     try:
-        low, high = (float(x) for x in heads)
+        low, high = (_share(x) for x in ends)
     except (TypeError, ValueError, OverflowError) as error:
         raise LostattnError(
             f"cannot read heads {heads!r:.80}: give 'all', a band (low, high) or {{layer: [heads]}}; in YAML put lists such as "
             "'3:0' in quotes"
         ) from error
+    if all(isinstance(x, Integral) for x in ends):
+        raise _two_meanings(f"{ends[0]}, {ends[1]}", f"({low:.1f}, {high:.1f})")
     return low, high
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, str | bool) or not isinstance(value, Real):
+        raise TypeError("no number")
+    return float(value) + 0.0
+
+
+def _two_meanings(text: str, band: str) -> LostattnError:
+    """Whole numbers could be meant as a band or as numbers of heads."""
+    return LostattnError(
+        f"heads {text} could be a percentile band or numbers of heads: write {band} for the band, or lists per layer such as "
+        "3:0,1 for heads 0 and 1 of layer 3"
+    )
 
 
 def _parse_text(heads: str) -> Heads:
     text = heads.strip().lower()
+    if not text:
+        raise LostattnError("heads are empty (an unset shell variable?): leave them out, or write all, a band or lists")
     if text == "all":
         return "all"
     if match := _BAND.fullmatch(text):
-        return float(match[1]), float(match[2])
+        low, high = float(match[1]), float(match[2])
+        if match[1].isdigit() and match[2].isdigit():
+            raise _two_meanings(f"'{text}'", f"{low:.1f}-{high:.1f}" if high <= 1 else "0.3-0.6, say,")
+        return low, high
     if ":" in text:
         return _parse_lists(text)
     raise LostattnError(f"cannot read heads '{heads}': write all, a band such as 0.3-0.6, or lists such as 3:0,1,5;4:2")

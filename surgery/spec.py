@@ -8,12 +8,13 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..patches.errors import LostattnError
 from ..patches.plan import PRESETS, QUERIES, RANK_BY, SCORES, one_of
-from ..serving.cause import cause
 from .ranges import Heads, parse_groups, parse_heads, whole_numbers
+from .yaml_file import read_yaml, to_yaml
+
+# Beyond these float32 makes 0, infinity or NaN of prior numbers divided by a temperature.
+COLDEST, HOTTEST = 1e-30, 1e30
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class PatchSpec:
             value = getattr(self, name)
             if not isinstance(value, str) and (value is not None or name in ("preset", "mode")):
                 raise LostattnError(f"{name} must be text, not {value!r:.80}")
+            if value is not None and not value.strip():
+                raise LostattnError(f"{name} is empty (an unset shell variable?): leave it out, or give a value")
         one_of("preset", self.preset, PRESETS)
         for name, known in (("rank_by", RANK_BY), ("scores", SCORES), ("queries", QUERIES)):
             if (value := getattr(self, name)) is not None:
@@ -93,7 +96,12 @@ class PatchSpec:
                 object.__setattr__(self, name, make(value))
             except OverflowError as error:
                 raise LostattnError(f"{name} is too large") from error
-
+        object.__setattr__(self, "blend", self.blend + 0.0)  # -0.0 is 0
+        if not COLDEST <= self.temperature <= HOTTEST:
+            raise LostattnError(
+                f"temperature must be positive and lie between {COLDEST:g} and {HOTTEST:g}, where float32 can divide by it, "
+                f"not {self.temperature}"
+            )
         for name in ("keep_agreement", "kv_budget"):
             value = getattr(self, name)
             if value is None:
@@ -113,14 +121,7 @@ def read_spec(path: str | Path) -> PatchSpec:
     Raises:
         LostattnError: no such file, not YAML, unknown keys, values that cannot be.
     """
-    try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LostattnError(f"cannot read the spec file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date such as 2026-02-31
-        raise LostattnError(f"the spec file {path} is not YAML: {_yaml_problem(error)}") from error
-    if not isinstance(raw, dict):
-        raise LostattnError(f"the spec file {path} must hold 'name: value' lines")
+    raw = read_yaml(path, "the spec file")
     known = [f.name for f in fields(PatchSpec)]
     if unknown := sorted(str(k) for k in raw if k not in known):
         raise LostattnError(f"the spec file {path} has unknown keys {', '.join(unknown)}: known are {', '.join(known)}")
@@ -130,11 +131,6 @@ def read_spec(path: str | Path) -> PatchSpec:
     return spec
 
 
-def _yaml_problem(error: Exception) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    return f"{problem} in line {mark.line + 1}" if mark is not None and problem else cause(error)
-
-
 def spec_text(spec: PatchSpec) -> str:
     """The spec as YAML, without what is left to preset and family."""
     default = PatchSpec()
@@ -142,7 +138,7 @@ def spec_text(spec: PatchSpec) -> str:
     changed = {k: v for k, v in values.items() if k in ("preset", "mode") or v != getattr(default, k)}
     if spec.calibration is not None:
         changed["calibration"] = Path(spec.calibration).name
-    return str(yaml.safe_dump(_plain(changed), sort_keys=False))
+    return to_yaml(_plain(changed))
 
 
 def _plain(value: Any) -> Any:

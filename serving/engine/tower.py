@@ -10,6 +10,7 @@ import torch
 
 from ...patches.mode import get_mode
 from ...patches.tap import Tap
+from ...patches.tiles import dropped
 from .internals import AutoWeightsLoader, MMEncoderAttention
 
 MARK = ".encoder.layers."
@@ -53,11 +54,11 @@ class TowerTap:
         )
 
     def sap_tap(self, pool: str) -> tuple[Any, int, Tap]:
-        """The last layer's attention; its heads; patches are not merged and CLIP's class token is dropped."""
+        """The last layer's attention; its heads; patches are not merged, tokens that the model drops are none."""
         layers = self._tower().encoder.layers if self._last() is None else self._last().layers
         attention = layers[-1].self_attn
-        clip = self.config.vision_config.model_type == "clip_vision_model"  # type: ignore[attr-defined]
-        return attention.attn, attention.num_heads_per_partition, Tap(attention.attn, pool=pool, skip=int(clip))
+        skip = dropped(self.config)  # type: ignore[attr-defined]
+        return attention.attn, attention.num_heads_per_partition, Tap(attention.attn, pool=pool, skip=skip)
 
     @contextmanager
     def sap_side_path(self) -> Iterator[None]:

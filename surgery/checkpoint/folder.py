@@ -10,9 +10,17 @@ from pathlib import Path, PurePosixPath
 
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors
+from .belongings import OTHER, PRIVATE, UNKNOWN, file_reason, folder_reason, holds_key, refuse_keys
 
 # Not part of any model: version control, download bookkeeping, bytecode.
 SKIPPED_FOLDERS = {".git", ".cache", "__pycache__", ".ipynb_checkpoints"}
+SKIPPED_FILES = {".gitattributes", ".gitignore", ".gitkeep", ".DS_Store"}
+# Without these no model, no words or no card: one that holds a key is refused instead of left out.
+ESSENTIAL = {
+    *("config.json", "generation_config.json", "README.md", "tokenizer.json", "tokenizer_config.json", "vocab.json"),
+    *("preprocessor_config.json", "processor_config.json", "chat_template.json", "chat_template.jinja"),
+    *("special_tokens_map.json", "added_tokens.json", "merges.txt", "vocab.txt"),
+}
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf", ".ckpt")
 # Weights in other forms: a Hub download leaves them out.
 OTHER_WEIGHTS = [
@@ -38,9 +46,7 @@ def list_files(root: Path, ignore: list[str] | None = None) -> tuple[str, ...]:
     with disk_errors(f"cannot list {root.name}"):
         for current, folders, files in os.walk(root, onerror=_raise):
             folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
-            for folder in folders:
-                if os.path.islink(os.path.join(current, folder)):
-                    raise LostattnError(f"'{folder}' is a symbolic link to a folder: replace it by the folder itself")
+            _refuse_linked(current, folders)
             relative = PurePosixPath(Path(current).relative_to(root))
             names = [str(relative / name) for name in files]
             found += [n for n in names if not any(fnmatch(n, pattern) for pattern in ignore or [])]
@@ -49,6 +55,76 @@ def list_files(root: Path, ignore: list[str] | None = None) -> tuple[str, ...]:
     for name in found:
         real_file(root, name)
     return tuple(sorted(found))
+
+
+def split_files(root: Path, ignore: list[str] | None = None) -> tuple[tuple[str, ...], dict[str, str]]:
+    """What below a resolved folder belongs to a model, and what stays at home with the reason (a key of `belongings.WHY`).
+
+    Folders that stay are named with a slash behind and not looked into.
+
+    Args:
+        ignore: patterns of files that are left out without a word, as a download leaves them out.
+
+    Raises:
+        LostattnError: as `list_files`, for what belongs to the model; a part of the model that holds a key.
+    """
+    found: list[str] = []
+    left: dict[str, str] = {}
+    with disk_errors(f"cannot list {root.name}"):
+        for current, folders, files in os.walk(root, onerror=_raise):
+            here = PurePosixPath(Path(current).relative_to(root))
+            folders[:] = [f for f in sorted(folders) if not _stays(str(here / f), left)]
+            _refuse_linked(current, folders)
+            names = [str(here / name) for name in sorted(files)]
+            found += [n for n in names if not _stays_file(n, left, ignore or [])]
+            if len(found) > MAX_FILES:
+                raise LostattnError(f"'{root.name}' holds more than {MAX_FILES} files: give the model's own folder")
+    return _without_secrets(root, found, left), left
+
+
+def _stays(folder: str, left: dict[str, str]) -> bool:
+    if PurePosixPath(folder).name in SKIPPED_FOLDERS - {".git"}:
+        return True
+    if (reason := folder_reason(folder)) is not None:
+        left[f"{folder}/"] = reason
+    return reason is not None
+
+
+def _stays_file(name: str, left: dict[str, str], ignore: list[str]) -> bool:
+    if any(fnmatch(name, pattern) for pattern in ignore) or PurePosixPath(name).name in SKIPPED_FILES:
+        return True
+    reason = file_reason(name)
+    if reason in (None, UNKNOWN) and any(fnmatch(name, pattern) for pattern in OTHER_WEIGHTS):
+        reason = OTHER
+    if reason is not None:
+        left[name] = reason
+    return reason is not None
+
+
+def _without_secrets(root: Path, found: list[str], left: dict[str, str]) -> tuple[str, ...]:
+    """The files that may travel: no link to a secret under a harmless name, no text that holds a key."""
+    for name, reason in left.items():
+        if reason == UNKNOWN and not name.endswith("/"):
+            real_file(root, name)  # a pipe or a link that leads out is a mistake, not a leaving
+    kept = []
+    for name in found:
+        target = real_file(root, name)
+        behind = target.relative_to(root).as_posix() if target.is_relative_to(root) else name
+        if file_reason(behind) == PRIVATE:
+            left[name] = PRIVATE
+        elif holds_key(target, name):
+            if PurePosixPath(name).name in ESSENTIAL:
+                refuse_keys([name])
+            left[name] = PRIVATE
+        else:
+            kept.append(name)
+    return tuple(sorted(kept))
+
+
+def _refuse_linked(current: str, folders: list[str]) -> None:
+    for folder in folders:
+        if os.path.islink(os.path.join(current, folder)):
+            raise LostattnError(f"'{folder}' is a symbolic link to a folder: replace it by the folder itself")
 
 
 def real_file(root: Path, name: str) -> Path:

@@ -54,6 +54,19 @@ def quantisation_notes(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def packed_bits(config: Mapping[str, Any]) -> int | None:
+    """Bits of one packed weight; 0 if a quantised checkpoint does not say so for all alike, None for a plain one."""
+    form = _form(config)
+    if not form:
+        return None
+    said = [form.get("bits")]
+    for group in _groups(config).values():
+        weights = group.get("weights") if isinstance(group, Mapping) else None
+        said.append(weights.get("num_bits") if isinstance(weights, Mapping) else None)
+    found = {bits for bits in said if type(bits) is int and 1 <= bits <= 8}
+    return found.pop() if len(found) == 1 else 0
+
+
 def quantised_cache(config: Mapping[str, Any]) -> bool:
     """True if the checkpoint asks for a quantised KV cache by itself."""
     return _form(config).get("kv_cache_scheme") is not None

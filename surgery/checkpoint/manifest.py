@@ -54,6 +54,7 @@ class Manifest:
         originals: name -> bytes of files of the source that were replaced.
         spec: the user's YAML, if there was one.
         saved: written by `save_pretrained` of a patched model; files of its processor and tokenizer are not on record.
+        left_out: what of the source stayed at home, and so does not come back with `unpatch` -> why.
     """
 
     lostattn: str
@@ -66,12 +67,14 @@ class Manifest:
     originals: Mapping[str, bytes] = field(default_factory=dict)
     spec: str | None = None
     saved: bool = False
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON; absent parts are left out."""
         raw = _present({f.name: getattr(self, f.name) for f in fields(self)})
         raw = {k: v for k, v in raw.items() if k != "saved" or v}
         raw["versions"], raw["base"] = dict(self.versions), dict(self.base)
+        raw["left_out"] = dict(self.left_out)
         raw["files"] = {name: _present(asdict(record)) for name, record in sorted(self.files.items())}
         raw["originals"] = {name: _pack(data) for name, data in sorted(self.originals.items())}
         return {"format": FORMAT} | raw
@@ -95,7 +98,7 @@ class Manifest:
     def _check(self) -> None:
         texts = (self.lostattn, self.command, self.created, self.plan, self.spec or "")
         if not all(isinstance(text, str) for text in texts) or not all(
-            isinstance(table, dict) for table in (self.versions, self.base)
+            isinstance(table, dict) for table in (self.versions, self.base, self.left_out)
         ):
             raise LostattnError(f"{MANIFEST} holds values of the wrong kind: patch the source again")
         for name, record in self.files.items():

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, read_json
-from .folder import OTHER_WEIGHTS, cache_origin, list_files, real_file
+from .belongings import UNUSED, is_adapter, left_out_notes
+from .folder import OTHER_WEIGHTS, cache_origin, real_file, split_files
 from .hub_errors import hub_errors
+from .identity import weights_identity
 from .loadable import refuse_unloadable
 from .manifest import MANIFEST
 from .runtime import ENTRY, travelling_names
-from .tensor_table import read_table
+from .tensor_table import Tensor
 from .weights import check_weights
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*", re.ASCII)
@@ -32,6 +34,9 @@ class Source:
         config: the parsed config.json.
         files: relative POSIX paths of what belongs to the checkpoint, sorted.
         weights: the safetensors files among them that hold the model.
+        left_out: what of the folder stays at home -> why (a key of `belongings.WHY`).
+        notes: what the user should know about it.
+        tensors: the tables of all weights.
     """
 
     path: Path
@@ -40,11 +45,19 @@ class Source:
     config: Mapping[str, Any]
     files: tuple[str, ...]
     weights: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    tensors: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:
         """What to call it: Hub id or folder name, never a path."""
         return self.repo or self.path.name
+
+    @property
+    def identity(self) -> str:
+        """Which weights these are, wherever they lie."""
+        return weights_identity(self.path, self.weights)
 
     def real(self, name: str) -> Path:
         """The regular file behind one of `files`, links followed."""
@@ -63,22 +76,32 @@ def resolve_source(src: str | Path, revision: str | None = None, *, allow_code: 
         LostattnError: whatever is wrong with the checkpoint, with its mend.
     """
     path, origin = _locate(src, revision)
-    files = list_files(path, OTHER_WEIGHTS if origin is not None else None)
+    files, left_out = split_files(path, OTHER_WEIGHTS if origin is not None else None)
+    _refuse_adapter(path, (*files, *left_out))
     config = _read_config(path, files)
     _refuse_patched(config, files)
     _refuse_collisions(files)
     if not allow_code:
         _refuse_code(path, files, config)
-    weights = check_weights(path, files, config.get("transformers_weights"))
-    refuse_unloadable(config, (name for file in weights for name in read_table(real_file(path, file), file).tensors))
+    pickled = any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in left_out)
+    weights = check_weights(path, files, config.get("transformers_weights"), pickled)
+    refuse_unloadable(config, weights.tensors)
+    left_out |= dict.fromkeys(weights.unused, UNUSED)
     repo, commit = origin or (None, None)
-    return Source(path, repo, commit, config, files, weights)
+    return Source(
+        path, repo, commit, config, tuple(name for name in files if name not in left_out), weights.files, left_out,
+        (*weights.notes, *left_out_notes(left_out)), weights.tensors,
+    )  # fmt: skip
 
 
 def _locate(src: str | Path, revision: str | None) -> tuple[Path, tuple[str, str] | None]:
     """The folder, resolved, and where on the Hub it comes from."""
     if not str(src).strip():
         raise LostattnError("the source is empty: give a folder, or a Hub id such as org/name")
+    if revision is not None and not revision.strip():
+        raise LostattnError(
+            "--revision is empty (an unset shell variable?): leave it out, or name a branch, tag or commit"
+        )
     folder = Path(src).expanduser()
     with disk_errors(f"cannot open {src}"):
         if folder.is_dir():
@@ -99,6 +122,22 @@ def _download(repo: str, revision: str | None) -> tuple[Path, tuple[str, str]]:
     with hub_errors(repo, revision):
         path = Path(snapshot_download(repo, revision=revision, ignore_patterns=OTHER_WEIGHTS)).resolve()
     return path, (repo, path.name)
+
+
+def _refuse_adapter(path: Path, names: Iterable[str]) -> None:
+    """Adapters directly in the folder: transformers applies them to the weights beside them where peft is there, vLLM never."""
+    found = sorted(name for name in names if "/" not in name and is_adapter(name))
+    if not found:
+        return
+    if not (path / "config.json").is_file():
+        raise LostattnError(
+            f"{path.name} is an adapter alone ({found[0]}): merge it into its base model (peft: merge_and_unload, then "
+            "save_pretrained into a new folder) and patch that"
+        )
+    raise LostattnError(
+        f"{', '.join(found)} lies beside full weights: transformers would apply the adapter to them, vLLM would not; if it is "
+        "merged into them already, move it out of the folder, else merge it first (peft: merge_and_unload)"
+    )
 
 
 def _read_config(path: Path, files: tuple[str, ...]) -> dict[str, Any]:

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...patches.errors import LostattnError
-from ...serving.disk import disk_errors
+from ...serving.disk import disk_errors, read_json
+from ..model_fit import check_fit
 from .folder import is_weights, list_files, real_file
 from .hashing import fingerprint, sha256_file
 from .manifest import MANIFEST, FileRecord, Manifest, read_manifest, read_plan
 from .tensor_table import read_table
+from .weights import check_weights
 
-LEVELS = ("sha256", "fingerprint", "plan", "note")
+LEVELS = ("sha256", "fingerprint", "plan", "weights", "note")
 
 
 @dataclass(frozen=True)
@@ -21,8 +23,8 @@ class Check:
 
     Attributes:
         file: relative path.
-        level: how much was looked at: `sha256` (every byte), `fingerprint` (size, header, samples), `plan`, or `note`
-            for a file that is not on record.
+        level: how much was looked at: `sha256` (every byte), `fingerprint` (size, header, samples), `plan`,
+            `weights` (the config against the weights' headers), or `note` for a file that is not on record.
         ok: nothing wrong.
         problem: what is wrong; a remark where `level` is `note`.
     """
@@ -63,7 +65,10 @@ def verify(directory: str | Path, *, quick: bool = False) -> Verification:
     path = Path(directory).expanduser()
     manifest, root = read_manifest(path), path.resolve()
     checks = [check_file(root, name, record, quick) for name, record in sorted(manifest.files.items())]
-    return Verification((*checks, _check_plan(root, manifest), *_extra_files(root, manifest)))
+    checks.append(_check_plan(root, manifest))
+    if all(check.ok for check in checks):  # else the rows above tell the cause
+        checks.append(_check_weights(root, manifest))
+    return Verification((*checks, *_extra_files(root, manifest)))
 
 
 def check_file(root: Path, name: str, record: FileRecord, quick: bool = False) -> Check:
@@ -96,6 +101,18 @@ def _check_plan(root: Path, manifest: Manifest) -> Check:
     except LostattnError as error:
         problem = str(error)
     return Check("config.json", "plan", not problem, problem)
+
+
+def _check_weights(root: Path, manifest: Manifest) -> Check:
+    """Whether the config describes the weights that transformers and vLLM would load."""
+    try:
+        config = read_json(real_file(root, "config.json"), "config.json")
+        names = tuple(name for name in manifest.files if (root / name).is_file())
+        weights = check_weights(root, names, config.get("transformers_weights"))
+        check_fit(config, weights.tensors)
+    except LostattnError as error:
+        return Check("config.json", "weights", False, str(error))
+    return Check("config.json", "weights", True)
 
 
 def _extra_files(root: Path, manifest: Manifest) -> list[Check]:

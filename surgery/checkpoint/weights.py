@@ -2,44 +2,87 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
 from ...serving.disk import AGAIN, read_json
 from .folder import plain_name, real_file
-from .tensor_table import read_table
+from .tensor_table import Tensor, read_table
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+ENTRIES = (".safetensors", ".safetensors.index.json")
 
 
-def check_weights(path: Path, files: tuple[str, ...], explicit: Any = None) -> tuple[str, ...]:
-    """Names of the files that hold the model, all checked from their headers.
+@dataclass(frozen=True)
+class Weights:
+    """The files that hold the model, and what the user should know about them.
+
+    Attributes:
+        files: names, sorted; transformers and vLLM both load exactly these.
+        unused: root files with weights that neither may load; they have to stay at home.
+        notes: sentences.
+        tensors: all that is in `files`.
+    """
+
+    files: tuple[str, ...]
+    unused: tuple[str, ...]
+    notes: tuple[str, ...]
+    tensors: Mapping[str, Tensor]
+
+
+def check_weights(path: Path, files: tuple[str, ...], explicit: Any = None, pickled: bool = False) -> Weights:
+    """Settle which files hold the model, all checked from their headers.
+
+    transformers takes `transformers_weights` of config.json, else model.safetensors, else the index; vLLM takes the index,
+    else every *.safetensors of the folder. Files that transformers leaves alone are `unused`, so that vLLM, which is given the
+    rest, loads the same; where the index says otherwise, nobody but the user knows which weights are meant.
 
     Args:
         path: the resolved folder.
-        files: what it holds.
+        files: what belongs to the model.
         explicit: `transformers_weights` of config.json, a file name that replaces the usual ones.
+        pickled: whether the folder holds weights in forms that can run code.
 
     Raises:
-        LostattnError: no safetensors, a missing or hostile shard name, headers and index that disagree.
+        LostattnError: no safetensors, two sets of weights, a missing or hostile shard name, headers that contradict each other.
     """
-    entries = [name for name in (SINGLE, INDEX) if name in files]
-    if explicit is not None:
-        if not plain_name(explicit) or explicit not in files or not explicit.endswith((".safetensors", ".index.json")):
-            raise LostattnError("config.json names transformers_weights that are not there: correct or remove it")
-        entries.append(explicit)
-    if not entries:
-        raise _no_safetensors(files)
-    found = {shard for entry in entries for shard in _shards(path, files, entry)}
-    return tuple(sorted(found))
+    loose = tuple(name for name in files if name.endswith(".safetensors") and "/" not in name)
+    if explicit is not None and not (plain_name(explicit) and explicit in files and explicit.endswith(ENTRIES)):
+        raise LostattnError("config.json names transformers_weights that are not there: correct or remove it")
+    entry = explicit or next((name for name in (SINGLE, INDEX) if name in files), None)
+    if entry is None:
+        raise _no_safetensors(pickled, loose)
+    notes: list[str] = []
+    shards = _shards(path, files, entry, notes)
+    if INDEX in files and entry != INDEX:
+        _refuse_two_sets(entry, set(shards), set(_weight_map(path, INDEX).values()))
+    tensors = {
+        name: tensor for shard in shards for name, tensor in read_table(real_file(path, shard), shard).tensors.items()
+    }
+    return Weights(tuple(shards), tuple(sorted(set(loose) - set(shards))), tuple(notes), tensors)
 
 
-def _shards(path: Path, files: tuple[str, ...], entry: str) -> list[str]:
+def _refuse_two_sets(entry: str, loaded: set[str], indexed: set[str]) -> None:
+    if loaded != indexed:
+        others = ", ".join(sorted(indexed)[:3])
+        raise LostattnError(
+            f"the folder holds two sets of weights: transformers would load {entry}, vLLM the files of {INDEX} ({others}): "
+            "remove the set that is not meant, the index with it if it goes"
+        )
+
+
+def _shards(path: Path, files: tuple[str, ...], entry: str, notes: list[str]) -> list[str]:
     if not entry.endswith(".json"):
         read_table(real_file(path, entry), entry)
         return [entry]
     weight_map = _weight_map(path, entry)
+    if "metadata" not in read_json(real_file(path, entry), entry):
+        notes.append(
+            f'{entry} has no metadata, without which transformers does not read it (vLLM does): add "metadata": {{}}'
+        )
     shards = sorted(set(weight_map.values()))
     if missing := [shard for shard in shards if shard not in files]:
         raise LostattnError(f"{entry} names {missing[0]}, which is missing ({len(missing)} shards): {AGAIN}")
@@ -50,9 +93,22 @@ def _shards(path: Path, files: tuple[str, ...], entry: str) -> list[str]:
                 raise LostattnError(f"the tensor '{tensor[:80]}' is in {owner[tensor]} and in {shard}: {AGAIN}")
             owner[tensor] = shard
     if owner != weight_map:
-        wrong = sorted(name for name in owner.keys() | weight_map.keys() if owner.get(name) != weight_map.get(name))
-        raise LostattnError(f"{entry} and the shards disagree about '{wrong[0][:80]}' ({len(wrong)} tensors): {AGAIN}")
+        notes += _disagreements(entry, owner, weight_map)
     return shards
+
+
+def _disagreements(entry: str, owner: Mapping[str, str], weight_map: Mapping[str, str]) -> list[str]:
+    """What an index says wrongly. Both engines read the shards whole, so what a shard holds is loaded, and nothing else."""
+    notes = []
+    wrong = sorted(name for name in owner if owner[name] != weight_map.get(name))
+    if wrong:
+        notes.append(
+            f"{entry} says nothing or a wrong shard for '{wrong[0][:80]}' ({len(wrong)} tensors): transformers and vLLM read "
+            "the shards whole and find it"
+        )
+    if ghosts := sorted(name for name in weight_map if name not in owner):
+        notes.append(f"{entry} names '{str(ghosts[0])[:80]}' ({len(ghosts)} tensors), which no shard holds")
+    return notes
 
 
 def _weight_map(path: Path, entry: str) -> dict[str, str]:
@@ -67,8 +123,13 @@ def _weight_map(path: Path, entry: str) -> dict[str, str]:
     return weight_map
 
 
-def _no_safetensors(files: tuple[str, ...]) -> LostattnError:
-    if any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in files):
+def _no_safetensors(pickled: bool, loose: tuple[str, ...]) -> LostattnError:
+    if loose:
+        return LostattnError(
+            f"no {SINGLE} or {INDEX} in the source, only {loose[0]}, which transformers does not look for: rename it to "
+            f"{SINGLE}, or give the folder its index"
+        )
+    if pickled:
         return LostattnError(
             "the weights are pickled, which can run code: load and save them once with transformers "
             "(from_pretrained, save_pretrained) to get model.safetensors"

@@ -86,6 +86,7 @@ def write_patched(
             files=files,
             originals=originals,
             spec=None if spec is None else portable(spec),
+            left_out=dict(source.left_out),
         )
         write_json(folder / MANIFEST, manifest.to_json())
         sync_tree(folder)

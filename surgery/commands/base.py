@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import click
+
+_WHOLE = re.compile(r"[-+]?\d{1,40}", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)
 
 
 class UserMistake(click.ClickException):
@@ -39,6 +43,13 @@ class Group(click.Group):
             self.commands[name] = getattr(importlib.import_module(f"..{module}", __package__), attribute)
         return super().get_command(ctx, name)
 
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """The command; what its options would read from the line otherwise than it stands there is refused."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not isinstance(command, click.Group):
+            refuse_ambiguous(command, name or "", rest)
+        return name, command, rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run; a LostattnError ends the command with its sentence and exit code 2."""
         try:
@@ -47,6 +58,31 @@ class Group(click.Group):
             if type(error).__name__ != "LostattnError":
                 raise
             raise UserMistake(str(error)) from error
+
+
+def refuse_ambiguous(command: click.Command, name: str, args: list[str]) -> None:
+    """Raise UserMistake for an option that is given twice (the last would win), and for numbers in unusual digits.
+
+    Python reads 1_0 and digits of any script as numbers; what a user meant by them, nobody knows. nan is no number.
+    """
+    context = click.Context(command, info_name=name, **command.context_settings)
+    try:
+        given, _, order = command.make_parser(context).parse_args(args=list(args))
+    except click.UsageError:
+        return  # told when the command reads its line
+    for param in order:
+        if not isinstance(param, click.Option) or param.multiple or param.count:
+            continue
+        says_two = param.secondary_opts or not param.is_flag
+        if says_two and order.count(param) > 1:
+            raise UserMistake(f"{'/'.join((*param.opts, *param.secondary_opts))} is given twice: give it once")
+        value, kind = given.get(str(param.name)), param.type
+        wanted = _WHOLE if isinstance(kind, click.types.IntParamType) else _NUMBER
+        if not isinstance(kind, click.types.IntParamType | click.types.FloatParamType) or not isinstance(value, str):
+            continue
+        if not wanted.fullmatch(value.strip()):
+            what = "a whole number such as 7" if wanted is _WHOLE else "a number such as 0.5"
+            raise UserMistake(f"{param.opts[-1]} must be {what}, not '{value[:80]}'")
 
 
 def say(text: str) -> None:

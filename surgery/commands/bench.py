@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import Group, json_option, print_json, print_table, say
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure what SAP saves on this machine."""
 

@@ -55,6 +55,7 @@ def calibrate(
     from ..chat import Chat
     from ..checkpoint.source import resolve_source
     from ..demo.builtin import builtin_examples
+    from ..model_fit import check_fit
     from .frontier import print_groups
 
     if out.is_dir():
@@ -65,11 +66,14 @@ def calibrate(
         raise LostattnError(f"the folder of {out} does not exist: make it first")
     wish = _group_wish(**of_groups)
     source = resolve_source(src, revision, allow_code=allow_code)
+    check_fit(source.config, source.tensors)
     examples = builtin_examples(samples) if data == "builtin" else read_examples(data, samples)
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
     name = "built-in pictures of handwritten digits" if data == "builtin" else Path(data).name
-    found = measure(chat, model_shape(source.config).family, examples, name, partial, Counter("calibrating"))
+    found = measure(
+        chat, model_shape(source.config).family, examples, name, partial, Counter("calibrating"), source.identity
+    )
     partials = [partial]
     if wish is not None:
         partials.append(out.with_name(out.name + ".groups.partial"))

@@ -80,9 +80,13 @@ def unpatch(folder: Path, out: Path, weights: str, force: bool, as_json: bool) -
     Example:
       lostattn unpatch ./qwen2.5-vl-sap ./qwen2.5-vl
     """
+    from ..checkpoint.belongings import left_out_notes
+    from ..checkpoint.write import read_patched
     from ..checkpoint.write import unpatch as take_back
 
     take_back(folder, out, weights=weights, force=force)
     if as_json:
         print_json({"out": str(out)})
+    for note in left_out_notes(read_patched(folder).manifest.left_out):
+        say(f"note: {note}, when this model was patched, so it does not come back")
     say(f"wrote {out}, byte-equal to what was patched")

@@ -58,7 +58,7 @@ def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str
     """The spec from file and options."""
     from ..spec import PatchSpec, read_spec
 
-    spec = read_spec(spec_file) if spec_file else PatchSpec()
+    spec = read_spec(spec_file) if spec_file is not None else PatchSpec()
     return spec.with_changes(**wishes, options=dict(spec.options) | parse_options(mode_options))
 
 
@@ -66,11 +66,13 @@ def parse_options(mode_options: tuple[str, ...]) -> dict[str, str]:
     """NAME=VALUE pairs as a dictionary."""
     from ...patches.errors import LostattnError
 
-    options = {}
+    options: dict[str, str] = {}
     for item in mode_options:
         name, equals, value = item.partition("=")
         if not equals:
             raise LostattnError(f"--option needs NAME=VALUE, not '{item}'")
+        if name in options:
+            raise LostattnError(f"--option {name} is given twice ({options[name]}, {value}): give it once")
         options[name] = value
     return options
 

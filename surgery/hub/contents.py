@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, to_json
-from ..checkpoint.folder import is_weights, real_file
+from ..checkpoint.belongings import PRIVATE, TRAINING, file_reason, holds_key, refuse_keys
+from ..checkpoint.folder import ESSENTIAL, is_weights, real_file
 from ..checkpoint.hashing import sha256_bytes, sha256_file
 from ..checkpoint.manifest import MANIFEST, Manifest, read_patched
 from ..checkpoint.verification import verify
@@ -42,12 +43,14 @@ class Contents:
         card: text of README.md.
         files: path -> file, without README.md and lostattn.json.
         left_out: files of the folder that are not on record and stay at home.
+        kept_back: files that are on record but must not travel (`belongings`) -> why; the record that is sent lacks them.
     """
 
     manifest: Manifest
     card: str
     files: Mapping[str, LocalFile]
     left_out: tuple[str, ...]
+    kept_back: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_card(directory: str | Path) -> str:
@@ -75,13 +78,39 @@ def read_contents(directory: str | Path, say: Say = lambda _: None) -> Contents:
         raise LostattnError(
             f"{wrong[0].file}: {wrong[0].problem}; 'lostattn verify' tells more, a damaged folder is not pushed"
         )
-    files = {name: _local(patched.path, patched.manifest, name, say) for name in patched.manifest.files if name != CARD}
+    kept_back = _kept_back(patched.path, patched.manifest)
+    names = [name for name in patched.manifest.files if name not in kept_back]
+    files = {name: _local(patched.path, patched.manifest, name, say) for name in names if name != CARD}
     records = {
-        name: replace(record, sha256=files[name].sha256) if name in files else record
-        for name, record in patched.manifest.files.items()
+        name: replace(patched.manifest.files[name], sha256=files[name].sha256)
+        if name in files
+        else patched.manifest.files[name]
+        for name in names
     }
     extra = tuple(check.file for check in found.checks if check.level == "note" and check.ok)
-    return Contents(replace(patched.manifest, files=records), card, files, extra)
+    told = {**patched.manifest.left_out, **kept_back}
+    manifest = replace(
+        patched.manifest, files=records, left_out={name: why for name, why in told.items() if why != PRIVATE}
+    )
+    return Contents(manifest, card, files, extra, kept_back)
+
+
+def _kept_back(root: Path, manifest: Manifest) -> dict[str, str]:
+    """Carried files that stay at home, whoever put them on record: an older lostattn took everything along.
+
+    Raises:
+        LostattnError: a part of the model itself holds a key.
+    """
+    found: dict[str, str] = {}
+    holders = [n for n in (*manifest.files, MANIFEST) if holds_key(real_file(root, n), n)]
+    refuse_keys(
+        n for n in holders if n == MANIFEST or manifest.files[n].role != "carried" or PurePosixPath(n).name in ESSENTIAL
+    )
+    for name, record in manifest.files.items():
+        reason = file_reason(name) if record.role == "carried" else None
+        if reason in (PRIVATE, TRAINING) or name in holders:
+            found[name] = PRIVATE if name in holders else str(reason)
+    return found
 
 
 def with_card(contents: Contents, card: str, base: Mapping[str, str | None]) -> dict[str, LocalFile]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...patches.errors import LostattnError
+from ..checkpoint.belongings import left_out_notes
 from ..checkpoint.manifest import MANIFEST, Manifest
 from .card import base_licence, hub_card
 from .contents import Contents, LocalFile, with_card
@@ -44,6 +45,7 @@ class Prepared:
 def prepare(api: HfApi, wish: Wish, contents: Contents, results: tuple[Result, ...]) -> Prepared:
     """Look at the target and the base, write the card, settle the steps; only reads from the Hub."""
     notes = [f"{name} is not part of what was patched and stays here" for name in contents.left_out]
+    notes += left_out_notes(contents.kept_back)
     target, new = _target(api, wish, notes)
     base = _base(api, wish, contents.manifest, notes)
     origin: dict[str, str | None] = dict(contents.manifest.base)

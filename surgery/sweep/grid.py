@@ -10,15 +10,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ...patches.errors import LostattnError
 from ...patches.plan import Plan
-from ...serving.cause import cause
 from ..calibration import Calibration
 from ..planner import make_plan
 from ..ranges import Heads, format_numbers
 from ..spec import PatchSpec
+from ..yaml_file import read_yaml
 
 AXES = {"mode": "modes", "layers": "layers", "heads": "heads", "queries": "queries", "scores": "scores"}
 FIXED = ("preset", "blend", "seed", "temperature", "options", "rank_by", "dynamic", "calibration")
@@ -141,14 +139,7 @@ def read_grid(path: str | Path) -> Grid:
         LostattnError: no such file, not YAML, unknown keys, values that are no list.
     """
     path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise LostattnError(f"cannot read the sweep's spec {path}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise LostattnError(f"the sweep's spec {path} is not YAML: {cause(error)}") from error
-    if not isinstance(raw, dict):
-        raise LostattnError(f"the sweep's spec {path} must hold 'name: value' lines")
+    raw = read_yaml(path, "the sweep's spec")
     known = ["name", *AXES.values(), *FIXED]
     if unknown := sorted(str(k) for k in raw if k not in known):
         raise LostattnError(

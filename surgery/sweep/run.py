@@ -16,6 +16,7 @@ from ...serving.judging.sides import describe_plan
 from ..checkpoint.source import Source, resolve_source
 from ..evaluation.run import EvalSettings, Say, circumstances, task_facts
 from ..evaluation.tasks import Asked
+from ..model_fit import check_fit
 from ..planner import make_plan
 from ..spec import PatchSpec
 from .grid import Grid, Point, make_points
@@ -45,6 +46,7 @@ def prepare(
     for one in asked:
         one.task.rule(settings.harness)
     source, out = resolve_source(base), Path(out)
+    check_fit(source.config, source.tensors)
     measured = Measured(source, out, settings, calibration, say, measure)
     found = grids(specs, source.config)
     points = [p for grid in found for p in make_points(grid, source.config, source.path, measured.get)]

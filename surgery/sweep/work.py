@@ -119,7 +119,9 @@ def measure_heads(source: Source, dtype: str, device: str, partial: Path | None 
     """
     chat = Chat.load(source.path, dtype, device)
     family = model_shape(source.config).family
-    found = calibrate(chat, family, builtin_examples(), "built-in pictures of handwritten digits", partial)
+    found = calibrate(
+        chat, family, builtin_examples(), "built-in pictures of handwritten digits", partial, weights=source.identity
+    )
     del chat
     torch.cuda.empty_cache()  # other processes may want the room
     return found
@@ -143,6 +145,9 @@ class Measured:
                     if not self.path.exists():
                         self._make()
             self.found = Calibration.read(self.path)
+            shape = model_shape(self.source.config)
+            weights = self.source.identity if self.found.weights else ""
+            self.found.check(shape.family.name, shape.layers, shape.heads, shape.kv_heads, weights)
         return self.found
 
     def _make(self) -> None:

@@ -91,6 +91,19 @@ def small(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def whole(tiny_llava: Path, tmp_path: Path) -> Path:
+    """The tiny LLaVA in one file of weights, with nothing beside it."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    shutil.copy(tiny_llava / "config.json", folder)
+    tensors = {n: t for path in tiny_llava.glob("*.safetensors") for n, t in load_file(path).items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.fixture
 def plan() -> Plan:
     """Heads 0-1 (a whole KV group) of layer 1, head 3 of layer 2."""
     return Plan("llava", "uniform", "paper", "raw", "all", 3, 4, 2, heads={1: (0, 1), 2: (3,)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,12 @@ from lostattn.surgery import calibrate as module
 from lostattn.surgery.calibrate import ROWS, calibrate
 from lostattn.surgery.calibration import STATISTICS, Calibration
 from lostattn.surgery.chat import Chat
+from lostattn.surgery.checkpoint.source import resolve_source
 from lostattn.surgery.demo.builtin import builtin_examples
+from lostattn.surgery.patch import prepare
+from lostattn.surgery.spec import PatchSpec
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 FAMILY = get_family("qwen2_5_vl")
 
@@ -178,7 +183,9 @@ def test_file_and_back(file: Path, demo_calibration: Calibration) -> None:
         ({"score": [[float("nan")] * 4] * 6}, "damaged"), ({"score": [[10**400] * 4] * 6}, "damaged"),
         ({"samples": 0}, "damaged"),
         ({"num_layers": "6"}, "damaged"), ({"family": 3}, "damaged"), ({"extra": 1}, "misses or invents"),
-        ({"format": 2}, "format 1"),
+        ({"format": 2}, "format 1"), ({"weights": 3}, "damaged"), ({"num_kv_heads": -1}, "damaged"),
+        ({"num_kv_heads": "2"}, "damaged"), ({"level": [[1e38] * 4] * 6}, "levels beyond 10000"),
+        ({"level": [[-1e5] + [0.0] * 3] * 6}, "levels beyond"),
     ],
     ids=str,
 )  # fmt: skip
@@ -197,3 +204,30 @@ def test_files_that_are_none(file: Path, data: bytes, says: str) -> None:
         Calibration.read(file)
     with pytest.raises(LostattnError, match="cannot read the calibration"):
         Calibration.read(file.parent)
+
+
+WEIGHTS = "model.safetensors"
+
+
+def test_a_file_is_tied_to_its_weights(file: Path, demo: Path, tmp_path: Path) -> None:
+    """The same weights elsewhere and in other shards pass, others are refused, a file that names none is a note."""
+    same, cut, other = (Path(shutil.copytree(demo, tmp_path / name)) for name in ("same", "cut", "other"))
+    tensors = load_file(cut / WEIGHTS)
+    (cut / WEIGHTS).unlink()
+    names = sorted(tensors)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for shard, part in shards.items():
+        save_file({n: tensors[n] for n in part}, cut / shard)
+    weight_map = {n: shard for shard, part in shards.items() for n in part}
+    (cut / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    save_file(dict(tensors) | {names[0]: tensors[names[0]] * 1.01}, other / WEIGHTS)
+    spec = PatchSpec(calibration=str(file))
+    assert any("does not say which weights" in note for note in prepare(demo, spec).planned.notes)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "weights": resolve_source(demo).identity}))
+    for folder in (demo, same, cut):
+        assert not any("calibration does" in note for note in prepare(folder, spec).planned.notes)
+    with pytest.raises(LostattnError, match="measured on other weights"):
+        prepare(other, spec)
+    file.write_text(json.dumps({**json.loads(file.read_text()), "num_kv_heads": 4}))
+    with pytest.raises(LostattnError, match="4 KV heads, this one has 2"):
+        prepare(demo, spec)

@@ -121,7 +121,7 @@ def test_ends_of_a_band_by_example() -> None:
     assert plan_of(LLAVA, lambda: measured, heads=(1.0, 1.0), layers=0).heads == {0: (31,)}
     assert plan_of(LLAVA, lambda: measured, heads=(10 / 31, 12 / 31), layers=0).heads[0][1:2] == (11,)
     with pytest.raises(LostattnError, match="calibration is of a llava with 32 layers and 5 heads"):
-        plan_of(LLAVA, lambda: replace(measured, num_heads=5, mass=rows), heads=(0, 1))
+        plan_of(LLAVA, lambda: replace(measured, num_heads=5, mass=rows), heads=(0.0, 1.0))
 
 
 def test_a_layer_without_heads_is_told(demo_config: dict[str, Any]) -> None:
@@ -167,7 +167,8 @@ def no_measuring() -> Calibration:
         ({"layers": [28]}, "layers 0-27"), ({"heads": {3: [28]}}, "within 0-27"), ({"heads": {28: [1]}}, "layers 0-27"),
         ({"heads": {3: [-1]}}, "within 0-27"), ({"heads": {3: [28]}, "scores": "log"}, "within 0-27"),
         ({"heads": {3: [28]}, "preset": "efficient"}, "within 0-27"),
-        ({"heads": (0.6, 0.3)}, "0 <= low <= high <= 1"), ({"heads": (float("nan"), 1)}, "0 <= low"), ({"heads": (0, 2)}, "0 <="),
+        ({"heads": (0.6, 0.3)}, "0 <= low <= high <= 1"), ({"heads": (float("nan"), 1)}, "0 <= low"),
+        ({"heads": (0, 2.0)}, "0 <="),
         ({"heads": {3: [1]}, "layers": [4]}, "--layers names 4 but --heads names 3"),
         ({"blend": 1.5}, r"blend must lie in \[0, 1\]"), ({"blend": float("nan")}, "blend"), ({"seed": -1}, "seed must lie"),
         ({"temperature": 0}, "temperature"), ({"mode": "x"}, "unknown mode 'x': choose one of"),
@@ -198,7 +199,7 @@ def test_useless_wishes_are_told() -> None:
     spec = PatchSpec(heads="all", rank_by="mass", calibration="none.json", temperature=2, seed=3)
     notes = " ".join(make_plan(spec, QWEN, None).notes)
     assert all(word in notes for word in ("--rank-by", "--calibration", "--temperature", "--seed"))
-    used = PatchSpec(heads=(0, 1), rank_by="mass", temperature=2, seed=3, mode="noise", scores="prob")
+    used = PatchSpec(heads=(0.0, 1.0), rank_by="mass", temperature=2, seed=3, mode="noise", scores="prob")
     assert "changes nothing" not in " ".join(make_plan(used, QWEN, None, lambda: statistics(QWEN)).notes)
 
 

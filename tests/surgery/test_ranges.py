@@ -51,7 +51,7 @@ def test_examples_of_the_help_text() -> None:
     assert parse_heads({3: 1, 4: "0-2"}) == {3: [1], 4: [0, 1, 2]}
 
 
-@pytest.mark.parametrize("layers", ["none", "", [], (), np.array([], dtype=int), range(0)])
+@pytest.mark.parametrize("layers", ["none", " None ", [], (), np.array([], dtype=int), range(0)])
 def test_no_layers(layers: object) -> None:
     assert parse_layers(layers, 4) == []  # type: ignore[arg-type]
 
@@ -64,6 +64,8 @@ def test_one_layer_in_every_form(layers: object) -> None:
 @pytest.mark.parametrize(
     ("layers", "says"),
     [
+        ("", "empty.*unset shell variable"), (" \t", "empty"), ("\u0663", "cannot read layers"), ("1\u20133", "cannot read"),
+        ("0x1", "cannot read layers"), ("1_0", "cannot read layers"), ("1,", "cannot read layers"), ("1,,2", "cannot read"),
         ([1, "x"], "whole numbers, not 'x'"), ([1.0], "whole numbers, not 1.0"), (True, "not True"), ([[1]], r"not \[1\]"),
         ([None], "not None"), ({1: 2}, "whole numbers"), (b"12", "whole numbers"), ([1, 1], "twice"), ("1,1", "twice"),
         ("1-3,2", "twice"), ("3-1", "backwards"), ("0-900000000", "absurdly long"), ("1;2", "1-27 or 0,2,5-7"),
@@ -79,7 +81,9 @@ def test_layers_that_cannot_be(layers: object, says: str) -> None:
 @pytest.mark.parametrize(
     ("heads", "says"),
     [
-        (3, "'all', a band"), ("3", "write all, a band"), ("", "write all"), ([1], "a band"), ([1, 2, 3], "a band"),
+        ("", "empty"), (" ", "empty"), ("0-1", "0.0-1.0 .*3:0,1"), ("1-1", "1.0-1.0"), ("2 - 5", "3:0,1"),
+        ((0, 1), "3:0,1"), ([0, 1], "3:0,1"), (np.array([0, 1]), "3:0,1"), ([True, 0.5], "a band"), (["0.1", "0.2"], "a band"),
+        (3, "'all', a band"), ("3", "write all, a band"), ([1], "a band"), ([1, 2, 3], "a band"),
         (["a", "b"], "a band"), ([None, 1], "a band"), ("3:", "heads of layer 3 ''"), (":1", "layer:heads"),
         ("3:0;3:1", "given twice"), ("3:0,0", "twice"), ("x:1", "layer:heads"), ("²:1", "layer:heads"), ("3:1;4", "layer:heads"),
         ({"a": [1]}, "whole numbers"), ({3: None}, "heads of layer 3 must be whole numbers"), ({3: {1: 2}}, "whole numbers"),

@@ -15,10 +15,10 @@ from lostattn.surgery.checkpoint.write import read_patched, verify, write_patche
 
 
 @pytest.fixture
-def out(small: Path, plan: Plan, tmp_path: Path) -> Path:
-    (small / "sub").mkdir()
-    (small / "sub" / "vocab.txt").write_text("a b c")
-    source = resolve_source(small)
+def out(whole: Path, plan: Plan, tmp_path: Path) -> Path:
+    (whole / "sub").mkdir()
+    (whole / "sub" / "vocab.txt").write_text("a b c")
+    source = resolve_source(whole)
     return write_patched(source, plan, tmp_path / "out", card="# card\n", weights="copy", spec="mode: uniform\n").path
 
 
