@@ -61,7 +61,7 @@ def measure_sample(chat: Chat, example: Example, tokens: str, controls: bool, se
     def visit(states: LayerStates) -> None:
         own, still = (factorize(states.before[i, rows]) for i in (0, 1))
         _measure(sample, states, rows, own, ("attention", "feed_forward"))
-        sample.rope.append(float(rid(still, own)) if states.layer else None)
+        sample.rope.append(float(rid(own, still)) if states.layer else None)
         if controls:
             noise = noise_update(states.before[0, rows], states.attention[0, rows], seed * 1000 + states.layer)
             sample.add("noise_delta", states.layer, measure_step(own, noise.to(states.before.dtype)))
