@@ -106,9 +106,15 @@ def read_cases(data: str | Path, limit: int | None, coco: Coco | None) -> list[t
     return found
 
 
+def boxes_of(row: Row) -> list[Box] | None:
+    """The boxes in a row's field `boxes`; None if it has none. LostattnError names the row."""
+    boxes = row.get("boxes")
+    return None if boxes is None else parse_boxes(_plain_list(boxes), f"row {row.number}")
+
+
 def _row_boxes(row: Row, example: Example, coco: Coco | None) -> list[Box]:
-    if row.get("boxes") is not None:
-        return parse_boxes(_plain_list(row.get("boxes")), f"row {row.number}")
+    if (found := boxes_of(row)) is not None:
+        return found
     if coco is not None and isinstance(row.get("object"), str):
         return coco.find(file_name_of(row.get("image")), row.text("object"), example.open().size)
     raise LostattnError(
