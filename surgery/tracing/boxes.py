@@ -10,6 +10,7 @@ from typing import Any
 from ...patches.errors import LostattnError
 from ...patches.supplied_regions import check_boxes
 from ...serving.reading.pictures import file_name_of
+from ...serving.shown import shown
 from ...serving.tasks.row import Row
 from ..data import Example, example_of, read_question_rows
 
@@ -72,10 +73,12 @@ class Coco:
             LostattnError: unknown name or picture, another size, or none of these objects in it; lists what there is.
         """
         if name not in self.names:
-            raise LostattnError(f"COCO has no object '{name}': it has {', '.join(sorted(self.names))}")
+            raise LostattnError(f"COCO has no object '{shown(name, 40)}': it has {', '.join(sorted(self.names))}")
         entry = self.images.get(Path(image).name)
         if entry is None:
-            raise LostattnError(f"the COCO file knows no picture named {Path(image).name}: keep COCO's file names")
+            raise LostattnError(
+                f"the COCO file knows no picture named {shown(Path(image).name)}: keep COCO's file names"
+            )
         told = (entry.get("width", size[0]), entry.get("height", size[1]))
         if told != size:
             raise LostattnError(
