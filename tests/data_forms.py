@@ -129,7 +129,9 @@ FORMS: dict[str, Callable[[Path], str]] = {
     "parquet of structs in lists": lambda d: str(to_parquet(d / "q.parquet", rows(lambda c: [struct(c)]))),
     "imagefolder": lambda d: str(jsonl(d / "metadata.jsonl", rows(file(d), "file_name")).parent),
     "imagefolder with image": lambda d: str(jsonl(d / "metadata.jsonl", rows(file(d))).parent),
-    "imagefolder with image_file_name": lambda d: str(jsonl(d / "metadata.jsonl", rows(file(d), "image_file_name")).parent),
+    "imagefolder with image_file_name": lambda d: str(
+        jsonl(d / "metadata.jsonl", rows(file(d), "image_file_name")).parent
+    ),
     "imagefolder of a CSV": lambda d: str(table(d / "metadata.csv", rows(file(d), "file_name"), ",").parent),
     "imagefolder with folders": lambda d: str(jsonl(d / "metadata.jsonl", rows(file(d, "a/b"), "file_name")).parent),
     "imagefolder with its list below": lambda d: str(splits(d, "data")),
@@ -138,11 +140,13 @@ FORMS: dict[str, Callable[[Path], str]] = {
     "imagefolder of a named split": lambda d: str(splits(d, "train", "test")) + "#train",
     "folder with data.jsonl": lambda d: str(jsonl(d / "data.jsonl", rows(file(d))).parent),
     "folder with one table": lambda d: str(table(d / "pope.tsv", rows(text), "\t").parent),
-    "folder of parquet": lambda d: str(to_parquet(d / "data" / "test-00000-of-00001.parquet", rows(struct), "image").parent.parent),
+    "folder of parquet": lambda d: str(
+        to_parquet(d / "data" / "test-00000-of-00001.parquet", rows(struct), "image").parent.parent
+    ),
     "saved": lambda d: str(saved(d / "saved", dataset(rows(struct), "image"))),
     "saved with lists": lambda d: str(saved(d / "saved", dataset(rows(lambda c: [struct(c)]), "list"))),
     "saved with splits": lambda d: str(two_splits(d / "saved")),
-}  # fmt: skip
+}
 
 
 @contextmanager

@@ -86,9 +86,8 @@ def test_the_demos_questions_are_the_same_everywhere(tmp_path: Path, monkeypatch
     for same in (read_examples("digits", 3), read_examples("digits:9", 3), read_examples("digits:3@0", seed=5)):
         assert [(e.question, e.image.tobytes()) for e in same] == [(e.question, e.image.tobytes()) for e in three]
     items = read_items(DIGITS, "digits:3")
-    assert [i.images[0].tobytes() for i in items] == [e.image.tobytes() for e in three] and len(
-        read_items(DIGITS, "digits")
-    ) == 500
+    assert [i.images[0].tobytes() for i in items] == [e.image.tobytes() for e in three]
+    assert len(read_items(DIGITS, "digits")) == 500
     other = read_examples("builtin", 3)
     assert [e.question for e in other] == [e.question for e in read_examples("digits:3@1000")]
     assert [e.image.tobytes() for e in other] != [e.image.tobytes() for e in three]
@@ -141,17 +140,33 @@ def test_one_list_for_all_splits(tmp_path: Path) -> None:
 
 
 BAD_FILES: dict[str, tuple[str, bytes, str]] = {
-    "no JSON": ("q.jsonl", b'{"a": 1}\n{', "row 2 of q.jsonl is not JSON"), "empty": ("q.jsonl", b"\n\n", "has no rows"),
+    "no JSON": ("q.jsonl", b'{"a": 1}\n{', "row 2 of q.jsonl is not JSON"),
+    "empty": ("q.jsonl", b"\n\n", "has no rows"),
     "no UTF-8": ("q.csv", b"image,question\n\xff,x\n", "row 1 of q.csv cannot be read"),
     "too many cells": ("q.tsv", b"image\tquestion\na\tb\tc\n", "row 1 of q.tsv has 3 cells"),
-    "open quotes": ("q.csv", b'image,question\na,"b\n', "cannot be read"), "twice": ("q.csv", b"a,a\n1,2\n", "names a column twice"),
-    "no head": ("q.csv", b"", "has no rows"), "no parquet": ("q.parquet", b"PAR1", "cannot be read as a dataset"),
-    "JSON number": ("q.json", b"5", "holds no list of objects"), "no fields": ("q.json", b"[1, 2]", "row 1 of q.json is no object"),
+    "open quotes": ("q.csv", b'image,question\na,"b\n', "cannot be read"),
+    "twice": ("q.csv", b"a,a\n1,2\n", "names a column twice"),
+    "no head": ("q.csv", b"", "has no rows"),
+    "no parquet": ("q.parquet", b"PAR1", "cannot be read as a dataset"),
+    "JSON number": ("q.json", b"5", "holds no list of objects"),
+    "no fields": ("q.json", b"[1, 2]", "row 1 of q.json is no object"),
     "picture for data": ("a.png", data_forms.png("red"), "is not JSON"),
-    "two pictures": ("q.jsonl", json.dumps({"image": ["a", "b"], "question": "Q", "answer": "yes"}).encode(), "row 1: .*list of 2"),
-    "no picture in it": ("q.jsonl", b'{"image": {"bytes": null, "path": null}, "question": "Q", "answer": "yes"}', "row 1"),
-    "URL": ("q.jsonl", b'{"image": {"url": "http://x/y.png"}, "question": "Q", "answer": "yes"}', "row 1: .*nothing is fetched"),
-}  # fmt: skip
+    "two pictures": (
+        "q.jsonl",
+        json.dumps({"image": ["a", "b"], "question": "Q", "answer": "yes"}).encode(),
+        "row 1: .*list of 2",
+    ),
+    "no picture in it": (
+        "q.jsonl",
+        b'{"image": {"bytes": null, "path": null}, "question": "Q", "answer": "yes"}',
+        "row 1",
+    ),
+    "URL": (
+        "q.jsonl",
+        b'{"image": {"url": "http://x/y.png"}, "question": "Q", "answer": "yes"}',
+        "row 1: .*nothing is fetched",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BAD_FILES)
@@ -206,10 +221,13 @@ FIELDS = st.dictionaries(
     st.sampled_from(["image", "question", "answer", "options", "category", "file_name", "A", "B", "boxes"]),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=True) | st.text(max_size=400),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["bytes", "path", "url", "x"]), inner, max_size=2),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["bytes", "path", "url", "x"]), inner, max_size=2)
+        ),
         max_leaves=6,
     ),
-)  # fmt: skip
+)
 
 
 @settings(max_examples=200, deadline=None)
