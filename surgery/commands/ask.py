@@ -64,9 +64,9 @@ def _refuse(question: str | None, image: str | None, data: str | None, samples: 
     from ...patches.errors import LostattnError
 
     if (image is None) == (data is None):
-        raise LostattnError("give --image with a QUESTION, or --data with rows that have both, not both of them")
+        raise click.UsageError("give --image with a QUESTION, or --data with rows that have both, not both of them")
     if data is None and not question:
-        raise LostattnError("--image needs a QUESTION: write it behind the folder")
+        raise click.UsageError("--image needs a QUESTION: write it behind the folder")
     if data is not None and boxes:
         raise LostattnError("rows of --data bring their own boxes: leave --boxes out")
     if data is None and samples:
