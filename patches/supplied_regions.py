@@ -104,4 +104,4 @@ def check_boxes(boxes: Boxes) -> None:
         numbers = list(box) if isinstance(box, Sequence) and not isinstance(box, str) else []
         right = all(isinstance(x, int | float) and math.isfinite(x) for x in numbers)
         if len(numbers) != 4 or not right or min(numbers[2:]) <= 0:
-            raise LostattnError(f"{box!r} is no box: a box is [x, y, width, height] in pixels, both sides above 0")
+            raise LostattnError(f"{box!r:.80} is no box: a box is [x, y, width, height] in pixels, both sides above 0")

@@ -1,22 +1,21 @@
-"""Question-answer data on disk: JSONL files and Hugging Face dataset folders."""
+"""Questions about pictures with their answers, as rows of any data."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from ..patches.errors import LostattnError
-from .cause import cause
-from .disk import disk_errors
-from .images import open_image
+from .reading.pictures import open_picture
+from .reading.place import Place, find_place
+from .reading.reader import read_place
+from .shown import shown
+from .tasks.row import Row
 
-FIELDS = "image (a file name, or bytes in a dataset), question, answer, and optionally options (a list)"
+FIELDS = "image (a file name, bytes or base64 text), question, answer, and optionally options (a list)"
 
 
 @dataclass(frozen=True)
@@ -33,94 +32,64 @@ class Example:
     def open(self) -> Image.Image:
         """The picture as RGB; LostattnError names the row."""
         try:
-            if isinstance(self.image, Image.Image):
-                return self.image.convert("RGB")
-            image = self.image
-            if isinstance(image, dict):
-                image = image.get("bytes") or image["path"]
-            return open_image(image if isinstance(image, bytes) else self.folder / image)
+            return open_picture(self.image, self.folder)
         except LostattnError as error:
             raise LostattnError(f"row {self.row}: {error}") from error
 
 
-def read_examples(data: str | Path, limit: int | None = None) -> list[Example]:
-    """Read a JSONL file, a folder with one (`metadata.jsonl`, `data.jsonl`), or a dataset saved with `datasets`.
+def read_examples(
+    data: str | Path | Place, limit: int | None = None, *, seed: int = 0, question: str = ""
+) -> list[Example]:
+    """Read questions, pictures unopened.
 
     Args:
+        data: as users write it (`serving.reading.place`).
         limit: at most so many rows.
+        seed: of the built-in questions.
+        question: asked of every row instead of the row's own.
 
     Raises:
         LostattnError: no such data, a row without a field, naming the row and the fields.
     """
-    path = Path(data)
-    with disk_errors(f"cannot read the data {data}"):
-        if not path.exists():
-            raise LostattnError(f"the data {data} does not exist: give a JSONL file or a dataset folder")
-        rows, folder = (_folder_rows(path), path) if path.is_dir() else (_jsonl(path), path.parent)
-        out = [_example(number, row, folder) for number, row in islice(rows, limit)]
-    if not out:
-        raise LostattnError(f"the data {data} has no rows: each row needs {FIELDS}")
-    return out
+    return [example_of(row, question) for row in read_question_rows(data, limit, seed)]
 
 
-def _example(number: int, row: Any, folder: Path) -> Example:
-    if not isinstance(row, dict):
-        raise LostattnError(f"row {number} is no object: each row needs {FIELDS}")
-    image = row.get("image", row.get("file_name"))
-    question, answer, options = row.get("question"), row.get("answer"), row.get("options") or ()
-    if image is None or not isinstance(question, str) or not question.strip():
-        raise LostattnError(f"row {number} has no image or no question: each row needs {FIELDS}")
-    if not _is_image(image):
-        raise LostattnError(f"row {number}: the image is {image!r:.80}: each row needs {FIELDS}")
-    if not isinstance(options, list | tuple):
-        raise LostattnError(f"row {number}: options must be a list of texts, not {options!r:.80}")
-    if isinstance(answer, dict | list):
-        raise LostattnError(f"row {number}: the answer must be one text, not {answer!r:.80}")
-    return Example(number, image, question, "" if answer is None else str(answer), tuple(map(str, options)), folder)
-
-
-def _is_image(value: Any) -> bool:
-    if isinstance(value, dict):
-        return isinstance(value.get("bytes"), bytes) or isinstance(value.get("path"), str)
-    return isinstance(value, Image.Image | bytes) or (isinstance(value, str) and bool(value))
-
-
-def _folder_rows(path: Path) -> Iterable[tuple[int, Any]]:
-    found = next((path / n for n in ("metadata.jsonl", "data.jsonl") if (path / n).is_file()), None)
-    return _jsonl(found) if found else enumerate(_dataset(path), 1)
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of every line that is not empty."""
-    number = 1
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):  # noqa: B007 - named in the error below
-                if line.strip():
-                    yield number, json.loads(line)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, LostattnError):
-            raise
-        raise LostattnError(f"row {number} of {path.name} is not JSON: write one object per line, in UTF-8") from error
-
-
-def _dataset(path: Path) -> Iterable[Any]:
-    try:
-        from datasets import Image as ImageColumn
-        from datasets import load_dataset, load_from_disk
-    except ImportError as error:
-        raise LostattnError(
-            "the folder has no metadata.jsonl or data.jsonl, and reading dataset folders needs: pip install datasets"
-        ) from error
-    try:
-        saved = (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()
-        found = load_from_disk(str(path)) if saved else load_dataset(str(path))
-        if isinstance(found, dict):
-            found = found[next((n for n in ("validation", "test", "train") if n in found), next(iter(found)))]
-        if isinstance((found.features or {}).get("image"), ImageColumn):
-            found = found.cast_column("image", ImageColumn(decode=False))  # opened one by one, when it is their turn
-    except Exception as error:  # datasets raises many kinds
-        raise LostattnError(
-            f"the folder {path.name} cannot be read as a dataset ({cause(error)}): give a JSONL file instead"
-        ) from error
+def read_question_rows(data: str | Path | Place, limit: int | None = None, seed: int = 0) -> list[Row]:
+    """The rows behind `read_examples`, with all their fields."""
+    place = data if isinstance(data, Place) else find_place(data)
+    found = list(read_place(place, f"each row needs {FIELDS}", limit=limit, seed=seed))
+    if not found:
+        raise LostattnError(f"the data {shown(place.name)} has no rows: each row needs {FIELDS}")
     return found
+
+
+def example_of(row: Row, question: str = "") -> Example:
+    """One row as a question. LostattnError names the row and what it lacks."""
+    image, text = row.values.get("image"), question or row.values.get("question")
+    if image is None or not isinstance(text, str) or not text.strip():
+        raise row.error("has no image or no question")
+    picture = row.picture(image)
+    if picture is None:
+        raise LostattnError(
+            f"row {row.number}: the image is {shown(image)!r}, with nothing in it: each row needs {FIELDS}"
+        )
+    return Example(row.number, picture, text, _answer(row), _options(row), row.folder)
+
+
+def _answer(row: Row) -> str:
+    answer = row.values.get("answer")
+    if isinstance(answer, dict | list | tuple | bytes):
+        raise LostattnError(f"row {row.number}: the answer must be one text, not {shown(answer)}")
+    return "" if row.get("answer") is None else str(answer)
+
+
+def _options(row: Row) -> tuple[str, ...]:
+    """The field `options`, a list or a text that holds one; else the fields A, B, C ... where there are two or more."""
+    if not row.get("options"):
+        lettered = row.lettered()
+        return tuple(lettered.values()) if {"A", "B"} <= lettered.keys() else ()
+    try:
+        return tuple(map(str, row.listed("options")))
+    except LostattnError:
+        found = shown(row.get("options"))
+        raise LostattnError(f"row {row.number}: options must be a list of texts, not {found!r}") from None

@@ -52,6 +52,11 @@ def open_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Imag
         ) from error
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """A picture that is open already, as `open_image` would give it. Raises what its decoder raises."""
+    return _to_rgb(_upright(image))
+
+
 def _formats() -> list[str]:
     """All that Pillow reads but PostScript, which is a program that Ghostscript would run."""
     Image.init()

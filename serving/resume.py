@@ -13,6 +13,7 @@ from PIL import Image
 
 from .data import Example
 from .disk import disk_errors
+from .reading.pictures import picture_of
 
 
 def fingerprint(model: Any, examples: Sequence[Example], settings: Mapping[str, Any] | None = None) -> str:
@@ -24,14 +25,13 @@ def fingerprint(model: Any, examples: Sequence[Example], settings: Mapping[str, 
             digest.update(str(weights.detach().double().sum().item()).encode())
     for example in examples:
         digest.update(f"{example.row} {example.question} {example.folder} ".encode())
-        digest.update(_image_digest(example.image))
+        digest.update(_image_digest(example.image, example.folder))
     return digest.hexdigest()
 
 
-def _image_digest(image: Any) -> bytes:
+def _image_digest(image: Any, folder: Path) -> bytes:
     """What tells one picture from another, the same in every process: its content, or the name of its file."""
-    if isinstance(image, dict):
-        image = image.get("bytes") or str(image.get("path"))
+    image = picture_of(image, folder)
     if isinstance(image, Image.Image):
         image = image.tobytes()
     return hashlib.sha256(image if isinstance(image, bytes) else str(image).encode()).digest()

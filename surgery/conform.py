@@ -14,11 +14,11 @@ from PIL import Image
 from ..patches.errors import LostattnError
 from ..serving.cause import cause
 from ..serving.client import Answer, Client, Turn
-from ..serving.data import read_examples
 from ..serving.engine.versions import check_served
 from ..serving.safety import cpu_defaults, names
 from ..serving.server import Server
 from .chat import Chat
+from .data import read_examples
 from .processing import load_processor
 from .serve import check_plugin, checked_plan
 

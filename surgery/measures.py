@@ -101,7 +101,7 @@ def support_innovation(
 
 
 def rid(x: State, x_new: State, *, eps: float | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Residual information discrepancy, RID = Delta S + Delta D, in [0, 2] (section 3.2).
+    """Representation Information Discrepancy, RID(X | X') = Delta S + Delta D, in [0, 2] (Def. 3.6). Not symmetric.
 
     X' = X and X' = c X, c != 0: 0. X' = 0 and X not: eRank(X) / min(S, H). X = 0 and X' not: 1 + eRank(X') / min(S, H).
     """
@@ -193,10 +193,8 @@ def _pair(x: State, x_new: State, eps: float | None, dtype: torch.dtype | None) 
 
 
 def _erank(factors: Factors) -> torch.Tensor:
-    values = factors.values
-    total = values.sum(-1, keepdim=True)
-    shares = values / torch.where(total > 0, total, 1.0)
-    return torch.exp(-torch.xlogy(shares, shares).sum(-1)) * (total.squeeze(-1) > 0)
+    shares = factors.shares
+    return torch.exp(-torch.xlogy(shares, shares).sum(-1)) * (shares.sum(-1) > 0)
 
 
 def _delta_s(before: Factors, after: Factors) -> torch.Tensor:

@@ -37,9 +37,20 @@ class Factors:
 
     @cached_property
     def values(self) -> torch.Tensor:
-        """Singular values, descending, shape (..., min(S, H)), float64."""
+        """Singular values, descending, shape (..., min(S, H)), float64; infinite where float64 cannot hold them."""
         smaller = min(self.x.shape[-2:])
         return self._per_matrix([one.values for one in self._matrices], (smaller,))
+
+    @cached_property
+    def shares(self) -> torch.Tensor:
+        """Singular values as shares of their sum, shape (..., min(S, H)), float64; all 0 if x = 0.
+
+        Taken before the matrix gets its size back, so that no size over- or underflows.
+        """
+        smaller = min(self.x.shape[-2:])
+        values = self._per_matrix([one.scaled_values for one in self._matrices], (smaller,))
+        total = values.sum(-1, keepdim=True)
+        return values / torch.where(total > 0, total, 1.0)
 
     @cached_property
     def rank(self) -> torch.Tensor:
@@ -96,13 +107,22 @@ def _checked(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
             f"a state has shape (..., tokens, features) with at least one of each, not {tuple(x.shape)}"
         )
     x = x.detach()
-    if x.dtype == torch.float64:
-        x = x.to(dtype)
-    if not bool(torch.isfinite(x).all()):
+    rounded = x.to(dtype) if x.dtype == torch.float64 else x
+    if not bool(torch.isfinite(rounded).all()):
         raise LostattnError(
-            f"the state holds NaN or infinity as {str(x.dtype)[6:]}: measure it where it is still finite"
+            f"the state holds NaN or infinity as {str(rounded.dtype)[6:]}: measure it where it is still finite"
         )
-    return x
+    if rounded.dtype != x.dtype and _lost(x, rounded):
+        raise LostattnError("the state is too small for float32: measure it with dtype=torch.float64")
+    return rounded
+
+
+def _lost(x: torch.Tensor, rounded: torch.Tensor) -> bool:
+    """Whether a matrix that is not zero has only entries that float32 rounds to zero or holds with few digits."""
+    if x.numel() == 0:
+        return False
+    faint = rounded.abs().amax((-2, -1)) < torch.finfo(torch.float32).tiny
+    return bool((faint & (x.abs().amax((-2, -1)) > 0)).any())
 
 
 def _tolerance(x: torch.Tensor, eps: float | None, dtype: torch.dtype) -> float:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...patches.errors import LostattnError
-from ..cause import cause
+from ..cause import cause, short_words
 from ..client import connect, data_url
 from ..judging.client import concurrently
+from ..shown import shown
 from ..tasks.task import Item
 from .rate import Rate
 from .store import Answers, Reply
@@ -73,19 +74,20 @@ class Asker:
                 problem, wanted = error, 0.0
             except (IndexError, TypeError, AttributeError) as error:
                 raise LostattnError(
-                    f"item {item.id}: the server's answer has no choices: give the URL of an OpenAI-style API, ending in /v1"
+                    f"item {shown(item.id)}: the server's answer has no choices: give the URL of an OpenAI-style API, "
+                    "ending in /v1"
                 ) from error
             if tried < self.patience.tries:
                 self._sleep(self.patience.pause(tried, wanted))
         raise LostattnError(
-            f"{self.model} at {self.url} did not answer item {item.id} in {self.patience.tries} tries ({_said(problem)}): all "
-            "answers so far are kept, start the server again and repeat the command"
+            f"{self.model} at {self.url} did not answer item {shown(item.id)} in {self.patience.tries} tries ({_said(problem)}): "
+            "all answers so far are kept, start the server again and repeat the command"
         )
 
     def _refused(self, item: Item, error: Any) -> LostattnError:
         return LostattnError(
-            f"the server refused item {item.id} (HTTP {error.status_code}: {_said(error)}): mend that and repeat the command, "
-            "all answers so far are kept"
+            f"the server refused item {shown(item.id)} (HTTP {error.status_code}: {_said(error)}): mend that and repeat the "
+            "command, all answers so far are kept"
         )
 
     def close(self) -> None:
@@ -114,7 +116,7 @@ def _retry_after(error: Any) -> float:
 def _said(error: Any) -> str:
     body = getattr(error, "body", None)
     message = body.get("message") if isinstance(body, dict) else None
-    return str(message)[:300] if isinstance(message, str) else cause(error)
+    return short_words(str(message))[:300] if isinstance(message, str) else cause(error)
 
 
 def ask_all(ask: Callable[[Item], Reply], items: Sequence[Item], answers: Answers, at_once: int, rate: Rate) -> None:

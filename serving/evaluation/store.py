@@ -16,6 +16,7 @@ from PIL import Image
 
 from ...patches.errors import LostattnError
 from ..disk import disk_errors, read_json, sync_folder, write_json
+from ..reading.pictures import picture_of
 from ..tasks.task import Item
 
 
@@ -145,8 +146,7 @@ def items_fingerprint(items: Iterable[Item]) -> str:
 
 def _picture(image: Any, folder: Path) -> bytes:
     """A picture's content; of a file its name and size, since there may be many large ones."""
-    if isinstance(image, dict):
-        image = image.get("bytes") or image.get("path")
+    image = picture_of(image, folder)
     if isinstance(image, Image.Image):
         return f"{image.mode} {image.size}".encode() + hashlib.sha256(image.tobytes()).digest()
     if isinstance(image, bytes):

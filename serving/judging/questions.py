@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..client import data_url
 from ..data import Example
+from ..reading.pictures import picture_of
 from .parsing import LETTERS, Expected, expected
 
 OPTIONS_PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
@@ -64,9 +65,7 @@ def data_fingerprint(examples: Sequence[Example]) -> str:
 
 def picture_fingerprint(example: Example) -> bytes:
     """Names the picture's content."""
-    image = example.image
-    if isinstance(image, dict):
-        image = image.get("bytes") or image.get("path")
+    image = picture_of(example.image, example.folder)
     if isinstance(image, Image.Image):
         return f"{image.mode} {image.size}".encode() + hashlib.sha256(image.tobytes()).digest()
     if isinstance(image, bytes):

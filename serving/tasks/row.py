@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from PIL import Image
 
 from ...patches.errors import LostattnError
+from ..reading.pictures import picture_of
+from ..shown import shown
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -29,7 +32,7 @@ class Row:
         """The first of these fields that has something in it, or None."""
         for name in names:
             value = self.values.get(name)
-            if value is not None and value == value and not (isinstance(value, str) and value.strip().lower() == "nan"):
+            if not _nothing(value):
                 return value
         return None
 
@@ -43,7 +46,7 @@ class Row:
     def text(self, *names: str) -> str:
         """A field as a text."""
         value = self.need(*names)
-        if isinstance(value, dict | list | bytes):
+        if not isinstance(value, str) and (isinstance(value, bytes | Image.Image) or hasattr(value, "__len__")):
             raise self.error(f"has no text in field '{names[0]}'")
         return str(value)
 
@@ -51,17 +54,16 @@ class Row:
         """A field whose text, in lower case, is a key of `allowed`; gives the value there."""
         text = self.text(*names).strip()
         if text.lower() not in allowed:
-            raise self.error(f"has {text[:40]!r} in field '{names[0]}', which must be one of {', '.join(allowed)}")
+            raise self.error(
+                f"has {shown(text, 40)!r} in field '{names[0]}', which must be one of {', '.join(allowed)}"
+            )
         return allowed[text.lower()]
 
     def listed(self, *names: str) -> list[Any]:
-        """A field that is a list, or a text that holds one in Python's notation; [] if it has nothing."""
+        """A field that is a list, or a text that holds one in Python's or JSON's notation; [] if it has nothing."""
         value = self.get(*names)
         if isinstance(value, str):
-            try:
-                value = ast.literal_eval(value) if value.strip() else []
-            except (ValueError, SyntaxError, MemoryError, RecursionError):
-                raise self.error(f"has no list in field '{names[0]}'") from None
+            value = _listed_in(value) if value.strip() else []
         if value is None:
             return []
         if isinstance(value, Mapping | str | bytes) or not hasattr(value, "__iter__"):
@@ -79,16 +81,24 @@ class Row:
     def images(self, *names: str) -> tuple[Any, ...]:
         """The first picture field that is there; () if there is none, as when only answers are scored."""
         value = self.get(*names)
-        return () if value is None or value == "" else (value,)
+        return () if value is None or (isinstance(value, str) and not value) else (value,)
+
+    def picture(self, value: Any) -> Any:
+        """The one picture in a value of this row, unopened; None if there is nothing. LostattnError names the row."""
+        try:
+            return picture_of(value, self.folder)
+        except LostattnError as error:
+            raise LostattnError(f"row {self.number}: {error}") from error
 
     def cluster(self, images: tuple[Any, ...], otherwise: str, *names: str) -> str:
         """Names what items share: a field, else a digest of the first picture, else `otherwise`."""
         named = self.get(*names)
         if named is not None:
             return str(named)
-        image = images[0] if images else None
-        if isinstance(image, dict):
-            image = image.get("bytes") or image.get("path")
+        try:
+            image = picture_of(images[0], self.folder) if images else None
+        except LostattnError:  # what is wrong with it is said where it is needed
+            image = None
         if isinstance(image, Image.Image):
             image = image.tobytes()
         return hashlib.sha256(image).hexdigest()[:16] if isinstance(image, bytes) else str(image or otherwise)
@@ -96,6 +106,25 @@ class Row:
     def error(self, what: str) -> LostattnError:
         """A sentence that names the row and what a row needs."""
         return LostattnError(f"row {self.number} {what}: {self.needs or 'correct that row'}")
+
+
+def _nothing(value: Any) -> bool:
+    """None, NaN and the text 'nan'; what is no plain value is something."""
+    if isinstance(value, str):
+        return value.strip().lower() == "nan"
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _listed_in(text: str) -> Any:
+    """The list that a text holds; the text itself if it holds none."""
+    for read in (ast.literal_eval, json.loads):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            continue
+        if isinstance(found, list | tuple):
+            return list(found)
+    return text
 
 
 def options_of(texts: list[Any]) -> dict[str, str]:

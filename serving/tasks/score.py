@@ -12,8 +12,9 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ..disk import disk_errors, write_bytes
+from ..reading.files import read_file
 from .row import Row
-from .rows import needs, read_jsonl, unique
+from .rows import needs, unique
 from .task import NATIVE, Answer, Item, Judged, Task
 
 
@@ -54,14 +55,14 @@ class Score:
 
 
 def read_responses(task: Task, path: str | Path) -> list[tuple[Item, str]]:
-    """Items and responses of a JSONL file; an empty response may be "" or null.
+    """Items and responses of a file (JSONL, JSON, CSV, TSV, parquet); an empty response may be "" or null.
 
     Raises:
         LostattnError: no such file, no rows, a row without a field, naming both.
     """
     needed = f"{needs(task)}, and response"
     found = []
-    for row in read_jsonl(Path(path), needed):
+    for row in read_file(Path(path), needed):
         response = _response(row)
         found.append((task.item(row), response))
     if not found:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .base import json_option, print_json
+from .base import json_option, print_json, print_table
+from .data_option import data_option
+
+if TYPE_CHECKING:
+    from ..asking import Asking
 
 
 @click.command()
 @click.argument("folder")
-@click.argument("question")
-@click.option("--image", required=True, type=click.Path(), help="Picture file.")
+@click.argument("question", required=False)
+@click.option("--image", metavar="FILE", help="Picture file, or its base64 text or data URL.")
+@data_option("image and question, instead of --image; QUESTION is asked of every row if given", default=None)
+@click.option("--samples", type=click.IntRange(1), help="At most so many rows of --data.  [default: 8]")
 @click.option("--boxes", type=click.Path(), help="JSON file [[x, y, width, height], ...] in pixels, for mode region.")
 @click.option("--compare", metavar="BASE", help="Ask the plain checkpoint BASE too and print both answers.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer.")
@@ -21,51 +29,86 @@ from .base import json_option, print_json
 @click.option("--attention", default="auto", show_default=True, help="Force a path: auto, closed, any_mask or eager.")
 @json_option
 def ask(
-    folder: str,
-    question: str,
-    image: str,
-    boxes: str | None,
-    compare: str | None,
-    max_new_tokens: int,
-    dtype: str,
-    device: str,
-    attention: str,
-    as_json: bool,
-) -> None:
-    """Ask the model in FOLDER (patched or plain) a QUESTION about a picture.
+    folder: str, question: str | None, image: str | None, data: str | None, samples: int | None, boxes: str | None,
+    compare: str | None, max_new_tokens: int, dtype: str, device: str, attention: str, as_json: bool,
+) -> None:  # fmt: skip
+    """Ask the model in FOLDER (patched or plain) a QUESTION about a picture, or the questions of some rows of data.
 
     \b
     Examples:
       lostattn ask ./qwen2.5-vl-sap --image cat.jpg "What animal is this?"
       lostattn ask ./qwen2.5-vl-sap --compare ./qwen2.5-vl --image cat.jpg "What animal is this?"
+      lostattn ask ./qwen2.5-vl-sap --compare ./qwen2.5-vl --data digits:4
+      lostattn ask ./qwen2.5-vl-sap --data ./photos --samples 3 "What is in the picture?"
     """
-    from ...serving.images import open_image
+    from ..asking import one_picture, rows_of
     from ..chat import Chat, is_patched
-    from ..tracing.place import evidence
 
-    picture = open_image(image)
+    _refuse(question, image, data, samples, boxes)
+    one = data is None
+    asked = [one_picture(str(image), str(question), boxes)] if one else rows_of(str(data), samples or 8, question or "")
     if compare:
         is_patched(compare)  # a wrong folder shall not be found out after minutes
     found = []
     for name in [folder, *([compare] if compare else [])]:
         chat = Chat.load(name, dtype, device, attention if name == folder else "auto")
-        start = time.perf_counter()
-        with evidence(chat, picture, boxes):
-            answer = chat.answer(picture, question, max_new_tokens)
-        paths = dict(chat.model.sap_settings.counts) if chat.patched else {}
-        found.append(
-            {
-                "model": name,
-                "patched": chat.patched,
-                "answer": answer,
-                "paths": paths,
-                "seconds": time.perf_counter() - start,
-            }
-        )
+        found.append([_answered(chat, name, one, max_new_tokens) for one in asked])
+    if data is None:
+        _print_one([answers[0] for answers in found], as_json)
+    else:
+        _print_rows(asked, found, as_json)
+
+
+def _refuse(question: str | None, image: str | None, data: str | None, samples: int | None, boxes: str | None) -> None:
+    """Every option is used, and one picture has its question."""
+    from ...patches.errors import LostattnError
+
+    if (image is None) == (data is None):
+        raise click.UsageError("give --image with a QUESTION, or --data with rows that have both, not both of them")
+    if data is None and not question:
+        raise click.UsageError("--image needs a QUESTION: write it behind the folder")
+    if data is not None and boxes:
+        raise LostattnError("rows of --data bring their own boxes: leave --boxes out")
+    if data is None and samples:
+        raise LostattnError("--samples counts rows of --data: leave it out")
+
+
+def _answered(chat: Any, name: str, one: Asking, max_new_tokens: int) -> dict[str, Any]:
+    from ..tracing.place import evidence
+
+    start = time.perf_counter()
+    if chat.patched:
+        chat.model.sap_settings.counts.clear()
+    with evidence(chat, one.picture, one.boxes):
+        answer = chat.answer(one.picture, one.question, max_new_tokens)
+    paths = dict(chat.model.sap_settings.counts) if chat.patched else {}
+    seconds = time.perf_counter() - start
+    return {"model": name, "patched": chat.patched, "answer": answer, "paths": paths, "seconds": seconds}
+
+
+def _print_one(found: Sequence[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(found)
-    elif compare is None:
+    elif len(found) == 1:
         click.echo(found[0]["answer"])
     else:
         for one in found:
             click.echo(f"{one['model']} ({'patched' if one['patched'] else 'plain'}): {one['answer']}")
+
+
+def _print_rows(asked: Sequence[Asking], found: Sequence[Sequence[dict[str, Any]]], as_json: bool) -> None:
+    from ...serving.shown import shown
+
+    columns = list(zip(*found, strict=True))
+    if as_json:
+        rows = [{"row": a.row, "question": a.question, "expected": a.expected} for a in asked]
+        print_json([{**row, "answers": list(answers)} for row, answers in zip(rows, columns, strict=True)])
+        return
+    head = ["row", "question", "expected", *(answers[0]["model"] for answers in found)]
+    print_table(
+        head,
+        [
+            [a.row, shown(a.question), shown(a.expected, 20), *(shown(x["answer"]) for x in answers)]
+            for a, answers in zip(asked, columns, strict=True)
+        ],
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from .base import Group, json_option, print_json, print_table, say
+from .data_option import data_option
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
 
 
@@ -123,11 +124,9 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
 @click.option(
     "--calibration", type=click.Path(path_type=Path), required=True, help="File from 'lostattn calibrate --frontier'."
 )
-@click.option(
-    "--data", default="builtin", show_default=True, help="JSONL or dataset folder with answers; or 'builtin'."
-)
+@data_option("image, question and answer", default="digits", show_default=True)
 @click.option("--questions", type=click.IntRange(2), default=1000, show_default=True, help="At most so many.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the built-in questions.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the demo's questions.")
 @click.option("--groups", help="Numbers of KV groups to patch, such as 6,9.  [default: what keeps 99 % of the answers]")
 @click.option("--random", "random_plans", type=click.IntRange(0), default=5, show_default=True, help="Random choices.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=2, show_default=True, help="Of an answer.")
@@ -144,17 +143,15 @@ def plans(
     Example:
       lostattn bench plans ./qwen2.5-vl --calibration qwen.calibration.json --data test.jsonl --questions 2000
     """
-    from ...patches.errors import LostattnError
-    from ...serving.data import read_examples
     from ..bench_plans import bench_plans
     from ..calibration import Calibration
     from ..checkpoint.source import resolve_source
-    from ..demo.builtin import SEED, builtin_examples
+    from ..data import find_place, read_examples, refuse_ranking
     from ..ranges import parse_numbers
 
-    if data == "builtin" and seed == SEED:
-        raise LostattnError(f"seed {seed} draws the questions of the built-in calibration: take another --seed")
-    examples = builtin_examples(questions, seed) if data == "builtin" else read_examples(data, questions)
+    place = find_place(data)
+    refuse_ranking(place, seed)
+    examples = read_examples(place, questions, seed=seed)
     counts = None if groups is None else parse_numbers(groups, "groups")
     found = bench_plans(
         resolve_source(src), Calibration.read(calibration), examples, counts, random_plans, max_new_tokens, say

@@ -9,11 +9,12 @@ from typing import Any
 import click
 
 from .base import Counter, json_option, print_json, print_table, say
+from .data_option import data_option
 
 
 @click.command()
 @click.argument("src")
-@click.option("--data", required=True, help="JSONL or dataset folder with image, question, answer; or 'builtin'.")
+@data_option("image and question", required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Calibration file to be written.")
 @click.option("--samples", type=click.IntRange(1), default=256, show_default=True, help="At most so many questions.")
 @click.option(
@@ -48,13 +49,12 @@ def calibrate(
       lostattn patch --preset efficient --calibration qwen.calibration.json ./qwen2.5-vl ./qwen2.5-vl-efficient
     """
     from ...patches.errors import LostattnError
-    from ...serving.data import read_examples
     from ...serving.disk import disk_errors, write_json
     from ...serving.shape import model_shape
     from ..calibrate import calibrate as measure
     from ..chat import Chat
     from ..checkpoint.source import resolve_source
-    from ..demo.builtin import builtin_examples
+    from ..data import find_place, read_examples
     from ..model_fit import check_fit
     from .frontier import print_groups
 
@@ -67,12 +67,12 @@ def calibrate(
     wish = _group_wish(**of_groups)
     source = resolve_source(src, revision, allow_code=allow_code)
     check_fit(source.config, source.tensors)
-    examples = builtin_examples(samples) if data == "builtin" else read_examples(data, samples)
+    place = find_place(data)
+    examples = read_examples(place, samples)
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
-    name = "built-in pictures of handwritten digits" if data == "builtin" else Path(data).name
     found = measure(
-        chat, model_shape(source.config).family, examples, name, partial, Counter("calibrating"), source.identity
+        chat, model_shape(source.config).family, examples, place.name, partial, Counter("calibrating"), source.identity
     )
     partials = [partial]
     if wish is not None:

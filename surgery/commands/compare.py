@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from .base import json_option, print_json, print_table, say
+from .data_option import data_option
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
-
-if TYPE_CHECKING:
-    from ...serving.data import Example
-
-DEMO = "digits:"
 
 
 @click.command(cls=BehindDashes)
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("patched", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="JSONL file or dataset folder; digits:N takes N questions of the demo.")
+@data_option("image, question, answer, and perhaps options", required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
 @click.option("--limit", type=click.IntRange(1), help="Only so many rows.")
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Questions at once.")
@@ -37,8 +33,7 @@ DEMO = "digits:"
 def compare(base: Path, patched: tuple[Path, ...], data: str, out: Path, as_json: bool, **given: Any) -> None:
     """Ask original and patched models the same questions in vLLM: accuracy, speed and memory in one report.
 
-    DATA has an image, a question and an answer in every row, and perhaps options. An interrupted run goes on where it
-    stopped. What stands behind -- goes to vLLM's servers.
+    An interrupted run goes on where it stopped. What stands behind -- goes to vLLM's servers.
 
     \b
     Examples:
@@ -48,17 +43,20 @@ def compare(base: Path, patched: tuple[Path, ...], data: str, out: Path, as_json
     from ...serving.judging.compare import CompareSettings, compare
     from ...serving.judging.compare_report import HEAD, accuracy_rows, headline
     from ...serving.judging.settings import BenchSettings
+    from ..data import find_place, read_examples, refuse_ranking
 
+    place = find_place(data)
+    refuse_ranking(place)
     bench = BenchSettings(
         visual_tokens=positive_numbers(given["bench_visual_tokens"], "visual tokens") if given["bench_visual_tokens"] else (),
         concurrency=positive_numbers(given["bench_concurrency"], "concurrency"), repeats=given["bench_repeats"],
         output_tokens=32, kv_budget=budget_bytes(given["kv_budget"]), together=given["together"], options=vllm_options(),
     )  # fmt: skip
     settings = CompareSettings(
-        concurrency=given["concurrency"], max_tokens=given["max_tokens"], data=_name(data), server=bench,
+        concurrency=given["concurrency"], max_tokens=given["max_tokens"], data=place.name, server=bench,
         bench=None if given["no_bench"] else bench,
     )  # fmt: skip
-    report = compare(base, patched, _examples(data, given["limit"]), out, settings, say)
+    report = compare(base, patched, read_examples(place, given["limit"]), out, settings, say)
     if as_json:
         print_json(report)
         return
@@ -69,21 +67,3 @@ def compare(base: Path, patched: tuple[Path, ...], data: str, out: Path, as_json
                 f"{entry['name']}: throughput {entry['throughput']}, KV cache of a request {entry['kv']} ({entry['where']})"
             )
     click.echo(f"\nThe report is the page {out / 'compare.html'}; the same as Markdown and JSON lies beside it.")
-
-
-def _name(data: str) -> str:
-    return f"the demo ({data})" if data.startswith(DEMO) else Path(data).name
-
-
-def _examples(data: str, limit: int | None) -> list[Example]:
-    from ...patches.errors import LostattnError
-    from ...serving.data import read_examples
-
-    if not data.startswith(DEMO):
-        return read_examples(data, limit)
-    number = data.removeprefix(DEMO)
-    if not (number.isascii() and number.isdigit() and 0 < int(number) <= 1_000_000):
-        raise LostattnError(f"'{data}' names no number of the demo's questions: write digits:200")
-    from ..demo.questions import digit_examples
-
-    return digit_examples(int(number))[:limit]

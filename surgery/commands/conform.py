@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from .base import json_option, print_json, print_table, say
+from .data_option import data_option
 
 
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--data", type=click.Path(), help="Questions (JSONL file or dataset folder). Default: built-in pictures.")
+@data_option("image and question", default=None, show_default="built-in pictures of several shapes")
 @click.option("--limit", type=click.IntRange(1), help="At most so many rows of --data.")
 @click.option("--max-tokens", type=click.IntRange(1), default=24, show_default=True, help="Tokens compared per prompt.")
 @click.option(

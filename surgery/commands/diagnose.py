@@ -7,11 +7,12 @@ from pathlib import Path
 import click
 
 from .base import Counter, json_option, print_json, print_table, say
+from .data_option import data_option
 
 
 @click.command()
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="JSONL or dataset folder with image and question; or 'builtin'.")
+@data_option("image and question", required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the report.")
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="At most so many questions.")
 @click.option("--controls", is_flag=True, help="Also Noise-Delta, Noise-QKV and Noise-FFN (two more runs a question).")
@@ -43,8 +44,7 @@ def diagnose(
       lostattn diagnose ./qwen2.5-vl --data questions.jsonl --controls --out diagnosis
       lostattn diagnose ./qwen2.5-vl-sap --compare ./qwen2.5-vl --data questions.jsonl --out diagnosis
     """
-    from ...serving.data import read_examples
-    from ..demo.builtin import builtin_examples
+    from ..data import find_place, read_examples
     from ..diagnosis.figures import pyplot
     from ..diagnosis.report import comparison, table
     from ..diagnosis.run import Settings
@@ -52,11 +52,11 @@ def diagnose(
 
     pyplot()  # say that matplotlib is missing before the work, not after it
     settings = Settings(tokens, controls, seed)
-    examples = builtin_examples(samples) if data == "builtin" else read_examples(data, samples)
-    name = "built-in pictures of handwritten digits" if data == "builtin" else Path(data).name
+    place = find_place(data)
+    examples = read_examples(place, samples)
     all_models = [*([compare] if compare else []), *models]
     report = measure(
-        all_models, examples, out, settings, name, dtype, device, lambda model: Counter(f"diagnosing {model}")
+        all_models, examples, out, settings, place.name, dtype, device, lambda model: Counter(f"diagnosing {model}")
     )
     if as_json:
         print_json(report)

@@ -17,7 +17,7 @@ COUNTS = ("n", "unparsed", "guessed", "sets")
     "--responses",
     required=True,
     type=click.Path(path_type=Path),
-    help="JSONL: in each row the task's fields and `response`.",
+    help="JSONL, JSON, CSV, TSV or parquet: in each row the task's fields and `response`.",
 )
 @click.option("--harness", default="lostattn", show_default=True, help="Whose rule: lostattn, lmms-eval or vlmevalkit.")
 @click.option("--items", type=click.Path(path_type=Path), help="Write every parsed answer to this JSONL file.")

@@ -7,13 +7,15 @@ from typing import Any
 
 import click
 
+from ...serving.reading.forms import HELP
+
 OPTIONS = (
     click.option("--task", multiple=True, required=True, help="Benchmark; may be repeated. lostattn tasks lists them."),
     click.option(
         "--data",
         multiple=True,
-        metavar="[TASK=]PATH",
-        help="JSONL, parquet, dataset folder or Hub id of a task.  [default: its Hub id; the demo's questions for digits]",
+        metavar="[TASK=]DATA",
+        help=f"{HELP} Or a folder with data of every task.  [default: the task's Hub id; the demo's questions for digits]",
     ),
     click.option("--split", default="", help="Split of the data instead of the task's own."),
     click.option("--limit", type=click.IntRange(1), help="At most so many items of each task."),

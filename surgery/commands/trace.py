@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from .base import Counter, json_option, print_json, print_table, say
+from .data_option import data_option
 
 
 @click.command()
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--image", type=click.Path(), help="Picture file; with --question.")
 @click.option("--question", help="What to ask about the picture.")
-@click.option("--data", type=click.Path(), help="Instead: JSONL with image, question, answer and boxes in each row.")
+@data_option("image, question, answer and boxes, instead of --image", default=None)
 @click.option("--boxes", type=click.Path(), help="JSON file: [[x, y, width, height], ...] of the evidence, in pixels.")
 @click.option("--coco", type=click.Path(), help="COCO instances file to take the boxes from; with --object.")
 @click.option("--object", "name", help="Object category in COCO's words; with --data each row names its own object.")
@@ -58,7 +59,7 @@ def trace(
             "--data brings its own pictures, questions and boxes: leave --image, --question, --boxes, --object out"
         )
     if data is None and not (image and question):
-        raise LostattnError("give --image with --question, or --data with a JSONL file")
+        raise LostattnError("give --image with --question, or --data with rows that have all of it")
     if data is None and bool(coco) != bool(name):
         raise LostattnError("--coco and --object belong together: give the annotations and the name of the object")
     if boxes and coco:
@@ -82,14 +83,14 @@ def _one(
     settings: Any,
 ) -> dict[str, Any]:
     """Trace one question and write everything about it."""
-    from ...serving.images import open_image
+    from ...serving.reading.pictures import open_picture
     from ..chat import Chat
     from ..tracing.boxes import Box, Coco, check_inside, read_boxes
     from ..tracing.files import write_trace
     from ..tracing.maps import prior_maps
     from ..tracing.run import trace as trace_image
 
-    picture = open_image(image)
+    picture = open_picture(image)
     file, coco, name = evidence
     found: list[Box] = read_boxes(file) if file else []
     if coco and name:

@@ -39,13 +39,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Question:
-    """One question about one picture. `question` is the complete text that the model sees beside the picture."""
+    """One question about one picture.
+
+    Attributes:
+        question: the complete text that the model sees beside the picture.
+        boxes: (x, y, width, height) of the evidence in pixels: the cells of the digit that the answer is about; if none of
+            them is there, of all digits, for only they together show that.
+    """
 
     image: Image.Image
     question: str
     answer: str
     kind: str
     options: tuple[str, ...] = ()
+    boxes: tuple[tuple[int, int, int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,13 @@ class Scene:
         """The different digits 0..9 that the picture shows, ascending."""
         labels = digit_bank().labels
         return sorted({int(labels[cell]) for cell in self.cells if cell != BLANK})
+
+    def boxes(self, digit: int) -> tuple[tuple[int, int, int, int], ...]:
+        """Cells of a digit, in pixels; of all digits if it is not shown."""
+        labels = digit_bank().labels
+        filled = {place: int(labels[cell]) for place, cell in enumerate(self.cells) if cell != BLANK}
+        places = [p for p, label in filled.items() if label == digit] or list(filled)
+        return tuple((p % self.cols * CELL, p // self.cols * CELL, CELL, CELL) for p in places)
 
 
 class DigitBank(NamedTuple):
@@ -171,5 +185,11 @@ def held_out(n: int, seed: int = 0) -> list[Question]:
         kind = KINDS[i % len(KINDS)]
         scene = draw_scene(draw, draw.between(1, MAX_SIDE), draw.between(1, MAX_SIDE), "held_out")
         text, answer, options = ask(draw, scene.shown(), kind)
-        questions.append(Question(render(scene), text, answer, kind, options))
+        boxes = scene.boxes(asked_digit(text, answer, options))
+        questions.append(Question(render(scene), text, answer, kind, options, boxes))
     return questions
+
+
+def asked_digit(question: str, answer: str, options: Sequence[str] = ()) -> int:
+    """The digit that a question of `ask` is about: the right option, or the one that may be there."""
+    return int(options[LETTERS.index(answer)] if options else question.split()[3])

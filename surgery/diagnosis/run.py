@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from .report import write_report
 from .samples import TOKENS, Sample, measure_sample
 from .summary import summarise
 
+VERSION = 2  # of the numbers of a sample: those of other versions are not used again
 Counter = Callable[[int, int], None]
 
 
@@ -73,7 +75,7 @@ def diagnose(
         report["models"][name] = {
             "patched": chat.patched,
             "plan": chat.model.sap_plan.to_json() if chat.patched else None,
-            "paths": dict(chat.model.sap_settings.counts) if chat.patched else {},
+            "paths": dict(sum((Counts(s.paths) for s in samples), Counts())),
             **summarise(samples),
         }
     write_json(out / "diagnose.json", report)
@@ -84,7 +86,7 @@ def diagnose(
 def _measure_all(
     chat: Chat, examples: Sequence[Example], path: Path, settings: Settings, counter: Counter
 ) -> list[Sample]:
-    done = Progress(path, fingerprint(chat.model, examples, asdict(settings)))
+    done = Progress(path, fingerprint(chat.model, examples, {**asdict(settings), "measures": VERSION}))
     for i, example in enumerate(examples):
         if i >= len(done.rows):
             sample = measure_sample(chat, example, settings.tokens, settings.controls, settings.seed)

@@ -26,11 +26,12 @@ class Sample:
     """Numbers of one question: module or control -> one row per layer, one number per entry of MEASURES.
 
     `rope` has one number per layer: RID(X_in with RoPE | X_in without), layer 0 left out (None), whose input no rotary
-    position has reached.
+    position has reached. `paths` counts the attention calls of a patched model by their form.
     """
 
     rows: dict[str, Table] = field(default_factory=dict)
     rope: list[float | None] = field(default_factory=list)
+    paths: dict[str, int] = field(default_factory=dict)
 
     def add(self, module: str, layer: int, step: StepMeasures) -> None:
         """Note one step."""
@@ -57,11 +58,13 @@ def measure_sample(chat: Chat, example: Example, tokens: str, controls: bool, se
     if not bool(rows.any()):
         raise LostattnError(f"row {example.row}: the prompt has no {tokens} tokens")
     sample = Sample()
+    if chat.patched:
+        chat.model.sap_settings.counts.clear()
 
     def visit(states: LayerStates) -> None:
         own, still = (factorize(states.before[i, rows]) for i in (0, 1))
         _measure(sample, states, rows, own, ("attention", "feed_forward"))
-        sample.rope.append(float(rid(still, own)) if states.layer else None)
+        sample.rope.append(float(rid(own, still)) if states.layer else None)
         if controls:
             noise = noise_update(states.before[0, rows], states.attention[0, rows], seed * 1000 + states.layer)
             sample.add("noise_delta", states.layer, measure_step(own, noise.to(states.before.dtype)))
@@ -71,6 +74,8 @@ def measure_sample(chat: Chat, example: Example, tokens: str, controls: bool, se
     if controls:
         for name, weights, module in (("noise_qkv", QKV, "attention"), ("noise_ffn", FFN, "feed_forward")):
             _measure_control(chat, inputs, rows, sample, name, weights, module, seed)
+    if chat.patched:
+        sample.paths = dict(chat.model.sap_settings.counts)
     return sample
 
 

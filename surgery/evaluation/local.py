@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ...patches.errors import LostattnError
 from ...serving.cause import cause
 from ...serving.evaluation.rate import Rate
 from ...serving.evaluation.store import Answers, Reply
+from ...serving.reading.pictures import picture_size
+from ...serving.shown import shown
 from ...serving.tasks.task import Item
 from ..chat import Chat, batches, stack
 
@@ -61,14 +61,9 @@ def _pixels(item: Item) -> int:
     """Pixels of an item's pictures, read from their headers; 0 for one that cannot be read, which `encode` will tell."""
     total = 0
     for image in item.images:
-        if isinstance(image, dict):
-            image = image.get("bytes") or image.get("path")
         try:
-            if isinstance(image, Image.Image):
-                total += image.width * image.height
-                continue
-            with Image.open(io.BytesIO(image) if isinstance(image, bytes) else item.folder / str(image)) as found:
-                total += found.width * found.height
+            width, height = picture_size(image, item.folder)
+            total += width * height
         except Exception:  # PIL raises many kinds
             continue
     return total
@@ -80,14 +75,14 @@ def encode(processor: Any, item: Item) -> Inputs:
         raise LostattnError("the model's folder has no chat template: add chat_template.jinja from its repository")
     content = [{"type": "image"} if isinstance(p, int) else {"type": "text", "text": p} for p in item.prompt]
     pictures = item.pictures()
-    shown = [pictures[part] for part in item.prompt if isinstance(part, int)]
+    images = [pictures[part] for part in item.prompt if isinstance(part, int)]
     try:
         turns = [{"role": "user", "content": content}]
         prompt = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return dict(processor(text=[prompt], images=shown or None, return_tensors="pt"))
+        return dict(processor(text=[prompt], images=images or None, return_tensors="pt"))
     except Exception as error:  # processors raise whatever they stumble over
         raise LostattnError(
-            f"item {item.id} (row {item.row}): the model's processor cannot use it ({cause(error)}): leave the row out"
+            f"item {shown(item.id)} (row {item.row}): the model's processor cannot use it ({cause(error)}): leave the row out"
         ) from error
 
 

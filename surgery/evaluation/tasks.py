@@ -10,14 +10,11 @@ from pathlib import Path
 from ...patches.errors import LostattnError
 from ...serving.evaluation.store import items_fingerprint
 from ...serving.tasks.discover import get_task
-from ...serving.tasks.row import Row
-from ...serving.tasks.rows import read_items, unique
+from ...serving.tasks.rows import HINT, read_items
 from ...serving.tasks.task import Item, Task
-from ..demo.builtin import SEED as CALIBRATION_SEED
-from ..demo.digits import held_out
+from ..data import Place, find_place, refuse_ranking
 
 DEMO = "digits"
-DEMO_QUESTIONS = 500
 PAPER_TOKENS, DEMO_TOKENS = 1024, 16  # longest answers: the paper's setting, and enough for a word
 
 
@@ -57,8 +54,8 @@ def read_tasks(
     """Every task with its items, pictures unopened.
 
     Args:
-        data: `TASK=PATH`, or one PATH: of the only task, or a folder with a folder or file for every task. A task without
-            data takes its Hub id; `digits` takes the demo's held-out questions.
+        data: `TASK=DATA`, or one DATA: of the only task, or a folder with a folder or file for every task; DATA as in
+            `serving.reading.place`. A task without data takes its Hub id; `digits` takes the demo's held-out questions.
         max_tokens: None means 1024, and 16 for `digits`.
         seed: of the demo's questions.
 
@@ -73,13 +70,12 @@ def read_tasks(
     found = _places([t.name for t in tasks], data)
     out = []
     for task in tasks:
-        place = found.get(task.name)
-        if place is None and task.name == DEMO:
-            items = digit_items(task, limit or DEMO_QUESTIONS, seed, prompt, reasoning)
-            name = f"the demo's held-out questions, seed {seed}"
-        else:
-            items = read_items(task, place, split=split, prompt=prompt, reasoning=reasoning, limit=limit)
-            name = Path(place).name if place else task.hub
+        given = found.get(task.name) or (DEMO if task.name == DEMO else task.hub)
+        place = find_place(given, HINT) if given else None
+        if place is not None:
+            refuse_ranking(place, seed)
+        items = read_items(task, place, split=split, prompt=prompt, reasoning=reasoning, limit=limit, seed=seed)
+        name = _name(place, given or "", seed)
         tokens = max_tokens or (DEMO_TOKENS if task.name == DEMO else PAPER_TOKENS)
         out.append(Asked(task, items, name, task.prompt_version(prompt, reasoning), tokens))
     return out
@@ -110,19 +106,10 @@ def _inside(folder: Path, task: str) -> Path:
     return found[0]
 
 
-def digit_items(task: Task, n: int, seed: int = 0, prompt: str = "", reasoning: bool = False) -> list[Item]:
-    """The demo's first `n` held-out questions, pictures in memory; numbered from 1.
-
-    Raises:
-        LostattnError: the seed is that of the questions on which heads are ranked.
-    """
-    if seed == CALIBRATION_SEED:
-        raise LostattnError(f"seed {seed} draws the questions that heads are ranked on: take another --seed")
-    rows = (
-        Row(
-            number,
-            {"image": q.image, "question": q.question, "answer": q.answer, "options": list(q.options), "kind": q.kind},
-        )
-        for number, q in enumerate(held_out(n, seed), 1)
-    )
-    return unique([task.item(row, prompt, reasoning) for row in rows])
+def _name(place: Place | None, given: str, seed: int) -> str:
+    """What reports call the data of a task."""
+    if place is None:
+        return given
+    if place.builtin:
+        return f"the demo's held-out questions, seed {seed if place.seed is None else place.seed}"
+    return place.name

@@ -9,7 +9,10 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...patches.supplied_regions import check_boxes
-from ...serving.data import Example, read_examples
+from ...serving.reading.pictures import file_name_of
+from ...serving.shown import shown
+from ...serving.tasks.row import Row
+from ..data import Example, example_of, read_question_rows
 
 Box = Sequence[float]
 FORM = "[[x, y, width, height], ...] in pixels of the picture"
@@ -70,10 +73,12 @@ class Coco:
             LostattnError: unknown name or picture, another size, or none of these objects in it; lists what there is.
         """
         if name not in self.names:
-            raise LostattnError(f"COCO has no object '{name}': it has {', '.join(sorted(self.names))}")
+            raise LostattnError(f"COCO has no object '{shown(name, 40)}': it has {', '.join(sorted(self.names))}")
         entry = self.images.get(Path(image).name)
         if entry is None:
-            raise LostattnError(f"the COCO file knows no picture named {Path(image).name}: keep COCO's file names")
+            raise LostattnError(
+                f"the COCO file knows no picture named {shown(Path(image).name)}: keep COCO's file names"
+            )
         told = (entry.get("width", size[0]), entry.get("height", size[1]))
         if told != size:
             raise LostattnError(
@@ -90,38 +95,44 @@ class Coco:
 
 
 def read_cases(data: str | Path, limit: int | None, coco: Coco | None) -> list[tuple[Example, list[Box]]]:
-    """Rows of a JSONL file with their boxes: `boxes`, or, with COCO annotations, the name of an `object`.
+    """Rows of any data with their boxes: `boxes`, or, with COCO annotations, the name of an `object`.
 
     Raises:
         LostattnError: a row without boxes, named.
     """
-    path = Path(data)
-    if path.is_dir():
-        path = next((path / n for n in ("metadata.jsonl", "data.jsonl") if (path / n).is_file()), path / "data.jsonl")
-    if not path.is_file():
-        raise LostattnError(
-            f"the data {data} is no JSONL file: give one with image, question, answer, boxes in each row"
-        )
-    examples = read_examples(path, limit)
-    with path.open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
     found = []
-    for example in examples:
-        row = rows[example.row - 1]
-        if "answer" not in row:
-            raise LostattnError(f"row {example.row} has no answer: correct and incorrect answers cannot be told apart")
+    for row in read_question_rows(data, limit):
+        if "answer" not in row.values:
+            raise LostattnError(f"row {row.number} has no answer: correct and incorrect answers cannot be told apart")
+        example = example_of(row)
         found.append((example, _row_boxes(row, example, coco)))
     return found
 
 
-def _row_boxes(row: dict[str, Any], example: Example, coco: Coco | None) -> list[Box]:
-    if "boxes" in row:
-        return parse_boxes(row["boxes"], f"row {example.row}")
+def boxes_of(row: Row) -> list[Box] | None:
+    """The boxes in a row's field `boxes`; None if it has none. LostattnError names the row."""
+    boxes = row.get("boxes")
+    return None if boxes is None else parse_boxes(_plain_list(boxes), f"row {row.number}")
+
+
+def _row_boxes(row: Row, example: Example, coco: Coco | None) -> list[Box]:
+    if (found := boxes_of(row)) is not None:
+        return found
     if coco is not None and isinstance(row.get("object"), str):
-        return coco.find(str(example.image), row["object"], example.open().size)
+        return coco.find(file_name_of(row.get("image")), row.text("object"), example.open().size)
     raise LostattnError(
         f"row {example.row} has no boxes: add boxes as {FORM}, or name an object and give the annotations with --coco"
     )
+
+
+def _plain_list(boxes: Any) -> Any:
+    """Boxes as lists: tables hold them as JSON text."""
+    if isinstance(boxes, str):
+        try:
+            return json.loads(boxes)
+        except (ValueError, RecursionError):
+            return None
+    return boxes
 
 
 def _json(path: str | Path) -> Any:

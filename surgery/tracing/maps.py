@@ -14,8 +14,8 @@ from ...patches.context import EncoderCall
 from ...patches.errors import LostattnError
 from ...patches.family import Family, get_family
 from ...patches.geometry import Size, overlap
-from ...patches.mode import MODES
 from ...patches.inner import SapInner
+from ...patches.mode import MODES
 from ...patches.plan import Plan
 from ...patches.tap import VISION_NAME, Tap, tapped
 from ..chat import Chat

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ...patches.geometry import Fit, Size, token_rectangles
 from ..chat import Chat
-from .boxes import check_inside, read_boxes
+from .boxes import Box, check_inside
 
 
 def read_fit(processor: Any) -> Fit:
@@ -38,14 +37,13 @@ def fit_of(chat: Chat) -> Any:
 
 
 @contextmanager
-def evidence(chat: Chat, picture: Image.Image, boxes: str | Path | None) -> Iterator[None]:
-    """Let a patched model of mode `region` look at the boxes of a JSON file; other models and no file: nothing."""
+def evidence(chat: Chat, picture: Image.Image, boxes: Sequence[Box] | None) -> Iterator[None]:
+    """Let a patched model of mode `region` look at boxes in pixels of the picture; other models and no boxes: nothing."""
     if boxes is None or not chat.patched:
         yield
         return
-    found = read_boxes(boxes)
-    check_inside(found, picture.size)
-    with use_regions(chat.model, [found], [picture.size], fit_of(chat)):
+    check_inside(boxes, picture.size)
+    with use_regions(chat.model, [boxes], [picture.size], fit_of(chat)):
         yield
 
 

@@ -65,7 +65,7 @@ def test_other_writings(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("[1]", "row 2 is no object"), ("5", "row 2 is no object"), ("null", "row 2 is no object"),
+        ("[1]", "row 2 of data.jsonl is no object"), ("5", "is no object: each row needs"), ("null", "is no object"),
         ({"question": "x"}, "row 2 has no image or no question: each row needs image"), ({"image": "a.png"}, "no question"),
         ({**ROW, "question": 3}, "no question"), ({**ROW, "question": " "}, "no question"),
         ({**ROW, "image": 5}, "the image is 5"),
@@ -152,8 +152,8 @@ def test_dataset_rows_without_datasets(folder: Path, monkeypatch: pytest.MonkeyP
 
     library = type(sys)("datasets")
     library.Image = Column  # type: ignore[attr-defined]
-    library.load_dataset = lambda path: {"train": Table(), "validation": Table([ROW])}  # type: ignore[attr-defined]
-    library.load_from_disk = library.load_dataset  # type: ignore[attr-defined]
+    library.get_dataset_config_names = lambda path: ["default"]  # type: ignore[attr-defined]
+    library.load_dataset = lambda path, name: {"train": Table(), "validation": Table([ROW])}  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "datasets", library)
     (found,) = read_examples(folder)
     assert found.open().getpixel((0, 0)) == (0, 255, 0)

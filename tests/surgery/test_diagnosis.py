@@ -156,6 +156,26 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     assert other["models"]["model"]["samples"] == 2
 
 
+def test_an_interrupted_run_of_a_patched_model_counts_every_call(tmp_path, monkeypatch):
+    """The report of a run that was cut is that of one that was not; numbers of an older kind are measured anew."""
+    from lostattn.surgery import patch_checkpoint
+    from lostattn.surgery.diagnosis import run
+
+    torch.set_num_threads(1)
+    patch_checkpoint(MODEL, tmp_path / "sap", layers="1-5", heads="all", mode="uniform")
+    examples = builtin_examples(3)
+    whole = diagnose([tmp_path / "sap"], examples, tmp_path / "a", Settings(), "test")
+    lines = (tmp_path / "a" / "sap.samples.jsonl").read_text().splitlines()
+    (tmp_path / "a" / "sap.samples.jsonl").write_text("\n".join(lines[:3]) + "\n")
+    resumed = diagnose([tmp_path / "sap"], examples, tmp_path / "a", Settings(), "test")
+    assert resumed["models"] == whole["models"] and sum(whole["models"]["sap"]["paths"].values()) == 3 * 5
+    monkeypatch.setattr(run, "VERSION", run.VERSION + 1)
+    measured, real = [], run.measure_sample
+    monkeypatch.setattr(run, "measure_sample", lambda *args: measured.append(1) or real(*args))
+    diagnose([tmp_path / "sap"], examples, tmp_path / "a", Settings(), "test")
+    assert len(measured) == 3
+
+
 def test_report(tmp_path):
     from click.testing import CliRunner
     from lostattn.surgery import patch_checkpoint
