@@ -14,7 +14,7 @@ from PIL import Image
 from ..patches.errors import LostattnError
 from .cause import cause
 from .disk import disk_errors
-from .images import open_image
+from .images import as_rgb, open_image
 
 FIELDS = "image (a file name, or bytes in a dataset), question, answer, and optionally options (a list)"
 
@@ -34,7 +34,7 @@ class Example:
         """The picture as RGB; LostattnError names the row."""
         try:
             if isinstance(self.image, Image.Image):
-                return self.image.convert("RGB")
+                return as_rgb(self.image)
             image = self.image
             if isinstance(image, dict):
                 image = image.get("bytes") or image["path"]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lostattn.patches.errors import LostattnError
-from lostattn.serving.images import open_image
+from lostattn.serving.images import as_rgb, open_image
 from PIL import Image
 
 COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 255, (7, 9, 3), dtype=np.uint8))
@@ -74,16 +74,123 @@ def test_plain_pictures_keep_every_pixel(tmp_path: Path) -> None:
     assert np.array_equal(open_image(encoded(COLOURS.convert("L"))), COLOURS.convert("L").convert("RGB"))
 
 
-def test_deep_grey_is_scaled_not_clipped() -> None:
-    wanted = np.round(RAMP * 1000 / 65535 * 255)
-    for kind in ("PNG", "TIFF"):
-        assert np.array_equal(np.asarray(open_image(encoded((RAMP * 1000).astype(np.uint16), kind)))[:, :, 0], wanted)
-    dark = np.asarray(open_image(encoded(RAMP.astype(np.uint16))))
-    assert dark.max() == 0, "62 of 65535 is black"
-    for values in (RAMP / 62, RAMP / 62 * 255):
-        ramp = np.asarray(open_image(encoded(values.astype(np.float32), "TIFF")))[:, :, 1]
-        assert np.abs(ramp - RAMP / 62 * 255).max() <= 0.51
+WHITES = {8: 255, 10: 1023, 12: 4095, 14: 16383, 16: 65535}  # brightest number of usual depths
+
+
+def ramp(bits: int) -> Any:
+    """Numbers from 0 to the brightest of a depth."""
+    return np.round(RAMP / 62 * WHITES[bits])
+
+
+def grey_alpha_16(grey: Any, alpha: Any) -> bytes:
+    """A PNG of 16-bit grey with 16-bit alpha, which Pillow reads and does not write."""
+    return deep_png(np.stack([grey, alpha], -1), 4)
+
+
+def deep_png(samples: Any, colour: int, more: bytes = b"") -> bytes:
+    """A PNG of 16 bits a sample, whatever its colour type, unfiltered."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples.astype(np.uint16))
+    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], 16, colour, 0, 0, 0)
+    chunks = [chunk(b"IHDR", header), more, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def deep_tiff(samples: Any, order: str = "<", photometric: int = 2) -> bytes:
+    """An uncompressed TIFF of 16 bits a sample in either order of bytes."""
+    height, width, count = samples.shape
+    data = samples.astype(f"{order}u2").tobytes()
+    tags = [(256, width), (257, height), (259, 1), (262, photometric), (273, 200), (277, count), (278, height),
+            (279, len(data))]  # fmt: skip
+    entries = [struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags]
+    entries.insert(2, struct.pack(f"{order}HHII", 258, 3, count, 180))
+    start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
+    head = start + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4)
+    return head.ljust(180, b"\0") + struct.pack(f"{order}4H", 16, 16, 16, 16).ljust(20, b"\0") + data
+
+
+def shown(values: Any, bits: int) -> Any:
+    """What of a depth is to be seen in 8 bits."""
+    return np.round(values / WHITES[bits] * 255)
+
+
+@pytest.mark.parametrize("bits", WHITES)
+def test_deep_grey_is_neither_black_nor_clipped(bits: int) -> None:
+    values, wanted = ramp(bits), shown(ramp(bits), bits)
+    files = [encoded(values.astype(np.uint16), kind) for kind in ("PNG", "TIFF")]
+    files += [encoded(values.astype(np.int32), "TIFF"), encoded(values.astype(np.float32), "TIFF")]
+    files += [deep_png(values, 0), encoded(values.astype(">u2"), "TIFF", compression="tiff_lzw")]
+    for data in files:
+        found = np.asarray(open_image(data))
+        assert np.array_equal(found, np.stack([wanted] * 3, -1)), data[:8]
+
+
+@pytest.mark.parametrize("bits", WHITES)
+def test_deep_colour_is_neither_black_nor_clipped(bits: int) -> None:
+    values = np.stack([ramp(bits), ramp(bits)[::-1], ramp(bits)[:, ::-1]], -1)
+    wanted = shown(values, bits)
+    files = [deep_png(values, 2), deep_tiff(values, "<"), deep_tiff(values, ">")]
+    files += [encoded(Image.open(io.BytesIO(files[0])), "PNG")] * (bits == 16)  # 8 bits, upper bytes alone
+    for data in files[:3]:
+        assert np.array_equal(open_image(data), wanted), data[:8]
+    if bits == 16:
+        assert np.abs(np.asarray(open_image(files[3]), dtype=int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("bits", WHITES)
+def test_deep_pictures_with_transparency(bits: int) -> None:
+    values, white = ramp(bits), WHITES[bits]
+    for opaque in {white, 65535}:
+        alpha = np.where(RAMP % 2, opaque, 0)
+        wanted = np.where(RAMP % 2, shown(values, bits), 255)
+        for data in (grey_alpha_16(values, alpha), deep_png(np.stack([values] * 3 + [alpha], -1), 6)):
+            assert np.array_equal(np.asarray(open_image(data))[..., 1], wanted)
+
+
+def test_a_transparent_colour_of_16_bits() -> None:
+    def key(*numbers: int) -> bytes:
+        data = struct.pack(f">{len(numbers)}H", *numbers)
+        return struct.pack(">I", len(data)) + b"tRNS" + data + struct.pack(">I", zlib.crc32(b"tRNS" + data))
+
+    values = ramp(16)
+    wanted = shown(values, 16)
+    wanted[0, 1] = 255
+    grey = open_image(deep_png(values, 0, key(int(values[0, 1]))))
+    colour = open_image(deep_png(np.stack([values] * 3, -1), 2, key(*[int(values[0, 1])] * 3)))
+    assert np.array_equal(np.asarray(grey)[..., 0], wanted) and np.array_equal(np.asarray(colour)[..., 0], wanted)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-1024.0, 3071.0), (-5.0, -1.0)])
+def test_numbers_below_zero_become_the_darkest(low: float, high: float) -> None:
+    values = low + RAMP / 62 * (high - low)
+    found = np.asarray(open_image(encoded(values.astype(np.float32), "TIFF")))[..., 0]
+    assert np.abs(found - RAMP / 62 * 255).max() <= 0.51
+
+
+def test_real_numbers_of_every_range() -> None:
+    for white in (1.0, 255.0, 4095.0, 65535.0, 1e6, 3e38):
+        found = np.asarray(open_image(encoded((RAMP / 62 * white).astype(np.float32), "TIFF")))[..., 1]
+        assert np.abs(found - RAMP / 62 * 255).max() <= 0.51, white
     assert np.asarray(open_image(WHOLE["32 bit tiff"])).max() == 255
+    assert np.asarray(open_image(WHOLE["nan tiff"])).max() == 0
+    assert np.asarray(open_image(encoded(np.zeros((7, 9), np.uint16)))).max() == 0
+
+
+def test_deep_pictures_turn_upright_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = open_image(encoded((RAMP * 1000).astype(np.uint16), "PNG", exif=exif))
+    assert np.array_equal(np.asarray(found)[..., 0], np.rot90(shown(RAMP * 1000, 16), -1))
+
+
+def test_opened_elsewhere_is_opened_alike() -> None:
+    for name, data in WHOLE.items():
+        if not name.startswith(("bits", "gif")):
+            with Image.open(io.BytesIO(data)) as raw:
+                assert np.array_equal(as_rgb(raw), open_image(data)), name
 
 
 def test_transparent_becomes_white() -> None:
