@@ -74,9 +74,9 @@ def _opened(source: str | Path | bytes) -> Image.Image:
 
 
 def _formats() -> list[str]:
-    """All that Pillow reads but PostScript, which is a program that Ghostscript would run."""
+    """All that Pillow reads but PostScript, a program that Ghostscript would run, and what other programs would open."""
     Image.init()
-    return sorted(set(Image.OPEN) - {"EPS"})
+    return sorted(set(Image.OPEN) - {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 
 
 def _upright(image: Image.Image, source: Any) -> Image.Image:

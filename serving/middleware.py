@@ -18,8 +18,10 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 MAX_BYTES_VARIABLE = "LOSTATTN_MAX_REQUEST_BYTES"
+DOOR_VARIABLE = "LOSTATTN_DOOR"  # set: requests may not name content
 MAX_DEPTH = 64  # of JSON; parsers of a request recurse
 OPEN_PATHS = ("/health", "/ping", "/version", "/load", "/metrics")
+CONTROLS = ("/scale_elastic_ep",)  # of vLLM itself: holds all requests while it tries
 
 
 class RequireKey:
@@ -33,8 +35,7 @@ class RequireKey:
         """Serve one connection (ASGI)."""
         if self.key is None or scope["type"] not in ("http", "websocket") or scope.get("method") == "OPTIONS":
             return await self.app(scope, receive, send)
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if path in OPEN_PATHS or hmac.compare_digest(hashlib.sha256(_authorization(scope)).digest(), self.key):
+        if _path(scope) in OPEN_PATHS or hmac.compare_digest(hashlib.sha256(_authorization(scope)).digest(), self.key):
             return await self.app(scope, receive, send)
         if scope["type"] == "websocket":
             return await send({"type": "websocket.close", "code": 1008})
@@ -44,11 +45,16 @@ class RequireKey:
 class LimitRequests:
     """Refuses request bodies that are too large (413) or nested too deeply (400) before they are parsed.
 
-    It also brings the strict media connector into vLLM's API server, if VLLM_MEDIA_CONNECTOR names it.
+    It also brings into vLLM's API server what has to be changed inside it (`engine/door.py`), and the strict media
+    connector if VLLM_MEDIA_CONNECTOR names it.
     """
 
     def __init__(self, app: App) -> None:
         self.app, self.limit = app, int(os.environ.get(MAX_BYTES_VARIABLE) or 0)
+        if os.environ.get(DOOR_VARIABLE):
+            from .engine.door import install
+
+            install()
         if os.environ.get("VLLM_MEDIA_CONNECTOR") == "lostattn":
             from . import media  # noqa: F401 - registers it
 
@@ -56,6 +62,8 @@ class LimitRequests:
         """Serve one connection (ASGI)."""
         if scope["type"] != "http" or not self.limit or scope.get("method") in ("GET", "HEAD", "OPTIONS"):
             return await self.app(scope, receive, send)
+        if _path(scope) in CONTROLS:
+            return await _refuse(send, 403, "this server is not controlled by requests")
         too_large = f"the request is larger than {self.limit} bytes"
         if _announced(scope) > self.limit:
             return await _refuse(send, 413, too_large)
@@ -105,6 +113,10 @@ def _too_deep(body: bytes) -> bool:
             elif byte in b"]}":
                 depth -= 1
     return False
+
+
+def _path(scope: Message) -> str:
+    return str(scope["path"]).removeprefix(scope.get("root_path", ""))
 
 
 def _authorization(scope: Message) -> bytes:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .engine.versions import installed_vllm
-from .middleware import MAX_BYTES_VARIABLE
+from .middleware import DOOR_VARIABLE, MAX_BYTES_VARIABLE
 
 MAX_IMAGE_PIXELS = 50_000_000  # 150 MB decoded
 MAX_IMAGES = 8
@@ -26,6 +26,7 @@ UNSAFE = {
     "--trust-request-chat-template": "lets requests bring chat templates of their own",
     "--enable-mm-embeds": "lets requests hand in embeddings, which vLLM does not check against bad shapes",
     "--enable-prompt-embeds": "lets requests hand in embeddings, which vLLM does not check against bad shapes",
+    "--enable-scale-out": "lets requests end those of others, and hand in token ids in place of text",
     "--limit-mm-per-prompt": "replaces the limits of --max-images, also those on videos and audio",
     "--config": "brings options that are not checked here",
     "--allowed-origins": "lets web pages of these origins use the server",
@@ -58,6 +59,7 @@ def safe_defaults(host: str, key: bool, max_image_pixels: int, max_images: int, 
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_MAX_N_SEQUENCES": "64",
         "VLLM_SERVER_DEV_MODE": "0",
+        DOOR_VARIABLE: "1",
         MAX_BYTES_VARIABLE: str((max_images + 1) * 32 * 2**20),
     }
     warnings = [f"{option} {what}" for option, what in UNSAFE.items() if names(given, option)]

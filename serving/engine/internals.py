@@ -17,6 +17,7 @@ NAMES = {
     "AttentionImpl": "vllm.v1.attention.backend:AttentionImpl",
     "AttentionMetadataBuilder": "vllm.v1.attention.backend:AttentionMetadataBuilder",
     "AttentionSpec": "vllm.v1.kv_cache_interface:AttentionSpec",
+    "BaseMultiModalProcessor": "vllm.multimodal.processing:BaseMultiModalProcessor",
     "CommonAttentionMetadata": "vllm.v1.attention.backend:CommonAttentionMetadata",
     "DefaultModelState": "vllm.v1.worker.gpu.model_states.default:DefaultModelState",
     "GPUModelRunner": "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
@@ -73,10 +74,12 @@ NAMES = {
     "get_tensor_model_parallel_world_size": "vllm.distributed:get_tensor_model_parallel_world_size",
     "flash_attn_varlen_func": "vllm.v1.attention.backends.fa_utils:flash_attn_varlen_func",
     "get_mm_max_toks_per_item": "vllm.multimodal.encoder_budget:get_mm_max_toks_per_item",
+    "renderer": "vllm.renderers:base",
     "resolve_block_hashes": "vllm.v1.core.kv_cache_utils:resolve_block_hashes",
     "init_logger": "vllm.logger:init_logger",
     "kv_cache_utils": "vllm.v1.core:kv_cache_utils",
     "register_backend": "vllm.v1.attention.backends.registry:register_backend",
+    "token_serving": "vllm.entrypoints.scale_out.token_in_token_out:serving",
     "tensor_model_parallel_all_reduce": "vllm.distributed:tensor_model_parallel_all_reduce",
 }
 
