@@ -13,8 +13,8 @@ from hostile import data_url
 from lostattn.patches.errors import LostattnError
 from lostattn.serving.images import open_image
 from lostattn.serving.refusals import unusable_pictures
+from pictures import WHITES, WHOLE, deep_png, encoded, grey_alpha_16, ramp
 from PIL import Image
-from test_images import WHITES, WHOLE, deep_png, encoded, grey_alpha_16, ramp
 
 pytestmark = [
     pytest.mark.vllm,
