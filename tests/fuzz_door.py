@@ -21,7 +21,7 @@ from drawn_requests import Drawn, requests  # noqa: E402
 from hostile import OK, chat  # noqa: E402
 
 TIMEOUT = 300.0  # seconds; a request that takes longer counts as one that blocks the engine
-HIDDEN = {"/inference/v1/generate": None, "/v1/chat/completions/render": "ChatCompletionRequest"}  # not in openapi.json
+HIDDEN = {"/inference/v1/generate": None}  # not in openapi.json
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What `lostattn serve` changes inside vLLM's API server: content has no names but its own, refusals say why.
 
 vLLM lets a client name a picture (`uuid`, or the hashes of features that were made elsewhere) and answers from whatever
-came first under that name, whoever sent it. All such names come through two functions, which are closed here.
+came first under that name, whoever sent it. All such names come through two functions, which are closed here. What becomes of
+requests on their way to the engine is in `handing_over.py`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ..refusals import unusable_pictures
+from .handing_over import hook_requests, hook_sender_cache
 from .internals import BaseMultiModalProcessor, renderer, token_serving
 
 NO_NAMES = (
@@ -29,6 +31,8 @@ def install() -> None:
     _replace(renderer, "parse_mm_uuids", _without_names)
     _replace(token_serving, "mm_kwargs_from_features", _without_features)
     _replace(BaseMultiModalProcessor, "apply", _with_reasons)
+    hook_sender_cache()
+    hook_requests()
 
 
 def _replace(owner: Any, name: str, wrap: Callable[[Any], Any]) -> None:

@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 NAMES = {
+    "AsyncLLM": "vllm.v1.engine.async_llm:AsyncLLM",
     "AsyncScheduler": "vllm.v1.core.sched.async_scheduler:AsyncScheduler",
     "Attention": "vllm.model_executor.layers.attention:Attention",
     "AttentionBackend": "vllm.v1.attention.backend:AttentionBackend",
@@ -42,6 +43,7 @@ NAMES = {
     ),
     "LlavaOnevisionMultiModalProcessor": "vllm.model_executor.models.llava_onevision:LlavaOnevisionMultiModalProcessor",
     "LlavaOnevisionProcessingInfo": "vllm.model_executor.models.llava_onevision:LlavaOnevisionProcessingInfo",
+    "LruKeyReplicatedSenderCache": "vllm.multimodal.cache.lru:LruKeyReplicatedSenderCache",
     "MODELS_CONFIG_MAP": "vllm.model_executor.models.config:MODELS_CONFIG_MAP",
     "MULTIMODAL_REGISTRY": "vllm.multimodal:MULTIMODAL_REGISTRY",
     "ModelRegistry": "vllm:ModelRegistry",
@@ -61,6 +63,7 @@ NAMES = {
     "RequestStatus": "vllm.v1.request:RequestStatus",
     "Scheduler": "vllm.v1.core.sched.scheduler:Scheduler",
     "SingleTypeKVCacheManager": "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager",
+    "VLLMValidationError": "vllm.exceptions:VLLMValidationError",
     "VerifyAndUpdateConfig": "vllm.model_executor.models.config:VerifyAndUpdateConfig",
     "VideoDummyOptions": "vllm.config.multimodal:VideoDummyOptions",
     "AutoWeightsLoader": "vllm.model_executor.models.utils:AutoWeightsLoader",

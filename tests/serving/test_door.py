@@ -126,6 +126,43 @@ def test_the_sentence_is_the_one_of_ask() -> None:
     assert "and 2 more pixels" in unusable_pictures([(1, 1)] * 6, ValueError("x"))
 
 
+def test_a_picture_counts_as_sent_when_its_request_was(door: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lostattn.serving.engine import handing_over
+    from lostattn.serving.engine.internals import AsyncLLM, LruKeyReplicatedSenderCache
+    from vllm.multimodal.inputs import MultiModalKwargsItem
+
+    model = SimpleNamespace(get_multimodal_config=lambda: SimpleNamespace(mm_processor_cache_gb=1))
+    cache, item = LruKeyReplicatedSenderCache(model), (MultiModalKwargsItem.dummy(), [])
+    assert not cache.is_cached_item("a")
+    for _ in range(2):  # refused before it was sent: prepared and handed over again
+        assert cache.get_and_update_item(item, "a") is item and not cache.is_cached_item("a")
+
+    async def sent(*_: Any, **__: Any) -> str:
+        return "queue"
+
+    monkeypatch.setattr(AsyncLLM, "add_request", sent)
+    handing_over.hook_requests()
+    engine = SimpleNamespace(renderer=SimpleNamespace(_mm_processor_cache=cache))
+    prompt = {"type": "multimodal", "mm_hashes": {"image": ["a"]}}
+    assert asyncio.run(AsyncLLM.add_request(engine, "1", prompt, {}, priority=1)) == "queue"
+    assert cache.is_cached_item("a") and cache.get_and_update_item(None, "a")[0] is None
+    monkeypatch.setattr(handing_over, "MOST", 3)
+    for name in "bcde":
+        cache.get_and_update_item(item, name)
+    assert not any(cache.is_cached_item(name) for name in "abcde"), "all are sent anew"
+
+
+@pytest.mark.parametrize(
+    "given", [{"priority": 2**64}, {"priority": -(2**70)}, {"params": {"a": 2**80}}, {"params": "\ud800"}]
+)
+def test_what_cannot_travel_is_the_clients_mistake(door: Any, given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lostattn.serving.engine.internals import AsyncLLM, VLLMValidationError
+
+    arguments = {"request_id": "1", "prompt": "x", "params": {}, **given}
+    with pytest.raises(VLLMValidationError, match="cannot be handed to the engine"):
+        asyncio.run(AsyncLLM.add_request(SimpleNamespace(), **arguments))
+
+
 def test_a_seed_draws_nothing_for_a_token_that_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
     from lostattn.serving.engine import runner
