@@ -68,6 +68,12 @@ def test_bodies_beyond_the_limit_do_not(limited: tuple[LimitRequests, App]) -> N
     assert not app.seen
 
 
+def test_controls_are_nobodys(limited: tuple[LimitRequests, App]) -> None:
+    guard, app = limited
+    assert call(guard, b"{}", path="/scale_elastic_ep") == 403 and not app.seen
+    assert call(guard, b"{}", path="/is_scaling_elastic_ep") == 200
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
