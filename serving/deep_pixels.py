@@ -29,13 +29,13 @@ def deep_colour(image: Any, again: Callable[[], Any]) -> Image.Image | None:
         image: opened and not loaded yet.
         again: opens the same file once more.
     """
-    raw = {_rawmode(tile) for tile in image.tile}
+    raw = {_rawmode(tile) for tile in getattr(image, "tile", ())}
     if raw == {GREY_AND_ALPHA}:
         with again() as other:
             bytes_of = np.asarray(_loaded_as(other, "RGBA"))  # upper and lower byte of the grey, then of the alpha
         grey, alpha = (bytes_of[..., i].astype(np.uint16) << 8 | bytes_of[..., i + 1] for i in (0, 2))
         return _merged([grey, grey, grey, alpha])
-    if len(raw) != 1 or (lower := LOWER.get(str(next(iter(raw))))) is None:
+    if len(raw) != 1 or (lower := LOWER.get(next(iter(raw)))) is None:
         return None
     key = image.info.get("transparency")
     with again() as other:
@@ -95,9 +95,10 @@ def _merged(channels: list[Any]) -> Image.Image:
     return Image.merge("RGBA" if len(made) == 4 else "RGB", made)
 
 
-def _rawmode(tile: Any) -> Any:
+def _rawmode(tile: Any) -> str:
     """How a piece of the file is laid out, in Pillow's words."""
-    return tile[3][0] if isinstance(tile[3], tuple) else tile[3]
+    given = tile[3]
+    return str(given[0] if isinstance(given, tuple) and given else given)
 
 
 def _loaded_as(image: Any, rawmode: str) -> Any:

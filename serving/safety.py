@@ -31,6 +31,11 @@ UNSAFE = {
     "--config": "brings options that are not checked here",
     "--allowed-origins": "lets web pages of these origins use the server",
 }
+NOT_HANDED_ON = {  # environment of the owner that lets users harm each other
+    "VLLM_SERVER_DEV_MODE": "its endpoints let anybody control the server",
+    "VLLM_ENABLE_RESPONSES_API_STORE": "requests may choose the names of stored answers, and put theirs in the place of others",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "its endpoints let anybody change the model",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ def safe_defaults(host: str, key: bool, max_image_pixels: int, max_images: int, 
         "VLLM_MAX_IMAGE_PIXELS": str(max_image_pixels),
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_MAX_N_SEQUENCES": "64",
-        "VLLM_SERVER_DEV_MODE": "0",
+        **dict.fromkeys(NOT_HANDED_ON, "0"),
         DOOR_VARIABLE: "1",
         MAX_BYTES_VARIABLE: str((max_images + 1) * 32 * 2**20),
     }
@@ -72,8 +77,8 @@ def safe_defaults(host: str, key: bool, max_image_pixels: int, max_images: int, 
     warnings += [f"VLLM_MEDIA_CONNECTOR={env['VLLM_MEDIA_CONNECTOR']} decides where pictures may come from"] * (
         env["VLLM_MEDIA_CONNECTOR"] != "lostattn"
     )
-    if os.environ.get("VLLM_SERVER_DEV_MODE", "0") not in ("", "0"):
-        warnings.append("VLLM_SERVER_DEV_MODE is not handed on: its endpoints let anybody control the server")
+    asked = [name for name in NOT_HANDED_ON if os.environ.get(name, "0") not in ("", "0")]
+    warnings += [f"{name} is not handed on: {NOT_HANDED_ON[name]}" for name in asked]
     return Safety(options, env, warnings)
 
 

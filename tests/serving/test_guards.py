@@ -126,6 +126,9 @@ def test_whoever_wants_less_safety_gets_it_and_a_line(monkeypatch: pytest.Monkey
     monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
     safe = safe_defaults("::1", True, 1, 1, [])
     assert safe.env["VLLM_SERVER_DEV_MODE"] == "0" and "VLLM_SERVER_DEV_MODE" in safe.warnings[0]
+    monkeypatch.setenv("VLLM_ENABLE_RESPONSES_API_STORE", "1")
+    safe = safe_defaults("::1", True, 1, 1, [])
+    assert safe.env["VLLM_ENABLE_RESPONSES_API_STORE"] == "0" and "names of stored answers" in safe.warnings[1]
     monkeypatch.setenv("VLLM_MEDIA_CONNECTOR", "mine")
     assert safe_defaults("::1", True, 1, 1, []).env["VLLM_MEDIA_CONNECTOR"] == "mine"
 
