@@ -12,6 +12,8 @@ import os
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from .cause import cause
+
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -82,7 +84,36 @@ class LimitRequests:
         parts.clear()
         if _too_deep(body):
             return await _refuse(send, 400, f"the request is nested deeper than {MAX_DEPTH} levels")
-        await self.app(scope, _replay(body, receive), send)
+        stream = _Stream(send)
+        try:
+            await self.app(scope, _replay(body, receive), stream)
+        except Exception as error:
+            await stream.end(error)
+            raise
+
+
+class _Stream:
+    """A response on its way. If it breaks in the middle of a stream of events, the reason is the last event."""
+
+    def __init__(self, send: Send) -> None:
+        self.send, self.open = send, False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on (ASGI)."""
+        if message["type"] == "http.response.start":
+            self.open = any(
+                k.lower() == b"content-type" and b"event-stream" in v for k, v in message.get("headers", ())
+            )
+        elif not message.get("more_body", False):
+            self.open = False
+        await self.send(message)
+
+    async def end(self, error: BaseException) -> None:
+        """Tell the client what broke; nothing where no stream of events has begun, or where it has ended."""
+        if self.open:
+            self.open = False
+            event = b"event: error\ndata: " + _error(cause(error.__cause__ or error), 400) + b"\n\n"
+            await self.send({"type": "http.response.body", "body": event, "more_body": False})
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -132,7 +163,11 @@ def _announced(scope: Message) -> int:
 
 
 async def _refuse(send: Send, status: int, message: str) -> None:
-    body = json.dumps({"error": {"message": message, "type": "invalid_request_error", "param": None, "code": status}})
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body.encode()})
+    await send({"type": "http.response.body", "body": _error(message, status)})
+
+
+def _error(message: str, status: int) -> bytes:
+    found = {"message": message, "type": "invalid_request_error", "param": None, "code": status}
+    return json.dumps({"error": found}).encode()

@@ -91,10 +91,11 @@ def requests(schema: dict[str, Any], seed: int, count: int, more: dict[str, Any]
         more: endpoints that the schema leaves out, each with the name of the component that its body follows, or None.
     """
     endpoints = {**_bodies(schema), **(more or {})}
-    paths = sorted(endpoints, key=lambda p: ("completions" not in p, p))
+    paths = sorted(endpoints)
+    generating = [p for p in paths if p.endswith(("completions", "responses", "messages", "batch"))]
     for number in range(count):
         draw = random.Random(f"{seed} {number}")
-        path = paths[number % len(paths)] if draw.random() < 0.5 else draw.choice(paths[:4])
+        path = paths[number % len(paths)] if draw.random() < 0.5 else draw.choice(generating)
         yield _request(Schema(schema, draw), draw, number, path, endpoints[path])
 
 
