@@ -1,24 +1,28 @@
-"""Opening pictures that users hand in, of any kind, without being harmed by them."""
+"""Opening pictures that users hand in, of any kind, without being harmed by them. Every command opens them here."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..patches.errors import LostattnError
 from .cause import cause
+from .deep_pixels import deep_colour, deep_grey
 
 MAX_PIXELS = 178_956_970  # a decoded RGB picture of half a gigabyte
+ORIENTATION = 0x0112  # EXIF
+Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
 
 
-def open_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:
     """First frame of a picture as RGB, turned upright by its EXIF tag.
 
-    Grey, palette, CMYK, transparent (on white), 16-bit and real-valued pictures are converted. The size is read from the
-    header and checked before anything is decoded.
+    Grey, palette, CMYK, transparent (on `background`), 16-bit and real-valued pictures are converted. The size is read
+    from the header and checked before anything is decoded.
 
     Args:
         source: a file, or its bytes.
@@ -28,12 +32,14 @@ def open_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Imag
     """
     name = "the image" if isinstance(source, bytes) else f"image {source}"
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats()) as image:
+        with _opened(source) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise LostattnError(f"{name} has {width} x {height} pixels, more than {max_pixels}: make it smaller")
             image.seek(0)
-            return _to_rgb(_upright(image))
+            deep = deep_colour(image, lambda: _opened(source))
+            image.load()
+            return _upright(as_rgb(deep or image, background), image)
     except LostattnError:
         raise
     except FileNotFoundError as error:
@@ -52,39 +58,38 @@ def open_image(source: str | Path | bytes, max_pixels: int = MAX_PIXELS) -> Imag
         ) from error
 
 
-def as_rgb(image: Image.Image) -> Image.Image:
-    """A picture that is open already, as `open_image` would give it. Raises what its decoder raises."""
-    return _to_rgb(_upright(image))
-
-
-def _formats() -> list[str]:
-    """All that Pillow reads but PostScript, which is a program that Ghostscript would run."""
-    Image.init()
-    return sorted(set(Image.OPEN) - {"EPS"})
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # the pixels are whole, only the EXIF data is damaged: it says nothing then
-        return image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image, background: Colour = WHITE) -> Image.Image:
+    """A picture that was opened elsewhere as RGB: deep grey scaled to 8 bits, what is transparent on `background`."""
     if image.mode == "F" or image.mode.startswith("I"):
-        return _deep_grey(image).convert("RGB")
+        image = deep_grey(image)
     if image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
+        below = Image.new("RGBA", image.size, background)
+        return Image.alpha_composite(below, image).convert("RGB")
     return image.convert("RGB")
 
 
-def _deep_grey(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits or of real numbers as 8 bits: Pillow's own conversion would clip nearly all to white."""
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0)
-    brightest = float(values.max())
-    steps = (1.0, 255.0, 65535.0) if image.mode == "F" else (255.0, 65535.0)
-    white = 65535.0 if image.mode.startswith("I;16") else next((s for s in steps if brightest <= s), brightest)
-    return Image.fromarray((values.clip(0, white) * (255 / white)).round().astype(np.uint8))
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """A picture that is open already, as `open_image` would give it. Raises what its decoder raises."""
+    image.load()
+    return _upright(as_rgb(image), image)
+
+
+def _opened(source: str | Path | bytes) -> Image.Image:
+    return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=_formats())
+
+
+def _formats() -> list[str]:
+    """All that Pillow reads but PostScript, a program that Ghostscript would run, and what other programs would open."""
+    Image.init()
+    return sorted(set(Image.OPEN) - {"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+
+
+def _upright(image: Image.Image, source: Any) -> Image.Image:
+    """`image`, turned as the EXIF tag of the file says which it came from."""
+    try:
+        tags = source.getexif()
+        image.info = {"exif": tags.tobytes()} if tags.get(ORIENTATION, 1) != 1 else {}
+        return ImageOps.exif_transpose(image)
+    except Exception:  # the pixels are whole, only the EXIF data is damaged: it says nothing then
+        return image

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .engine.versions import installed_vllm
-from .middleware import MAX_BYTES_VARIABLE
+from .middleware import DOOR_VARIABLE, MAX_BYTES_VARIABLE
 
 MAX_IMAGE_PIXELS = 50_000_000  # 150 MB decoded
 MAX_IMAGES = 8
@@ -26,9 +26,15 @@ UNSAFE = {
     "--trust-request-chat-template": "lets requests bring chat templates of their own",
     "--enable-mm-embeds": "lets requests hand in embeddings, which vLLM does not check against bad shapes",
     "--enable-prompt-embeds": "lets requests hand in embeddings, which vLLM does not check against bad shapes",
+    "--enable-scale-out": "lets requests end those of others, and hand in token ids in place of text",
     "--limit-mm-per-prompt": "replaces the limits of --max-images, also those on videos and audio",
     "--config": "brings options that are not checked here",
     "--allowed-origins": "lets web pages of these origins use the server",
+}
+NOT_HANDED_ON = {  # environment of the owner that lets users harm each other
+    "VLLM_SERVER_DEV_MODE": "its endpoints let anybody control the server",
+    "VLLM_ENABLE_RESPONSES_API_STORE": "requests may choose the names of stored answers, and put theirs in the place of others",
+    "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "its endpoints let anybody change the model",
 }
 
 
@@ -57,7 +63,8 @@ def safe_defaults(host: str, key: bool, max_image_pixels: int, max_images: int, 
         "VLLM_MAX_IMAGE_PIXELS": str(max_image_pixels),
         "VLLM_MEDIA_URL_ALLOW_REDIRECTS": "0",
         "VLLM_MAX_N_SEQUENCES": "64",
-        "VLLM_SERVER_DEV_MODE": "0",
+        **dict.fromkeys(NOT_HANDED_ON, "0"),
+        DOOR_VARIABLE: "1",
         MAX_BYTES_VARIABLE: str((max_images + 1) * 32 * 2**20),
     }
     warnings = [f"{option} {what}" for option, what in UNSAFE.items() if names(given, option)]
@@ -70,8 +77,8 @@ def safe_defaults(host: str, key: bool, max_image_pixels: int, max_images: int, 
     warnings += [f"VLLM_MEDIA_CONNECTOR={env['VLLM_MEDIA_CONNECTOR']} decides where pictures may come from"] * (
         env["VLLM_MEDIA_CONNECTOR"] != "lostattn"
     )
-    if os.environ.get("VLLM_SERVER_DEV_MODE", "0") not in ("", "0"):
-        warnings.append("VLLM_SERVER_DEV_MODE is not handed on: its endpoints let anybody control the server")
+    asked = [name for name in NOT_HANDED_ON if os.environ.get(name, "0") not in ("", "0")]
+    warnings += [f"{name} is not handed on: {NOT_HANDED_ON[name]}" for name in asked]
     return Safety(options, env, warnings)
 
 

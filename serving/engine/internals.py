@@ -9,6 +9,7 @@ import importlib
 from typing import Any
 
 NAMES = {
+    "AsyncLLM": "vllm.v1.engine.async_llm:AsyncLLM",
     "AsyncScheduler": "vllm.v1.core.sched.async_scheduler:AsyncScheduler",
     "Attention": "vllm.model_executor.layers.attention:Attention",
     "AttentionBackend": "vllm.v1.attention.backend:AttentionBackend",
@@ -17,6 +18,7 @@ NAMES = {
     "AttentionImpl": "vllm.v1.attention.backend:AttentionImpl",
     "AttentionMetadataBuilder": "vllm.v1.attention.backend:AttentionMetadataBuilder",
     "AttentionSpec": "vllm.v1.kv_cache_interface:AttentionSpec",
+    "BaseMultiModalProcessor": "vllm.multimodal.processing:BaseMultiModalProcessor",
     "CommonAttentionMetadata": "vllm.v1.attention.backend:CommonAttentionMetadata",
     "DefaultModelState": "vllm.v1.worker.gpu.model_states.default:DefaultModelState",
     "GPUModelRunner": "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
@@ -41,6 +43,7 @@ NAMES = {
     ),
     "LlavaOnevisionMultiModalProcessor": "vllm.model_executor.models.llava_onevision:LlavaOnevisionMultiModalProcessor",
     "LlavaOnevisionProcessingInfo": "vllm.model_executor.models.llava_onevision:LlavaOnevisionProcessingInfo",
+    "LruKeyReplicatedSenderCache": "vllm.multimodal.cache.lru:LruKeyReplicatedSenderCache",
     "MODELS_CONFIG_MAP": "vllm.model_executor.models.config:MODELS_CONFIG_MAP",
     "MULTIMODAL_REGISTRY": "vllm.multimodal:MULTIMODAL_REGISTRY",
     "ModelRegistry": "vllm:ModelRegistry",
@@ -60,6 +63,7 @@ NAMES = {
     "RequestStatus": "vllm.v1.request:RequestStatus",
     "Scheduler": "vllm.v1.core.sched.scheduler:Scheduler",
     "SingleTypeKVCacheManager": "vllm.v1.core.single_type_kv_cache_manager:SingleTypeKVCacheManager",
+    "VLLMValidationError": "vllm.exceptions:VLLMValidationError",
     "VerifyAndUpdateConfig": "vllm.model_executor.models.config:VerifyAndUpdateConfig",
     "VideoDummyOptions": "vllm.config.multimodal:VideoDummyOptions",
     "AutoWeightsLoader": "vllm.model_executor.models.utils:AutoWeightsLoader",
@@ -73,10 +77,12 @@ NAMES = {
     "get_tensor_model_parallel_world_size": "vllm.distributed:get_tensor_model_parallel_world_size",
     "flash_attn_varlen_func": "vllm.v1.attention.backends.fa_utils:flash_attn_varlen_func",
     "get_mm_max_toks_per_item": "vllm.multimodal.encoder_budget:get_mm_max_toks_per_item",
+    "renderer": "vllm.renderers:base",
     "resolve_block_hashes": "vllm.v1.core.kv_cache_utils:resolve_block_hashes",
     "init_logger": "vllm.logger:init_logger",
     "kv_cache_utils": "vllm.v1.core:kv_cache_utils",
     "register_backend": "vllm.v1.attention.backends.registry:register_backend",
+    "token_serving": "vllm.entrypoints.scale_out.token_in_token_out:serving",
     "tensor_model_parallel_all_reduce": "vllm.distributed:tensor_model_parallel_all_reduce",
 }
 

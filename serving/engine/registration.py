@@ -9,7 +9,7 @@ from .backend import register_backends
 from .cache_spec import counting_images, register_specs
 from .config import SapConfig
 from .internals import MODELS_CONFIG_MAP, ModelRegistry, kv_cache_utils
-from .runner import hook_first_runner
+from .runner import hook_first_runner, hook_seeds_on_cpus
 from .versions import serves
 
 
@@ -28,6 +28,7 @@ def register_all() -> None:
             ModelRegistry.register_model(architecture, target)
         MODELS_CONFIG_MAP[architecture] = SapConfig
     hook_first_runner()
+    hook_seeds_on_cpus()
     _count_images_in_capacity()
 
 

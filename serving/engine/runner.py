@@ -31,6 +31,34 @@ def hook_first_runner() -> None:
     GPUModelRunner._build_attention_metadata = build
 
 
+def hook_seeds_on_cpus() -> None:
+    """Let requests with a seed be prefilled in chunks on a CPU.
+
+    Runner V1 draws a token for each chunk, throws it away and turns the request's generator back by an offset, which
+    generators of a CPU do not have: it raises, and the engine ends. Here such a row draws from torch's own generator, so
+    that its own stays where it was. May be called again.
+    """
+    plain = GPUModelRunner.sample_tokens
+    if getattr(plain, "_lostattn", False):
+        return
+
+    @functools.wraps(plain)
+    def sample(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.device.type != "cpu":
+            return plain(self, *args, **kwargs)
+        rows = self.input_batch.num_reqs
+        generators = self.input_batch.generators
+        thrown_away = [i for i in list(generators) if i < rows and self.discard_request_mask.np[i]]
+        kept = {i: generators.pop(i) for i in thrown_away}
+        try:
+            return plain(self, *args, **kwargs)
+        finally:
+            generators.update(kept)
+
+    sample._lostattn = True  # type: ignore[attr-defined]
+    GPUModelRunner.sample_tokens = sample
+
+
 def _seat(request: Any) -> Seat:
     """The seat of a request's state in the V1 runner."""
     spans = getattr(request, "_lostattn_spans", None)

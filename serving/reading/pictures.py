@@ -21,7 +21,7 @@ from PIL import Image
 
 from ...patches.errors import LostattnError
 from ..cause import cause
-from ..images import as_rgb, open_image
+from ..images import open_image, upright_rgb
 from ..shown import shown
 
 Picture = bytes | str | Image.Image  # content, name of a file, or opened
@@ -72,7 +72,7 @@ def open_picture(value: Any, folder: Path = Path()) -> Image.Image:
     if isinstance(found, str):
         return _open_file(folder / found)
     try:
-        return as_rgb(found)
+        return upright_rgb(found)
     except LostattnError:
         raise
     except Exception as error:  # an image of PIL reads its file only now

@@ -58,6 +58,7 @@ def serve(
       lostattn serve ./qwen2.5-vl-sap --port 9000 -- --max-model-len 8192 --dtype bfloat16
       LOSTATTN_API_KEY=... lostattn serve ./qwen2.5-vl-sap --host 0.0.0.0
     """
+    from ...serving.ports import need_free
     from ...serving.server import unused_log
     from ..serve import prepare
 
@@ -73,6 +74,7 @@ def serve(
         log=log or unused_log(),
     )
     server = prepared.server
+    need_free(server.host, server.port)
     for note in prepared.notes:
         say(note)
     say(f"starting vLLM on {folder}, its log is {server.log}")

@@ -68,6 +68,39 @@ def test_bodies_beyond_the_limit_do_not(limited: tuple[LimitRequests, App]) -> N
     assert not app.seen
 
 
+@pytest.mark.parametrize(("kind", "told"), [(b"text/event-stream; charset=utf-8", True), (b"application/json", False)])
+def test_a_stream_that_breaks_ends_with_the_reason(monkeypatch: pytest.MonkeyPatch, kind: bytes, told: bool) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"Content-Type", kind)]})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        raise RuntimeError("response already started") from ValueError("the number is too large")
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    monkeypatch.setenv(MAX_BYTES_VARIABLE, "1000")
+    with pytest.raises(RuntimeError):
+        asyncio.run(
+            LimitRequests(app)({"type": "http", "method": "POST", "path": "/v1/x", "headers": []}, receive, send)
+        )
+    assert (len(sent) == 3) == told
+    if told:
+        event, data = sent[2]["body"].decode().strip().split("\n")
+        assert event == "event: error" and json.loads(data[6:])["error"]["message"] == "the number is too large"
+        assert sent[2]["more_body"] is False
+
+
+def test_controls_are_nobodys(limited: tuple[LimitRequests, App]) -> None:
+    guard, app = limited
+    assert call(guard, b"{}", path="/scale_elastic_ep") == 403 and not app.seen
+    assert call(guard, b"{}", path="/is_scaling_elastic_ep") == 200
+
+
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -120,6 +153,9 @@ def test_whoever_wants_less_safety_gets_it_and_a_line(monkeypatch: pytest.Monkey
     monkeypatch.setenv("VLLM_SERVER_DEV_MODE", "1")
     safe = safe_defaults("::1", True, 1, 1, [])
     assert safe.env["VLLM_SERVER_DEV_MODE"] == "0" and "VLLM_SERVER_DEV_MODE" in safe.warnings[0]
+    monkeypatch.setenv("VLLM_ENABLE_RESPONSES_API_STORE", "1")
+    safe = safe_defaults("::1", True, 1, 1, [])
+    assert safe.env["VLLM_ENABLE_RESPONSES_API_STORE"] == "0" and "names of stored answers" in safe.warnings[1]
     monkeypatch.setenv("VLLM_MEDIA_CONNECTOR", "mine")
     assert safe_defaults("::1", True, 1, 1, []).env["VLLM_MEDIA_CONNECTOR"] == "mine"
 

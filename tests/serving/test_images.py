@@ -8,54 +8,26 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from lostattn.patches.errors import LostattnError
-from lostattn.serving.images import open_image
+from lostattn.serving.images import as_rgb, open_image
+from pictures import (
+    COLOURS,
+    RAMP,
+    WHITES,
+    WHOLE,
+    animation,
+    deep_png,
+    deep_tiff,
+    encoded,
+    grey_alpha_16,
+    png_header,
+    ramp,
+    shown,
+)
 from PIL import Image
-
-COLOURS = Image.fromarray(np.random.default_rng(0).integers(0, 255, (7, 9, 3), dtype=np.uint8))
-RAMP = np.arange(63).reshape(7, 9)
-
-
-def encoded(image: Any, kind: str = "PNG", **options: Any) -> bytes:
-    picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
-    out = io.BytesIO()
-    picture.save(out, kind, **options)
-    return out.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims a size and holds nearly nothing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 99)) + chunk(b"IEND", b"")
-    )
-
-
-def animation() -> bytes:
-    others = [Image.new("RGB", (9, 7), "red"), Image.new("RGB", (9, 7), "blue")]
-    return encoded(COLOURS.quantize(4), "GIF", save_all=True, append_images=others)
-
-
-WHOLE = {
-    "1x1": encoded(Image.new("RGB", (1, 1))), "1xN": encoded(Image.new("L", (1, 40))), "Nx1": encoded(Image.new("P", (40, 1))),
-    "grey": encoded(COLOURS.convert("L")), "bits": encoded(COLOURS.convert("1")), "palette": encoded(COLOURS.convert("P")),
-    "cmyk jpeg": encoded(COLOURS.convert("CMYK"), "JPEG"), "cmyk tiff": encoded(COLOURS.convert("CMYK"), "TIFF"),
-    "rgba": encoded(COLOURS.convert("RGBA")), "la": encoded(COLOURS.convert("LA")),
-    "lab": encoded(Image.new("LAB", (3, 3)), "TIFF"),
-    "16 bit": encoded((RAMP * 1000).astype(np.uint16)), "16 bit tiff": encoded((RAMP * 1000).astype(np.uint16), "TIFF"),
-    "32 bit tiff": encoded((RAMP * 10**6).astype(np.int32), "TIFF"),
-    "float tiff": encoded((RAMP / 62).astype(np.float32), "TIFF"),
-    "nan tiff": encoded(np.full((7, 9), np.nan, np.float32), "TIFF"), "gif": animation(), "ppm": encoded(COLOURS, "PPM"),
-    "webp": encoded(COLOURS, "WEBP"), "bmp": encoded(COLOURS, "BMP"), "ico": encoded(Image.new("RGB", (16, 16)), "ICO"),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -74,16 +46,80 @@ def test_plain_pictures_keep_every_pixel(tmp_path: Path) -> None:
     assert np.array_equal(open_image(encoded(COLOURS.convert("L"))), COLOURS.convert("L").convert("RGB"))
 
 
-def test_deep_grey_is_scaled_not_clipped() -> None:
-    wanted = np.round(RAMP * 1000 / 65535 * 255)
-    for kind in ("PNG", "TIFF"):
-        assert np.array_equal(np.asarray(open_image(encoded((RAMP * 1000).astype(np.uint16), kind)))[:, :, 0], wanted)
-    dark = np.asarray(open_image(encoded(RAMP.astype(np.uint16))))
-    assert dark.max() == 0, "62 of 65535 is black"
-    for values in (RAMP / 62, RAMP / 62 * 255):
-        ramp = np.asarray(open_image(encoded(values.astype(np.float32), "TIFF")))[:, :, 1]
-        assert np.abs(ramp - RAMP / 62 * 255).max() <= 0.51
+@pytest.mark.parametrize("bits", WHITES)
+def test_deep_grey_is_neither_black_nor_clipped(bits: int) -> None:
+    values, wanted = ramp(bits), shown(ramp(bits), bits)
+    files = [encoded(values.astype(np.uint16), kind) for kind in ("PNG", "TIFF")]
+    files += [encoded(values.astype(np.int32), "TIFF"), encoded(values.astype(np.float32), "TIFF")]
+    files += [deep_png(values, 0), encoded(values.astype(">u2"), "TIFF", compression="tiff_lzw")]
+    for data in files:
+        found = np.asarray(open_image(data))
+        assert np.array_equal(found, np.stack([wanted] * 3, -1)), data[:8]
+
+
+@pytest.mark.parametrize("bits", WHITES)
+def test_deep_colour_is_neither_black_nor_clipped(bits: int) -> None:
+    values = np.stack([ramp(bits), ramp(bits)[::-1], ramp(bits)[:, ::-1]], -1)
+    wanted = shown(values, bits)
+    files = [deep_png(values, 2), deep_tiff(values, "<"), deep_tiff(values, ">")]
+    files += [encoded(Image.open(io.BytesIO(files[0])), "PNG")] * (bits == 16)  # 8 bits, upper bytes alone
+    for data in files[:3]:
+        assert np.array_equal(open_image(data), wanted), data[:8]
+    if bits == 16:
+        assert np.abs(np.asarray(open_image(files[3]), dtype=int) - wanted).max() <= 1
+
+
+@pytest.mark.parametrize("bits", WHITES)
+def test_deep_pictures_with_transparency(bits: int) -> None:
+    values, white = ramp(bits), WHITES[bits]
+    for opaque in {white, 65535}:
+        alpha = np.where(RAMP % 2, opaque, 0)
+        wanted = np.where(RAMP % 2, shown(values, bits), 255)
+        for data in (grey_alpha_16(values, alpha), deep_png(np.stack([values] * 3 + [alpha], -1), 6)):
+            assert np.array_equal(np.asarray(open_image(data))[..., 1], wanted)
+
+
+def test_a_transparent_colour_of_16_bits() -> None:
+    def key(*numbers: int) -> bytes:
+        data = struct.pack(f">{len(numbers)}H", *numbers)
+        return struct.pack(">I", len(data)) + b"tRNS" + data + struct.pack(">I", zlib.crc32(b"tRNS" + data))
+
+    values = ramp(16)
+    wanted = shown(values, 16)
+    wanted[0, 1] = 255
+    grey = open_image(deep_png(values, 0, key(int(values[0, 1]))))
+    colour = open_image(deep_png(np.stack([values] * 3, -1), 2, key(*[int(values[0, 1])] * 3)))
+    assert np.array_equal(np.asarray(grey)[..., 0], wanted) and np.array_equal(np.asarray(colour)[..., 0], wanted)
+
+
+@pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (-1024.0, 3071.0), (-5.0, -1.0)])
+def test_numbers_below_zero_become_the_darkest(low: float, high: float) -> None:
+    values = low + RAMP / 62 * (high - low)
+    found = np.asarray(open_image(encoded(values.astype(np.float32), "TIFF")))[..., 0]
+    assert np.abs(found - RAMP / 62 * 255).max() <= 0.51
+
+
+def test_real_numbers_of_every_range() -> None:
+    for white in (1.0, 255.0, 4095.0, 65535.0, 1e6, 3e38):
+        found = np.asarray(open_image(encoded((RAMP / 62 * white).astype(np.float32), "TIFF")))[..., 1]
+        assert np.abs(found - RAMP / 62 * 255).max() <= 0.51, white
     assert np.asarray(open_image(WHOLE["32 bit tiff"])).max() == 255
+    assert np.asarray(open_image(WHOLE["nan tiff"])).max() == 0
+    assert np.asarray(open_image(encoded(np.zeros((7, 9), np.uint16)))).max() == 0
+
+
+def test_deep_pictures_turn_upright_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = open_image(encoded((RAMP * 1000).astype(np.uint16), "PNG", exif=exif))
+    assert np.array_equal(np.asarray(found)[..., 0], np.rot90(shown(RAMP * 1000, 16), -1))
+
+
+def test_opened_elsewhere_is_opened_alike() -> None:
+    for name, data in WHOLE.items():
+        if not name.startswith(("bits", "gif")):
+            with Image.open(io.BytesIO(data)) as raw:
+                assert np.array_equal(as_rgb(raw), open_image(data)), name
 
 
 def test_transparent_becomes_white() -> None:

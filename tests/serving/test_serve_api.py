@@ -19,8 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from fuzz_door import fuzz, plain_answer, summary
 from hostile import OK, attacks, bomb, chat, data_url, mutations, png
+from lostattn.patches.errors import LostattnError
+from lostattn.serving.images import open_image
+from pictures import deep_png, encoded, ramp
 
 pytestmark = [
     pytest.mark.slow,
@@ -29,6 +34,8 @@ pytestmark = [
 ]
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sesame-open"
+DEEP = {f"grey {b}": encoded(np.kron(ramp(b), np.ones((12, 12))).astype(np.uint16)) for b in (10, 12, 16)}
+DEEP |= {"colour 12": deep_png(np.stack([np.kron(ramp(12), np.ones((12, 12)))] * 3, -1), 2)}
 QUESTION = "Is there a 7 in the image?"
 
 
@@ -77,6 +84,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         str(log),
     ]
     command += ["--", "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"]
+    command += ["--max-num-batched-tokens", "128"]  # long prompts are read in pieces
     env = {**os.environ, "LOSTATTN_API_KEY": KEY, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
     with out.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, text=True, env=env, cwd=folder)
@@ -146,15 +154,18 @@ def test_logprobs(client: Any) -> None:
 @pytest.mark.parametrize(
     ("urls", "said"),
     [
-        ([data_url(b"no picture")], "cannot identify image"),
-        ([data_url(png()[:60])], "truncated"),
-        ([data_url(png(1001, 1000))], "exceed the maximum of 1000000 pixels"),
+        ([data_url(b"no picture")], "no picture that Pillow can read"),
+        ([data_url(png()[:60])], "cut off, damaged"),
+        ([data_url(png(1001, 1000))], "1001 x 1000 pixels, more than 1000000"),
         ([data_url(bomb(30_000, 30_000))], "decompression bomb"),
         ([OK] * 4, r"At most 3 image"),
         (["file:///etc/passwd"], "reads no files"),
         (["http://127.0.0.1/x.png"], "fetches no URLs"),
         (["https://media.invalid/x.png"], "fetches no URLs"),
         (["data:image/png,abc"], "must be base64"),
+        (["data:image/png;base64,@@@@"], "base64 of the data URL is damaged"),
+        (["data:image/png"], "needs a comma"),
+        ([data_url(png(2275, 10))], r"2275 x 10 pixels .*absolute aspect ratio must be smaller than 200, got 227.5"),
     ],
 )
 def test_bad_pictures_are_the_clients_mistake(client: Any, urls: list[str], said: str) -> None:
@@ -212,6 +223,132 @@ def test_thirty_two_at_once_and_some_that_leave(served: Served, client: Any) -> 
     while not re.search(running, _metrics(served)) and time.monotonic() < until:
         time.sleep(0.5)
     assert re.search(running, _metrics(served)), "requests whose clients left still run"
+
+
+def answer(client: Any, *urls: str, **more: Any) -> Any:
+    """Text and log-probabilities of an answer."""
+    asked = {"max_tokens": 3, "temperature": 0, "logprobs": True, "top_logprobs": 5} | more
+    reply = client.chat.completions.create(model="digits", messages=messages(*urls), **asked)
+    return reply.choices[0].message.content, [p.logprob for p in reply.choices[0].logprobs.content]
+
+
+@pytest.mark.parametrize("form", ["BASE64", "Base64", "charset=utf-8;base64", " base64 "])
+def test_data_urls_in_every_form(client: Any, form: str) -> None:
+    assert answer(client, f"data:image/png;{form},{OK.partition(',')[2]}") == answer(client, OK)
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_pictures_are_opened_as_ask_opens_them(client: Any, asked: Any, name: str) -> None:
+    opened = open_image(DEEP[name])
+    text, logprobs = answer(client, data_url(DEEP[name]))
+    wanted, same = answer(client, data_url(encoded(opened)))
+    assert text == wanted and logprobs == pytest.approx(same, abs=1e-4)
+    assert asked.answer(opened, QUESTION, max_new_tokens=3) == text
+
+
+@pytest.fixture(scope="module")
+def asked(served: Served) -> Any:
+    """The same model as `lostattn ask` uses it."""
+    from lostattn.surgery.chat import Chat
+
+    return Chat.load(served.out.parent / "model", dtype="float32")
+
+
+def test_a_processors_refusal_is_the_one_of_ask(asked: Any, served: Served) -> None:
+    status, text = served.post(json.dumps(chat(data_url(png(2275, 10)))).encode())
+    with pytest.raises(LostattnError) as error:
+        asked.encode(open_image(png(2275, 10)), QUESTION)
+    assert status == 400 and json.loads(text)["error"]["message"] == str(error.value)
+
+
+def named(picture: str | None, name: Any) -> dict[str, Any]:
+    """A chat request with a picture that has a name."""
+    body = chat(OK)
+    part = body["messages"][0]["content"][0]
+    part |= {"uuid": name, "image_url": {"url": picture} if picture else None}
+    return body
+
+
+@pytest.mark.parametrize("name", ["a", "", 7, ["a"]])
+@pytest.mark.parametrize("picture", [OK, None])
+def test_pictures_have_no_names(served: Served, name: Any, picture: str | None) -> None:
+    body = named(picture, name)
+    content = body["messages"][0]["content"]
+    several = {**body, "messages": [body["messages"], body["messages"]]}
+    parts = {k: v for k, v in body.items() if k != "max_tokens"}
+    later = {
+        **body,
+        "messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}, *body["messages"]],
+    }
+    bodies = [("/v1/chat/completions", body), ("/v1/chat/completions", later), ("/v1/chat/completions/batch", several)]
+    for path, one in [*bodies, ("/tokenize", parts), ("/invocations", body)]:
+        status, text = served.post(json.dumps(one).encode(), path)
+        assert status == 400 and ("leave uuid out" in text or "validation error" in text), (path, text)
+    embeds = [{"type": f"{kind}_embeds", f"{kind}_embeds": None, "uuid": name} for kind in ("image", "audio", "video")]
+    for part in embeds:
+        status, _ = served.post(
+            json.dumps(chat() | {"messages": [{"role": "user", "content": [part, *content[1:]]}]}).encode()
+        )
+        assert status == 400
+
+
+@pytest.mark.parametrize("path", ["/v1/responses", "/v1/messages"])
+def test_names_of_pictures_do_not_cross_clients(served: Served, path: str) -> None:
+    """An endpoint that has no such names may leave them out: then the picture counts."""
+
+    def ask(picture: bytes, name: str | None) -> tuple[int, str]:
+        text = {"type": "text", "text": QUESTION}
+        part: dict[str, Any] = {"type": "input_image", "detail": "auto", "image_url": data_url(picture)}
+        body: dict[str, Any] = {"model": "digits", "temperature": 0}
+        if path == "/v1/messages":
+            source = {"type": "base64", "media_type": "image/png", "data": data_url(picture).partition(",")[2]}
+            part, body["max_tokens"] = {"type": "image", "source": source}, 3
+        else:
+            text["type"], body["max_output_tokens"] = "input_text", 3
+        part |= {"uuid": name} if name else {}
+        turn = [{"role": "user", "content": [part, text]}]
+        status, said = served.post(json.dumps(body | {"messages": turn, "input": turn}).encode(), path)
+        usage = json.loads(said).get("usage") if status == 200 else {}
+        return status, usage.get("input_tokens", said)
+
+    small, large = ask(png(56, 56), None), ask(png(280, 280), None)
+    assert small[0] == large[0] == 200 and small[1] != large[1]
+    found = [ask(png(56, 56), "name"), ask(png(280, 280), "name")]
+    assert found == [small, large] or all(status == 400 and "leave uuid out" in said for status, said in found)
+
+
+def test_a_seed_in_a_prompt_that_is_read_in_pieces(client: Any) -> None:
+    import openai
+
+    ask = {"model": "digits", "messages": messages(data_url(png(112, 112)), text=QUESTION * 20), "max_tokens": 8}
+    more = {"temperature": 1.5, "extra_body": {"ignore_eos": True}}
+    texts = [client.chat.completions.create(**ask, **more, seed=s).choices[0].message.content for s in (3, 3, 4, 5, 6)]
+    assert texts[0] == texts[1] and len(set(texts)) > 1
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(**ask, **more, seed=2**70)
+
+
+def test_a_refused_request_takes_nothing_from_the_next(client: Any) -> None:
+    import openai
+
+    fresh = data_url(png(84, 140))
+    with pytest.raises(openai.BadRequestError, match="max_tokens"):
+        answer(client, fresh, max_tokens=10**6)
+    assert answer(client, fresh)[0]
+
+
+def test_the_server_is_not_controlled_by_requests(served: Served) -> None:
+    assert served.post(b'{"new_data_parallel_size": 2, "drain_timeout": 100}', "/scale_elastic_ep")[0] == 403
+
+
+def test_drawn_requests_leave_the_engine_alive(served: Served) -> None:
+    """LOSTATTN_FUZZ gives another number of requests."""
+    before = plain_answer(served.root, KEY)
+    said = fuzz(served.root, int(os.environ.get("LOSTATTN_FUZZ", "150")), seed=1, key=KEY)
+    assert before in ("yes", "no") and plain_answer(served.root, KEY) == before, summary(said)
+    lost = [s for s in said if s.status == 0 or "EngineCore" in s.text]
+    assert not lost, summary(lost)
+    assert sum(s.status == 200 for s in said) > len(said) / 10, summary(said)
 
 
 def _metrics(served: Served) -> str:

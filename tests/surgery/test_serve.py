@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,26 @@ def test_the_curl_line_is_quoted(plain: Path) -> None:
     assert words[1] == "http://127.0.0.1:1/v1/chat/completions" and "Authorization: Bearer $LOSTATTN_API_KEY" in words
     body = json.loads(words[-1])
     assert body["model"] == 'it\'s "a" $name' and body["messages"][0]["content"][0]["type"] == "image_url"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", "::1", "::"])
+def test_a_taken_port_is_said_before_anything_starts(plain: Path, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lostattn.serving.server.Server._launch", lambda self: pytest.fail("it was started"))
+    there = {"0.0.0.0": "127.0.0.1", "localhost": "127.0.0.1", "::": "::1"}.get(host, host)
+    family = socket.AF_INET6 if ":" in there else socket.AF_INET
+    try:
+        taken = socket.create_server((there, 0), family=family, reuse_port=True)  # as another vLLM has it
+    except OSError:
+        pytest.skip("no such address here")
+    with taken:
+        port = taken.getsockname()[1]
+        found = run(str(plain), "--host", host, "--port", str(port))
+    assert found.exit_code == 2 and found.stdout == ""
+    assert found.stderr.count("\n") == 1 and f"port {port} is taken: choose another" in found.stderr
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid"])
+def test_a_host_that_is_not_here(plain: Path, host: str) -> None:
+    for port in ("0", "8123"):
+        found = run(str(plain), "--host", host, "--port", port)
+        assert found.exit_code == 2 and f"no port can be opened on {host}" in found.stderr
