@@ -89,11 +89,15 @@ def _attention() -> str:
 def _torchvision() -> str:
     if importlib.util.find_spec("torchvision") is None:
         raise _Missing("needed by the processors of Qwen2.5-VL and LLaVA-OneVision: install the one that matches torch")
-    from .. import patches  # noqa: F401 - makes it importable
+    from ..patches.torchvision_ops import make_torchvision_importable
+
+    make_torchvision_importable()
     import torchvision
 
     whole = getattr(getattr(torchvision, "extension", None), "_has_ops", lambda: True)()
-    return f"{torchvision.__version__}" + ("" if whole else " (without compiled operators; processors do not need them)")
+    return f"{torchvision.__version__}" + (
+        "" if whole else " (without compiled operators; processors do not need them)"
+    )
 
 
 def _other_programs() -> str:

@@ -22,7 +22,9 @@ def modes(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--mend", "change", flag_value="mend", help="Make torchvision and torchaudio importable for all programs.")
+@click.option(
+    "--mend", "change", flag_value="mend", help="Make torchvision and torchaudio importable for all programs."
+)
 @click.option("--unmend", "change", flag_value="unmend", help="Take that back.")
 @json_option
 def doctor(change: str | None, as_json: bool) -> None:
