@@ -16,15 +16,21 @@ needs the standard library alone, so that it also runs where lostattn is not imp
 processes, and `lostattn doctor --mend` copies it into an environment, for every process of it.
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
 from _thread import _local
-from collections.abc import Callable, Iterator
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import Any
+from importlib.machinery import PathFinder
 
-Run = Callable[[ModuleType], None]
+TYPE_CHECKING = False  # typing itself would be loaded at every start of Python
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any
+
+    Run = Callable[[ModuleType], None]
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _BROKEN = (OSError, RuntimeError, AttributeError)  # what a library for another torch, or for another system, raises

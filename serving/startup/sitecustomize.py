@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
 
 HERE = os.path.dirname(os.path.realpath(__file__))
-MENDER = ("_lostattn_startup", os.path.join(os.path.dirname(os.path.dirname(HERE)), "patches", "torchvision_ops.py"))
+MENDER = os.path.join(os.path.dirname(os.path.dirname(HERE)), "patches", "torchvision_ops.py")
+NAME = "_lostattn_startup"
 
 
 def _run(spec: ModuleSpec | None, name: str) -> ModuleType | None:
@@ -27,9 +28,7 @@ def _run(spec: ModuleSpec | None, name: str) -> ModuleType | None:
 
 
 def _mend() -> None:
-    from importlib.util import spec_from_file_location
-
-    mender = _run(spec_from_file_location(*MENDER), MENDER[0])
+    mender = _run(ModuleSpec(NAME, SourceFileLoader(NAME, MENDER), origin=MENDER), NAME)
     if mender is not None:
         mender.make_torchvision_importable()
 
@@ -40,6 +39,6 @@ def _run_hidden() -> None:
     _run(PathFinder.find_spec("sitecustomize", rest), "sitecustomize")
 
 
-if "_lostattn_startup" not in sys.modules:
+if NAME not in sys.modules:
     _mend()
     _run_hidden()
