@@ -81,7 +81,7 @@ class SummaryManager(SingleTypeKVCacheManager):
             self.enable_caching
             and request is not None
             and request.is_finished()
-            and request_id in self.num_cached_block
+            and request_id in self.req_to_blocks
         ):
             done = min(request.num_computed_tokens, request.num_prompt_tokens)
             boundary = (request.num_prompt_tokens - 1,)
