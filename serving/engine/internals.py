@@ -31,6 +31,7 @@ NAMES = {
     "InternS1MultiModalProcessor": "vllm.model_executor.models.interns1:InternS1MultiModalProcessor",
     "InternS1ProcessingInfo": "vllm.model_executor.models.interns1:InternS1ProcessingInfo",
     "IntermediateTensors": "vllm.sequence:IntermediateTensors",
+    "KVCacheManager": "vllm.v1.core.kv_cache_manager:KVCacheManager",
     "KVCacheSpecRegistry": "vllm.v1.kv_cache_spec_registry:KVCacheSpecRegistry",
     "LlavaDummyInputsBuilder": "vllm.model_executor.models.llava:LlavaDummyInputsBuilder",
     "LlavaForConditionalGeneration": "vllm.model_executor.models.llava:LlavaForConditionalGeneration",

@@ -77,12 +77,7 @@ class SummaryManager(SingleTypeKVCacheManager):
     def pop_blocks_for_free(self, request_id: str) -> list[Any]:
         """Publish the prompt of a finished request, whose last step no later step has published."""
         request = self.requests.get(request_id)
-        if (
-            self.enable_caching
-            and request is not None
-            and request.is_finished()
-            and request_id in self.num_cached_block
-        ):
+        if self.enable_caching and request is not None and request.is_finished() and request_id in self.req_to_blocks:
             done = min(request.num_computed_tokens, request.num_prompt_tokens)
             boundary = (request.num_prompt_tokens - 1,)
             super().cache_blocks(request, done, None, replay_boundaries=boundary)

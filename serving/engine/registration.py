@@ -6,6 +6,7 @@ from typing import Any
 
 from ...patches.family import FAMILIES
 from .backend import register_backends
+from .block_record import record_blocks
 from .cache_spec import counting_images, register_specs
 from .config import SapConfig
 from .internals import MODELS_CONFIG_MAP, ModelRegistry, kv_cache_utils
@@ -20,7 +21,7 @@ def served_families() -> dict[str, str]:
 
 
 def register_all() -> None:
-    """Models, their config hook, attention backends, KV-cache specs, the V1 runner's hook, the report of capacity."""
+    """Models, their config hook, attention backends, KV-cache specs, the V1 runner's hook, records and reports of blocks."""
     register_backends()
     register_specs()
     for architecture, target in served_families().items():
@@ -29,6 +30,7 @@ def register_all() -> None:
         MODELS_CONFIG_MAP[architecture] = SapConfig
     hook_first_runner()
     hook_seeds_on_cpus()
+    record_blocks()
     _count_images_in_capacity()
 
 

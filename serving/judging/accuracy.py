@@ -38,7 +38,7 @@ def answer_all(
     left = [i for i in range(len(questions)) if i not in done]
     for index, reply in concurrently(lambda i: ask(questions[i]), left, at_once):
         check(index, reply.prompt)
-        done[index] = {"index": index, **asdict(reply)}
+        done[index] = {"index": index, **{k: v for k, v in asdict(reply).items() if k != "id"}}
         progress.add(done[index])
         count(len(done), len(questions))
     return [done[i] for i in range(len(questions))]

@@ -196,7 +196,7 @@ def _probe_missing(
         if (side.name, size.visual) not in known:
             server = servers.use(side)
             with servers.blame(side):
-                found = probe(server, side, size, text, output_tokens)
+                found = probe(server, servers.record(side), side, size, text, output_tokens)
             probes.add({"side": side.name, **found})
             _note_facts(probes, servers)
 

@@ -31,7 +31,11 @@ class Endpoint(Protocol):
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer. `prompt` names the prompt's token ids, `visual` counts the image tokens among them."""
+    """An answer.
+
+    `prompt` names the prompt's token ids, `visual` counts the image tokens among them, `id` is the server's name for the
+    answer.
+    """
 
     text: str
     finish: str
@@ -39,6 +43,7 @@ class Reply:
     prompt_tokens: int
     visual: int
     output_tokens: int
+    id: str = ""
 
 
 class Client:
@@ -103,6 +108,7 @@ def _reply(raw: dict[str, Any], image_token: int) -> Reply:
         prompt_tokens=len(ids),
         visual=ids.count(image_token),
         output_tokens=int((raw.get("usage") or {}).get("completion_tokens") or 0),
+        id=str(raw["id"]),
     )
 
 

@@ -1,18 +1,14 @@
-"""What a running server tells about its cache: the pool, its blocks, how many are in use."""
+"""What a running server tells about its cache: the pool, its blocks, its dtype, its longest request."""
 
 from __future__ import annotations
 
 import re
-import threading
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ...patches.errors import LostattnError
 from ..cause import cause
 
-POLL = 0.02  # seconds
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
@@ -63,38 +59,6 @@ def read_pool(text: str) -> Pool:
             "vLLM's /metrics do not tell the size of the KV cache: leave --disable-log-stats out, use vLLM 0.32 or 0.33"
         ) from error
     return Pool(blocks, total // blocks // 1024 * 1024, concurrency)
-
-
-def used_share(text: str) -> float:
-    """Share of the pool's blocks in use, of the fullest engine."""
-    lines = (x for x in text.splitlines() if x.startswith("vllm:kv_cache_usage_perc{"))
-    return max((float(line.rpartition(" ")[2]) for line in lines), default=0.0)
-
-
-@contextmanager
-def peak_blocks(root: str, pool: Pool) -> Iterator[list[int]]:
-    """Watch the pool while the block runs; the list's one number is the largest count of blocks in use."""
-    peak, stop = [0], threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(POLL):
-            try:
-                peak[0] = max(peak[0], blocks_in_use(fetch(root), pool))
-            except LostattnError:
-                continue  # a busy machine; if the server died, whoever asks it meanwhile says so
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        stop.set()
-        thread.join()
-
-
-def blocks_in_use(text: str, pool: Pool) -> int:
-    """vLLM holds one block back, which counts on neither side of its share."""
-    return round(used_share(text) * (pool.blocks - 1))
 
 
 def log_dtype(log: str) -> str | None:

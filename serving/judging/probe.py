@@ -1,8 +1,8 @@
-"""KV cache of single requests, measured at the server: blocks that one request holds when nothing else runs."""
+"""KV cache of single requests: blocks that one request holds, as the server's engine notes them."""
 
 from __future__ import annotations
 
-import time
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -10,51 +10,56 @@ import numpy as np
 from PIL import Image
 
 from ...patches.errors import LostattnError
+from ..blocks_held import blocks_held
 from ..client import data_url
-from .client import Client
-from .metrics import Pool, blocks_in_use, fetch, peak_blocks, read_pool
+from .client import Client, Reply
+from .metrics import fetch, read_pool
 from .sides import Side
 from .sizes import Size, load_processor
 
 WORDS = "tell me what this picture shows and be brief about it please now "
-IDLE = 30.0  # seconds
-# the last block lives shortly and may be missed: requests, and steps of all together, that find nothing larger
-TRIES, STEPS, PATIENCE = 3, 128, 6
 
 
-def probe(server: Any, side: Side, size: Size, text: str, output_tokens: int) -> dict[str, Any]:
-    """One request alone on a server.
+def probe(server: Any, record: Path, side: Side, size: Size, text: str, output_tokens: int) -> dict[str, Any]:
+    """One request on a server.
+
+    Args:
+        record: the file in which the server's engine notes the blocks of every request.
 
     Returns:
         its tokens (`visual`, `text` including template and output), KV `blocks` and `bytes` at its peak, and how many
         such requests `fit` into the pool.
 
     Raises:
-        LostattnError: the server refuses the request, or the picture has another number of tokens than the processor said.
+        LostattnError: the server refuses the request, the picture has another number of tokens than the processor said, or
+            the engine noted nothing.
     """
     pool = read_pool(fetch(server.root))
-    _wait_until_idle(server.root, pool)
     client = Client(server, side.image_token)
     try:
-        with peak_blocks(server.root, pool) as peak:
-            least, seen, since = max(TRIES, -(-STEPS // output_tokens)), 0, 0
-            for seed in range(PATIENCE * least):
-                reply = client.ask(noise(size, seed), text, output_tokens, ignore_eos=True)
-                seen, since = peak[0], 0 if peak[0] > seen else since + 1
-                if seen and since == least:
-                    break
+        # with a salt of its own no block of an earlier request is found again
+        reply = client.ask(noise(size), text, output_tokens, ignore_eos=True, cache_salt=secrets.token_hex(8))
     finally:
         client.close()
+    _check_visual(reply, side, size)
+    blocks = blocks_held(record, reply.id)
+    if not blocks:
+        raise LostattnError(
+            f"the server of {side.name} does not tell its KV blocks, so vLLM has not loaded lostattn's plugin: 'lostattn doctor' "
+            "tells why (is VLLM_PLUGINS set without lostattn?)"
+        )
+    return {
+        "visual": reply.visual, "text": reply.prompt_tokens - reply.visual + reply.output_tokens, "blocks": blocks,
+        "bytes": blocks * pool.block_bytes, "fit": (pool.blocks - 1) // blocks,
+    }  # fmt: skip
+
+
+def _check_visual(reply: Reply, side: Side, size: Size) -> None:
     if reply.visual != size.visual:
         raise LostattnError(
             f"a picture of {size.width} x {size.height} has {reply.visual} visual tokens in the server of {side.name} and "
             f"{size.visual} in the processor: the two disagree, so leave this size out of --visual-tokens"
         )
-    others = reply.prompt_tokens - reply.visual + reply.output_tokens
-    return {
-        "visual": reply.visual, "text": others, "blocks": peak[0], "bytes": peak[0] * pool.block_bytes,
-        "fit": (pool.blocks - 1) // peak[0] if peak[0] else None,
-    }  # fmt: skip
 
 
 def words(folder: Path, count: int) -> str:
@@ -68,10 +73,3 @@ def noise(size: Size, seed: int = 0) -> str:
     """A picture of random pixels as a data URL."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size.height, size.width, 3), dtype=np.uint8)
     return data_url(Image.fromarray(pixels))
-
-
-def _wait_until_idle(root: str, pool: Pool) -> None:
-    """The gauge tells of the engine's last step, which may have been somebody else's."""
-    until = time.monotonic() + IDLE
-    while blocks_in_use(fetch(root), pool) and time.monotonic() < until:
-        time.sleep(0.1)

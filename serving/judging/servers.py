@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ...patches.errors import LostattnError
+from ..blocks_held import VARIABLE
 from ..disk import disk_errors
 from ..failure import find_failure
 from ..server import Server
@@ -73,13 +74,19 @@ class Servers:
         with disk_errors(f"cannot write {self.logs}"):
             self.logs.mkdir(parents=True, exist_ok=True)
         self.say(f"starting vLLM on {side.name}")
-        server = self.make(side.folder, name=side.name, options=self.options, log=self.logs / f"{side.name}.log")
+        env = {VARIABLE: str(self.record(side).resolve())}
+        log = self.logs / f"{side.name}.log"
+        server = self.make(side.folder, name=side.name, options=self.options, log=log, env=env)
         self.alive[side.name] = server.start(tick=self._tick(side.name))
         log = server.log_text()
         self.facts[side.name] = asdict(read_pool(fetch(server.root))) | {
             "dtype": log_dtype(log), "longest": log_longest(log),
         }  # fmt: skip
         return server
+
+    def record(self, side: Side) -> Path:
+        """The file in which a side's engine notes the blocks of its requests."""
+        return self.logs / f"{side.name}.blocks.jsonl"
 
     def _tick(self, name: str) -> Callable[[float], None]:
         def tick(seconds: float) -> None:

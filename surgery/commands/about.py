@@ -22,9 +22,23 @@ def modes(as_json: bool) -> None:
 
 
 @click.command()
+@click.option(
+    "--mend", "change", flag_value="mend", help="Make torchvision and torchaudio importable for all programs."
+)
+@click.option("--unmend", "change", flag_value="unmend", help="Take that back.")
 @json_option
-def doctor(as_json: bool) -> None:
-    """Tell what of this installation works. Exit code 1 if the core does not."""
+def doctor(change: str | None, as_json: bool) -> None:
+    """Tell what of this installation works. Exit code 1 if a part does not.
+
+    torchvision and torchaudio of another torch cannot be imported: --mend writes two small files into this environment, once,
+    so that they can, in every process. It does nothing where they match.
+    """
+    if change is not None:
+        from .. import mend
+
+        done = getattr(mend, change)()
+        print_json({"done": done}) if as_json else click.echo(done)
+        return
     from ..doctor import diagnose
 
     found = diagnose()

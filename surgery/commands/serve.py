@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ...serving.engine.versions import how_tested
 from .base import print_table, say
 
 
@@ -77,7 +78,7 @@ def serve(
     need_free(server.host, server.port)
     for note in prepared.notes:
         say(note)
-    say(f"starting vLLM on {folder}, its log is {server.log}")
+    say(f"starting vLLM {how_tested()} on {folder}, its log is {server.log}")
     follow = _Follower(server) if verbose else None
     ready = False
     try:

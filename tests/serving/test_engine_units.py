@@ -176,9 +176,11 @@ def test_versions(version: str, fine: bool, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(versions, "installed_vllm", lambda: ("vllm", version))
     if fine:
         versions.check_vllm()
+        assert versions.how_tested().startswith(f"{version} (tested ") and "GPU" in versions.how_tested()
     else:
-        with pytest.raises(LostattnError, match="0.32"):
-            versions.check_vllm()
+        for asked in (versions.check_vllm, versions.how_tested):
+            with pytest.raises(LostattnError, match="vllm >= 0.32, < 0.34"):
+                asked()
 
 
 def test_random_batches_never_mix_requests() -> None:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STARTUP = Path(__file__).resolve().parents[2] / "serving" / "startup"
 
 # what PyPI's torchvision does beside a torch it was not built for
@@ -18,7 +20,10 @@ torch.library.register_fake("torchvision::nms")(lambda dets, scores, iou_thresho
 
 
 def run(code: str, *paths: Path, start: bool = True) -> subprocess.CompletedProcess[str]:
+    """A process with the hook of `serving/startup` or, without, as in an environment that nobody has mended."""
     path = [str(p) for p in ([STARTUP] if start else []) + list(paths)]
+    if not start:
+        code = f"import sys; sys.meta_path[:] = [f for f in sys.meta_path if type(f).__name__ != 'TorchMates']\n{code}"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     return subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
 
@@ -55,22 +60,72 @@ def test_other_errors_of_torchvision_stay(tmp_path: Path) -> None:
     assert found.returncode == 1 and "something else" in found.stderr
 
 
-def test_a_torchaudio_that_cannot_load_counts_as_absent(tmp_path: Path) -> None:
-    package(
-        tmp_path, "transformers", "import importlib.util\nthere = importlib.util.find_spec('torchaudio') is not None"
-    )
-    package(tmp_path, "torchaudio", "raise OSError('libcudart.so.13: cannot open shared object file')")
-    code = "import transformers; print(transformers.there)"
-    assert run(code, tmp_path, start=False).stdout == "True\n"
-    assert run(code, tmp_path).stdout == "False\n"
+# as transformers does: it asks whether torchaudio is installed, and remembers the answer
+TRANSFORMERS = {
+    "__init__.py": "",
+    "utils/__init__.py": "",
+    "utils/import_utils.py": (
+        "import functools, importlib.util\n@functools.lru_cache\n"
+        "def is_torchaudio_available():\n    return importlib.util.find_spec('torchaudio') is not None\n"
+    ),
+    "audio_utils.py": (
+        "from .utils.import_utils import is_torchaudio_available\nif is_torchaudio_available():\n    import torchaudio\n"
+    ),
+}
+ASK = (
+    "from transformers.utils.import_utils import is_torchaudio_available as there; there(); "
+    "import transformers.audio_utils; print(there())"
+)
+
+
+def transformers(folder: Path) -> None:
+    for name, text in TRANSFORMERS.items():
+        (folder / "transformers" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "transformers" / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "error", ["OSError('libcudart.so.13')", "RuntimeError('no')", "ImportError('no')", "AttributeError"]
+)
+def test_a_torchaudio_that_cannot_load_counts_as_absent(tmp_path: Path, error: str) -> None:
+    transformers(tmp_path)
+    package(tmp_path, "torchaudio", f"raise {error}")
+    assert run(ASK, tmp_path).stdout == "False\n"
 
 
 def test_a_torchaudio_that_loads_is_kept(tmp_path: Path) -> None:
-    package(
-        tmp_path, "transformers", "import importlib.util\nthere = importlib.util.find_spec('torchaudio') is not None"
-    )
+    transformers(tmp_path)
     package(tmp_path, "torchaudio", "")
-    assert run("import transformers; print(transformers.there)", tmp_path).stdout == "True\n"
+    assert run(ASK, tmp_path).stdout == "True\n"
+
+
+def test_without_torchaudio_it_stays_absent(tmp_path: Path) -> None:
+    transformers(tmp_path)
+    code = f"import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]; {ASK}"
+    assert run(code, tmp_path).stdout == "False\n"
+
+
+@pytest.mark.parametrize("name", ["torchaudio", "torchcodec"])
+def test_a_library_that_cannot_load_is_an_import_error(tmp_path: Path, name: str) -> None:
+    package(tmp_path, name, "from . import part\nraise OSError('undefined symbol')")
+    (tmp_path / name / "part.py").write_text("")
+    code = f"""
+import sys
+try:
+    import {name}
+except ImportError as error:
+    print(error, error.name, [n for n in sys.modules if n.startswith({name!r})])"""
+    assert run(code, tmp_path).stdout == f"{name} does not fit to the installed torch: undefined symbol {name} []\n"
+
+
+def test_a_torchaudio_without_its_library_runs_without(tmp_path: Path) -> None:
+    folder = package(tmp_path, "torchaudio", "from ._extension import THERE\nvalue = 3")
+    package(tmp_path / "torchaudio", "_extension", "from .utils import _load_lib\nTHERE = _load_lib('x')")
+    utils = tmp_path / "torchaudio" / "_extension" / "utils.py"
+    for body, there in (("raise OSError('no')", False), ("return True", True)):
+        utils.write_text(f"def _load_lib(name):\n    {body}")
+        code = "import torchaudio, sys; print(torchaudio.value, torchaudio.THERE, 'torch' in sys.modules)"
+        assert run(code, folder).stdout == f"3 {there} False\n"
 
 
 def test_the_real_transformers_survives_a_broken_torchaudio(tmp_path: Path) -> None:
