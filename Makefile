@@ -22,10 +22,10 @@ TESTS ?= tests
 # the newest that pyproject.toml admits; the oldest, and the newest that vLLM 0.33 takes
 NEWEST_TRANSFORMERS = 5.24.0
 OLDER_TRANSFORMERS = 5.19.0 5.20.2
-ON_NEWEST = calibrate checkpoint efficient geometry measures patch_api row_families runtime square_families sweep_families trace
+ON_NEWEST = calibrate checkpoint efficient geometry measures patch_api row_families runtime saved square_families sweep_families trace
 TESTS_ON_NEWEST = tests/patches $(wildcard $(ON_NEWEST:%=tests/surgery/test_%.py))
 # decoding beside a cache, and the doors to an exported folder
-TESTS_ON_OLDER ?= $(wildcard $(addprefix tests/patches/test_,generation.py model.py cache.py self_check.py)) tests/surgery/test_runtime.py
+TESTS_ON_OLDER ?= $(wildcard $(addprefix tests/patches/test_,generation.py model.py cache_checks.py selfcheck.py)) tests/surgery/test_runtime.py
 NEXT_VLLM = 0.33.0
 TESTS_ON_NEXT = $(addprefix tests/serving/test_engine_,names.py manager.py config.py units.py places.py encode.py)
 

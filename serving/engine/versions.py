@@ -71,8 +71,9 @@ def check_served(family: str) -> None:
         )
 
 
-def _release(version: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+def _release(version: str) -> tuple[int, int]:
+    major, minor = (int(n) for n in re.findall(r"\d+", version)[:2])
+    return major, minor
 
 
 def _dotted(version: tuple[int, ...]) -> str:
