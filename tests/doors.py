@@ -9,8 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 # What the child is told beside its task: no lostattn, and no torchvision (see patches/torchvision_ops.py).
-CHILD = """
-import importlib.abc, importlib.util, json, sys
+HIDE = """
 class Hidden(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {hidden}:
@@ -18,6 +17,10 @@ class Hidden(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Hidden())
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *rest: None if name.split(".")[0] in {hidden} else found(name, *rest)
+"""
+CHILD = """
+import importlib.abc, importlib.util, json, sys
+{hide}
 import torch
 torch.set_num_threads(1)
 {before}
@@ -43,7 +46,7 @@ def run(folder: Path, cache: Path, *, lostattn: bool, arguments: str = "") -> su
     # torchaudio: an installed one that does not load ends transformers itself
     hidden = ("torchvision", "torchaudio") if lostattn else ("torchvision", "torchaudio", "lostattn")
     before = WITH_LOSTATTN.format(root=str(ROOT)) if lostattn else ""
-    code = CHILD.format(hidden=hidden, before=before, folder=str(folder), arguments=arguments)
+    code = CHILD.format(hide=HIDE.format(hidden=hidden), before=before, folder=str(folder), arguments=arguments)
     environment = {"HF_MODULES_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "PATH": "/usr/bin:/bin", "HOME": str(cache)}
     command = [sys.executable, "-c", code]
     return subprocess.run(

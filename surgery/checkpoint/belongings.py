@@ -83,7 +83,23 @@ _KINDS = {
         ".vocab",
         ".dict",
     ),
-    *(".safetensors", ".py", ".npy", ".ttf", ".otf", ".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp4"),
+    *(
+        ".jsonl",
+        ".csv",
+        ".safetensors",
+        ".py",
+        ".npy",
+        ".ttf",
+        ".otf",
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".gif",
+        ".webp",
+        ".svg",
+        ".pdf",
+        ".mp4",
+    ),
 }
 _NAMES = (
     "license*",
@@ -97,7 +113,7 @@ _NAMES = (
     "recipe.yaml",
 )
 
-_LOOKED_INTO = {".json", ".txt", ".md", ".rst", ".jinja", ".jinja2", ".j2", ".py", ".yaml", ""}
+_LOOKED_INTO = {".json", ".jsonl", ".csv", ".txt", ".md", ".rst", ".jinja", ".jinja2", ".j2", ".py", ".yaml", ""}
 _NAMED = 40  # names in one sentence
 _MOST = 2**20  # bytes of a text that is looked into: longer ones are vocabularies
 _KEY = re.compile(

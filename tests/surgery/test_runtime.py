@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from doors import answer, run
+from doors import HIDE, ROOT, WITH_LOSTATTN, answer, run
 from lostattn.patches import bundle as bundling
 from lostattn.patches import use_prior
 from lostattn.patches.family import FAMILIES, get_family
@@ -186,3 +186,57 @@ def test_two_doors_one_answer(patched: Path, tmp_path: Path) -> None:
 def test_the_closed_door_is_loud(patched: Path, tmp_path: Path) -> None:
     process = run(patched, tmp_path, lostattn=False)
     assert process.returncode != 0 and "trust_remote_code=True" in process.stderr
+
+
+TWO = """
+import importlib.abc, importlib.util, sys
+{hidden}
+import torch
+torch.set_num_threads(1)
+{before}
+from transformers import AutoModelForImageTextToText
+def load(folder):
+    return AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True).eval()
+one, two = load({one!r}), load({two!r})
+ids = torch.tensor([[1, 60, 60, 60, 60, 2, 3]])
+pixels = torch.linspace(0, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
+def answers(model):
+    how = dict(max_new_tokens=3, do_sample=False, output_logits=True, return_dict_in_generate=True)
+    return torch.stack(model.generate(input_ids=ids, pixel_values=pixels, **how).logits).tolist()
+first = [answers(one), answers(two)]
+assert [answers(one), answers(two)] == first and [answers(two), answers(one)] == first[::-1]
+out = one(input_ids=ids, pixel_values=pixels, use_cache=True)
+try:
+    two(input_ids=ids[:, :1], past_key_values=out.past_key_values)
+except ValueError as error:
+    assert "begin with an empty cache" in str(error), error
+else:
+    raise AssertionError("a cache went from one model to another")
+alone = load({one!r})
+assert answers(alone) == first[0] != first[1]
+print(type(one).__module__, type(two).__module__)
+"""
+
+
+@pytest.mark.parametrize("lostattn", [False, True])
+def test_two_checkpoints_of_different_versions_in_one_process(tiny_llava: Path, tmp_path: Path, lostattn: bool) -> None:
+    folders = []
+    for version, heads in (("0.0.7", {1: (0, 1), 2: (3,)}), ("0.9.0", {0: (0, 1, 2, 3), 2: (0, 1, 2, 3)})):
+        plan = Plan("llava", "uniform", "paper", "raw", "all", 3, 4, 2, heads=heads)
+        out = write_patched(resolve_source(tiny_llava), plan, tmp_path / f"v{version}", card="# card\n").path
+        code = out / ENTRY
+        code.write_text(code.read_text().replace(f"lostattn {lostattn_version()}", f"lostattn {version}", 1))
+        folders.append(str(out))
+    before = WITH_LOSTATTN.format(root=str(ROOT)) if lostattn else ""
+    packages = ("torchvision", "torchaudio") if lostattn else ("torchvision", "torchaudio", "lostattn")
+    code = TWO.format(hidden=HIDE.format(hidden=packages), before=before, one=folders[0], two=folders[1])
+    environment = {
+        "HF_MODULES_CACHE": str(tmp_path / "modules"),
+        "HF_HUB_OFFLINE": "1",
+        "HOME": str(tmp_path),
+        "PATH": "/bin",
+    }
+    made = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr[-2000:]
+    modules = made.stdout.split()
+    assert len(set(modules)) == 1 if lostattn else len(set(modules)) == 2, modules
