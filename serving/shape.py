@@ -12,6 +12,8 @@ from ..patches.errors import LostattnError
 from ..patches.family import Family, get_family
 from .cause import cause
 
+MOST_LAYERS = 100_000
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -32,6 +34,7 @@ def model_shape(config: Mapping[str, Any]) -> Shape:
         LostattnError: a family that is not supported, or a config that it cannot read.
     """
     family = get_family(str(config.get("model_type")))
+    refuse_absurd(config)
     kept = {k: v for k, v in config.items() if k not in ("model_type", "architectures", "auto_map", "sap")}
     try:
         parsed = family.plain_class.config_class.from_dict(kept)
@@ -49,6 +52,15 @@ def model_shape(config: Mapping[str, Any]) -> Shape:
         ) from error
     _check(shape)
     return shape
+
+
+def refuse_absurd(config: Mapping[str, Any]) -> None:
+    """Numbers of layers that would take hours to write down: transformers lists the kind of every layer."""
+    for part in (config, config.get("text_config"), config.get("vision_config")):
+        for name in ("num_hidden_layers", "depth", "num_layers"):
+            found = part.get(name) if isinstance(part, Mapping) else None
+            if isinstance(found, int) and found > MOST_LAYERS:
+                raise LostattnError(f"config.json says {name} {found}, which no model has: download it again")
 
 
 def _check(shape: Shape) -> None:

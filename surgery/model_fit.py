@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..patches.errors import LostattnError
 from ..patches.family import Family, get_family
 from ..serving.cause import cause
+from ..serving.shape import refuse_absurd
 from .checkpoint.loadable import packed_bits
 from .checkpoint.tensor_table import Tensor
 
@@ -57,11 +58,12 @@ def check_fit(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
             config that no model can be built from.
     """
     family = get_family(str(config.get("model_type")))
+    refuse_absurd(config)
     parsed = _parsed(family, config)
     text = parsed.get_text_config()
     _check_layers(text.num_hidden_layers, tensors)
     _check_rope(text)
-    _check_effort(parsed, tensors)
+    _check_effort(parsed.to_dict(), tensors)
     fit = measure_fit(family, parsed, tensors, packed_bits(config))
     _refuse(fit, parsed)
 
@@ -204,15 +206,17 @@ def _check_rope(text: Any) -> None:
         )
 
 
-def _check_effort(parsed: Any, tensors: Mapping[str, Tensor]) -> None:
+def _check_effort(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """Refuse to build what would take long and is plainly another model."""
     blocks = {match[0] for name in tensors if (match := _NUMBERED.match(name))}
-    numbers = list(_numbers(parsed.to_dict()))
+    numbers = list(_numbers(config))
     if wrong := [(name, n) for name, n in numbers if "num" in name and "heads" in name and n < 1]:
         raise LostattnError(f"config.json says {wrong[0][0]} {wrong[0][1]}, which no model has: {MEND}")
     layers = [n for name, n in numbers if name in ("num_hidden_layers", "depth", "num_layers")]
     if sum(layers) > 2 * len(blocks) + _SPARE_LAYERS:
-        raise LostattnError(f"config.json says {max(layers)} layers, far more than the weights hold: {MEND}")
+        raise LostattnError(
+            f"config.json says {max(layers)} layers, far more than the weights hold ({len(blocks)} in all): {MEND}"
+        )
 
 
 def _numbers(value: Any) -> Iterator[tuple[str, int]]:

@@ -68,6 +68,7 @@ _TRAINING_FILES = (
 )
 _ADAPTERS = ("adapter_config.json", "adapter_model.*", "adapter_model-*")
 _KINDS = {
+    ".jsonl",
     *(
         ".json",
         ".txt",

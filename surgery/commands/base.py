@@ -80,9 +80,18 @@ def refuse_ambiguous(command: click.Command, name: str, args: list[str]) -> None
         wanted = _WHOLE if isinstance(kind, click.types.IntParamType) else _NUMBER
         if not isinstance(kind, click.types.IntParamType | click.types.FloatParamType) or not isinstance(value, str):
             continue
-        if not wanted.fullmatch(value.strip()):
+        if not wanted.fullmatch(value.strip()) and _python_reads(value):
             what = "a whole number such as 7" if wanted is _WHOLE else "a number such as 0.5"
             raise UserMistake(f"{param.opts[-1]} must be {what}, not '{value[:80]}'")
+
+
+def _python_reads(value: str) -> bool:
+    """Whether click would take the text for a number; what it refuses, it tells with the usage."""
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def say(text: str) -> None:

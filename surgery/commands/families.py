@@ -21,7 +21,7 @@ def families(as_json: bool) -> None:
         ["family", "models", "layers", "heads", "text models", "vision towers", "video", "vLLM"],
         [
             [
-                s.family, s.models, f"{s.layers[0]}-{s.layers[1]}", f"{s.heads[0]:g}-{s.heads[1]:g}",
+                s.family, s.models, f"{s.layers[0]}-{s.layers[1]}", f"{s.heads[0]}-{s.heads[1]}",
                 ", ".join(s.text_models) or "its own", ", ".join(s.towers) or "its own", s.video,
                 "served" if s.vllm else "not served",
             ] for s in found

@@ -149,19 +149,19 @@ def test_destinations_that_overlap_the_source(small: Path, plan: Plan, tmp_path:
     assert snapshot(small) == before
 
 
-def test_an_empty_folder_may_be_the_destination(small: Path, plan: Plan, tmp_path: Path) -> None:
+def test_an_empty_folder_may_be_the_destination(whole: Path, plan: Plan, tmp_path: Path) -> None:
     for name in ("out", "forced"):
         (tmp_path / name).mkdir()
-        write(small, plan, tmp_path / name, force=name == "forced")
+        write(whole, plan, tmp_path / name, force=name == "forced")
         assert verify(tmp_path / name).ok
     unpatched = tmp_path / "unpatched"
     unpatched.mkdir()
     unpatch(tmp_path / "out", unpatched)
-    assert (unpatched / "config.json").read_bytes() == (small / "config.json").read_bytes()
+    assert (unpatched / "config.json").read_bytes() == (whole / "config.json").read_bytes()
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / ".hidden").touch()
     with pytest.raises(LostattnError, match="--force"):
-        write(small, plan, tmp_path / "used")
+        write(whole, plan, tmp_path / "used")
     assert leftovers(tmp_path) == []
 
 

@@ -51,7 +51,7 @@ def refused(config: dict[str, Any], weights: Tables) -> str:
 
 THOROUGH = ("llava-llama", "qwen2_5_vl", "qwen3_vl")
 TEXT_LIES: list[tuple[str, Callable[[int], int]]] = [
-    ("num_hidden_layers", lambda n: n + 1), ("num_hidden_layers", lambda n: n - 1), ("num_hidden_layers", lambda n: 10**9),
+    ("num_hidden_layers", lambda n: n + 1), ("num_hidden_layers", lambda n: n - 1), ("num_hidden_layers", lambda n: 10**12),
     ("num_hidden_layers", lambda n: 0), ("num_key_value_heads", lambda n: 2 * n), ("num_key_value_heads", lambda n: n // 2),
     ("num_key_value_heads", lambda n: -n), ("num_attention_heads", lambda n: 2 * n), ("num_attention_heads", lambda n: n // 2),
     ("num_attention_heads", lambda n: 0), ("hidden_size", lambda n: 2 * n), ("hidden_size", lambda n: n // 2),

@@ -36,7 +36,7 @@ CHAIN = [
     PatchSpec(mode="vision_attention", layers="1-3", heads="all"),
     PatchSpec(mode="noise", seed=7, heads={0: [1], 4: [0, 1, 2]}, queries="after_image"),
     PatchSpec(preset="reference", layers="1-5", heads="0.3-0.6"),
-    PatchSpec(preset="efficient", layers="2-4", heads="0-1"),
+    PatchSpec(preset="efficient", layers="2-4", heads="0.0-1.0"),
     PatchSpec(mode="uniform", layers="0-5", heads="all", blend=0.5),
     EMPTY,
 ]
