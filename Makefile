@@ -27,7 +27,7 @@ TESTS_ON_NEWEST = tests/patches $(wildcard $(ON_NEWEST:%=tests/surgery/test_%.py
 # decoding beside a cache, and the doors to an exported folder
 TESTS_ON_OLDER ?= $(wildcard $(addprefix tests/patches/test_,generation.py model.py cache_checks.py selfcheck.py)) tests/surgery/test_runtime.py
 NEXT_VLLM = 0.33.0
-TESTS_ON_NEXT = $(addprefix tests/serving/test_engine_,names.py manager.py config.py units.py places.py encode.py)
+TESTS_ON_NEXT = $(addprefix tests/serving/test_engine_,names.py manager.py scheduler.py config.py paper.py units.py places.py encode.py)
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lostattn-installed
@@ -68,9 +68,11 @@ test-on-%: .venv-newest/transformers-%
 test-transformers: test-newest
 	$(MAKE) test-older TESTS_ON_OLDER="$(TESTS_ON_NEWEST)"
 
-# its wheel, without what it depends on, laid over the environment
+# its wheel, without what it depends on, laid over the environment of vLLM's build for CPUs and marked as one, which is how
+# vLLM knows its platform
 .venv-vllm-next/$(NEXT_VLLM): $(STAMP)
 	rm -rf .venv-vllm-next && $(BIN)/pip install --quiet --no-deps --target $@ vllm==$(NEXT_VLLM)
+	sed -i 's/^Version: .*/Version: $(NEXT_VLLM)+cpu/' $@/vllm-$(NEXT_VLLM).dist-info/METADATA
 	touch $@
 
 test-vllm-next: .venv-vllm-next/$(NEXT_VLLM)

@@ -10,7 +10,7 @@ from ...patches.errors import LostattnError
 from ...patches.family import FAMILIES
 
 # releases that are let in, and what of the plugin has been run beside each
-TESTED = {
+TESTED: dict[tuple[int, ...], str] = {
     (0, 32): "tested whole on CPUs, not run on a GPU",
     (0, 33): "tested where it is Python alone (names, blocks, scheduling), not run with its kernels or on a GPU",
 }
