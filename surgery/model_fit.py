@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from ..patches.compat import NEWEST_TESTED, installed
 from ..patches.errors import LostattnError
 from ..patches.family import Family, get_family
 from ..serving.cause import cause
@@ -75,9 +76,13 @@ def measure_fit(family: Family, parsed: Any, tensors: Mapping[str, Tensor], bits
         with torch.device("meta"), _quiet():
             model = family.plain_class(parsed)
             info = _load(model, {name: _meta(shape, t) for name, (shape, t) in _plain(tensors, bits)})
+    except (ImportError, AttributeError, TypeError) as error:
+        if installed() > NEWEST_TESTED:  # it loads by other functions: what cannot be compared is not refused
+            return Fit((), (), {})
+        raise LostattnError(f"no model can be built from config.json ({cause(error)}): {MEND}") from error
     except (
         Exception
-    ) as error:  # sizes that no tensor can have, heads that do not divide: torch's and transformers' own kinds
+    ) as error:  # sizes that no tensor can have, heads that do not divide: of torch's and transformers' kinds
         raise LostattnError(f"no model can be built from config.json ({cause(error)}): {MEND}") from error
     other = {name: (tuple(found), tuple(wanted)) for name, found, wanted in info.mismatched_keys}
     if quantised:
