@@ -191,6 +191,27 @@ class Call:
         return self._causal[id(mask)][1]
 
 
+def held_by(cache: Any) -> int:
+    """Tokens in a cache; 0 without one. Raises LostattnError where the caches of this transformers do not tell."""
+    return 0 if cache is None else int(_told(cache, "get_seq_length"))
+
+
+def sizes_of(cache: Any, rows: int, layer: int) -> tuple[int, int]:
+    """Keys that a layer will get from its cache in a call of `rows` rows, and the position of the first. As `held_by`."""
+    count, start = _told(cache, "get_mask_sizes", rows, layer)
+    return int(count), int(start)
+
+
+def _told(cache: Any, what: str, *args: Any) -> Any:
+    try:
+        return getattr(cache, what)(*args)
+    except (AttributeError, TypeError, NotImplementedError) as error:
+        raise LostattnError(
+            f"{type(cache).__name__} of transformers {transformers.__version__} has no {what} as tested versions have it "
+            f"({error}): install a tested version, or patch the source again with a newer lostattn"
+        ) from error
+
+
 def state_of(cache: Any, plan: str, batch: int) -> CacheState | None:
     """What was remembered of the tokens in a cache, held against the cache itself; None if it holds none.
 
@@ -204,7 +225,7 @@ def state_of(cache: Any, plan: str, batch: int) -> CacheState | None:
     """
     if cache is None:
         return None
-    held, state = int(cache.get_seq_length()), getattr(cache, "sap_state", None)
+    held, state = held_by(cache), getattr(cache, "sap_state", None)
     if state is None and not held:
         return None
     again = "begin with an empty cache, or with one that this patched model has filled"
@@ -233,7 +254,7 @@ class Following:
         self.cache, self.name = cache, name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        before = int(self.cache.get_seq_length())
+        before = held_by(self.cache)
         out = getattr(type(self.cache), self.name)(self.cache, *args, **kwargs)
         state: CacheState | None = getattr(self.cache, "sap_state", None)
         if (
@@ -243,7 +264,7 @@ class Following:
         return out
 
     def _moved(self, state: CacheState, *args: Any, **kwargs: Any) -> CacheState | None:
-        held = int(self.cache.get_seq_length())
+        held = held_by(self.cache)
         if self.name in ("crop", "reset"):
             return state.cropped(held) if held else None
         argument = next(iter((*args, *kwargs.values())))

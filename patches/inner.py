@@ -18,7 +18,7 @@ import transformers
 
 from .arguments import by_name, cache_among, cache_of_output, rename_cache
 from .attention import NAME
-from .call import CacheState, Call, Settings, remember, state_of
+from .call import CacheState, Call, Settings, held_by, remember, sizes_of, state_of
 from .context import EncoderCall
 from .errors import LostattnError
 from .family import decoder_of, get_family
@@ -147,7 +147,7 @@ class SapInner:
     def _state(self, call: dict[str, Any], cache: Any, image: Any) -> CacheState:
         """What the cache has to remember after this call: the prior of all tokens up to its end."""
         tokens = _tokens(call)
-        past = int(cache.get_seq_length()) if cache is not None else 0
+        past = held_by(cache)
         state = state_of(cache, self.sap_plan.digest, tokens.shape[0])
         seen = self._seen_images(call, image, past)
         if seen is None:
@@ -290,9 +290,9 @@ def _sizes(cache: Any, rows: int, past: int, layers: Sequence[int]) -> tuple[dic
     """Of the patched layers: keys that the cache will hand out where these are not `past + rows`, and their first positions."""
     if cache is None:
         return {}, {}
-    sizes = {layer: cache.get_mask_sizes(rows, layer) for layer in layers}
-    counts = {layer: int(count) for layer, (count, _) in sizes.items() if count != past + rows}
-    return counts, {layer: int(start) for layer, (_, start) in sizes.items() if start}
+    sizes = {layer: sizes_of(cache, rows, layer) for layer in layers}
+    counts = {layer: count for layer, (count, _) in sizes.items() if count != past + rows}
+    return counts, {layer: start for layer, (_, start) in sizes.items() if start}
 
 
 def _last_rows(mask: Any, rows: int) -> torch.Tensor | None:

@@ -15,6 +15,7 @@ from lostattn.patches import LostattnError, use_prior
 from lostattn.patches.attention import sap_attention_forward
 from lostattn.patches.call import CacheState
 from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
 NAME = "llava-llama"
 TOKEN = torch.tensor([[9]])
@@ -222,6 +223,20 @@ def test_a_transformers_that_renames_the_cache(model: Any, monkeypatch: pytest.M
     else:
         with pytest.raises(LostattnError, match="1 query rows and .* keys"):
             run(model.model, **last)
+
+
+@pytest.mark.parametrize("what", ["get_seq_length", "get_mask_sizes"])
+@pytest.mark.parametrize("how", ["gone", "other arguments"])
+def test_a_transformers_whose_caches_answer_otherwise(
+    model: Any, monkeypatch: pytest.MonkeyPatch, what: str, how: str
+) -> None:
+    cache = DynamicCache(config=model.config.get_text_config())
+    if how == "gone":
+        monkeypatch.delattr(Cache, what)
+    else:
+        monkeypatch.setattr(Cache, what, lambda self, *, of_layer: 0)
+    with pytest.raises(LostattnError, match=f"DynamicCache of transformers .* has no {what}"):
+        run(model, **tiny.make_inputs(NAME), **{OURS: cache})
 
 
 def test_images_encoded_behind_the_patch(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
