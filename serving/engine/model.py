@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +22,10 @@ from .state import SapState
 from .vision import listening
 
 PRIOR = "lostattn_prior"
+
+
+# Where published checkpoints, and so vLLM, have one more step in the names of a tower.
+_TOWER = re.compile(r"^(model\.)?vision_tower\.(?!vision_model\.)")
 
 
 class SapVllm:
@@ -46,6 +51,12 @@ class SapVllm:
         for index, layer in enumerate(self.language_model.model.layers):  # type: ignore[attr-defined]
             if hasattr(layer, "self_attn"):  # else it belongs to another pipeline stage
                 surgeon.operate(index, layer.self_attn)
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """As the plain model; the tower's weights also by the names that transformers 5 saves them under."""
+        tower = getattr(self, "vision_tower", None)
+        renamed = ((_TOWER.sub(r"\g<0>vision_model.", name), tensor) for name, tensor in weights)
+        return super().load_weights(renamed if hasattr(tower, "vision_model") else weights)  # type: ignore[misc]
 
     def sap_prepare(self, vllm_config: Any) -> None:
         """Build what the plan's mode needs beside the model."""

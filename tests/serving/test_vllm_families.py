@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("vllm")
 
 from engines import check, drive, oracle  # noqa: E402
+from lostattn.patches import load_patched  # noqa: E402
 from lostattn.serving.engine.registration import served_families  # noqa: E402
 from lostattn.serving.engine.versions import serves  # noqa: E402
 from lostattn.surgery.patch import patch_from_spec  # noqa: E402
@@ -23,6 +24,7 @@ SERVED = [name for name in ONE_PER_FAMILY if serves(family_of(name))]
 PAPER = {"qwen2_5_vl", "llava", "llava_next", "llava_onevision"}
 # all heads of a layer, a whole group beside scattered heads, scattered heads alone
 KITCHEN = {0: [0, 1, 2, 3], 1: [0, 1, 3], 2: [1, 2]}
+SAVED = {"llava", "qwen2_5_vl"}
 PLANS: dict[str, dict[str, Any]] = {
     "kitchen": {"mode": "patch_complexity", "heads": KITCHEN},
     "vision": {"mode": "vision_attention", "layers": "all", "heads": "all", "scores": "log"},
@@ -64,7 +66,12 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
         options = {} if plan == "reference" else {"max_num_batched_tokens": 100}
         waves = [[asked[0]], [asked[1]], [asked[3]], asked, "reset", asked]
         cases.append({"folder": str(tmp_path / plan), "options": options, "waves": waves, "long": 40})
-    for plan, case, found in zip(plans(name), cases, drive(cases, tmp_path), strict=True):
+    names = [*plans(name)]
+    if family_of(name) in SAVED:  # as a fine-tuned model would be shipped
+        load_patched(tmp_path / "kitchen").save_pretrained(tmp_path / "saved")
+        cases.append({**cases[0], "folder": str(tmp_path / "saved"), "waves": [asked] * 4})
+        names.append("saved")
+    for plan, case, found in zip(names, cases, drive(cases, tmp_path), strict=True):
         for number, (wave, got) in enumerate(zip(case["waves"], found["waves"], strict=True)):
             for request, row in zip(wave if wave != "reset" else [], got, strict=True):
                 check(row, oracle(tmp_path / plan, request), f"{name} {plan} wave {number} {request['prompt'][-60:]!r}")
