@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from ...serving.engine.versions import how_tested
 from .base import print_table, say
 
 
@@ -59,6 +58,7 @@ def serve(
       lostattn serve ./qwen2.5-vl-sap --port 9000 -- --max-model-len 8192 --dtype bfloat16
       LOSTATTN_API_KEY=... lostattn serve ./qwen2.5-vl-sap --host 0.0.0.0
     """
+    from ...serving.engine.versions import how_tested
     from ...serving.ports import need_free
     from ...serving.server import unused_log
     from ..serve import prepare
