@@ -26,6 +26,8 @@ ON_NEWEST = calibrate checkpoint efficient geometry measures patch_api row_famil
 TESTS_ON_NEWEST = tests/patches $(wildcard $(ON_NEWEST:%=tests/surgery/test_%.py))
 # decoding beside a cache, and the doors to an exported folder
 TESTS_ON_OLDER ?= $(wildcard $(addprefix tests/patches/test_,generation.py model.py cache_checks.py selfcheck.py)) tests/surgery/test_runtime.py
+# its SmolVLM takes pictures only whose tokens the patch size divides, the plain model, too
+BUT_ON_5.20.2 = -k "not smolvlm"
 NEXT_VLLM = 0.33.0
 TESTS_ON_NEXT = $(addprefix tests/serving/test_engine_,names.py manager.py scheduler.py config.py paper.py units.py places.py encode.py)
 
@@ -63,7 +65,7 @@ test-older: $(OLDER_TRANSFORMERS:%=test-on-%)
 
 test-on-%: .venv-newest/transformers-%
 	PYTHONPATH=$(CURDIR)/$< .venv-newest/bin/python -c "import transformers; assert transformers.__version__ == '$*'"
-	PYTHONPATH=$(CURDIR)/$< .venv-newest/bin/python $(PYTEST) $(TESTS_ON_OLDER)
+	PYTHONPATH=$(CURDIR)/$< .venv-newest/bin/python $(PYTEST) $(BUT_ON_$*) $(TESTS_ON_OLDER)
 
 test-transformers: test-newest
 	$(MAKE) test-older TESTS_ON_OLDER="$(TESTS_ON_NEWEST)"
