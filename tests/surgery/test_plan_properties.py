@@ -16,7 +16,7 @@ from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import PRESETS, QUERIES, RANK_BY, SCORES, Band, Pixels, Plan
 from lostattn.surgery.spec import PatchSpec, read_spec, spec_text
 
-FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
+LEVELS = st.floats(-1e4, 1e4)
 POSITIVE = st.floats(0.001, 100)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -41,7 +41,7 @@ def plans(draw: st.DrawFn) -> Plan:
         num_layers=layers, num_heads=groups * size, num_kv_heads=groups, heads=heads,
         band=Band(min(band[:2]), max(band[:2]), band[2]) if band else None,
         blend=draw(st.floats(0, 1)), seed=draw(st.integers(0, 2**63 - 1)), temperature=draw(POSITIVE),
-        levels={layer: tuple(draw(FINITE) for _ in found) for layer, found in heads.items()} if levelled and not band else {},
+        levels={layer: tuple(draw(LEVELS) for _ in found) for layer, found in heads.items()} if levelled and not band else {},
         options=draw(st.dictionaries(st.sampled_from(["law", "pool"]), st.text(max_size=3))),
         pixels=draw(st.none() | st.builds(Pixels, st.tuples(FINITE, FINITE, FINITE), st.tuples(*[POSITIVE] * 3), POSITIVE)),
     )  # fmt: skip
