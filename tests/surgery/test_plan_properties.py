@@ -16,6 +16,7 @@ from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import PRESETS, QUERIES, RANK_BY, SCORES, Band, Pixels, Plan
 from lostattn.surgery.spec import PatchSpec, read_spec, spec_text
 
+FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 LEVELS = st.floats(-1e4, 1e4)
 POSITIVE = st.floats(0.001, 100)
 JSON = st.recursive(
