@@ -5,12 +5,7 @@ from __future__ import annotations
 from ...patches.bundle import ENTRY, bundle
 from ...patches.family import get_family
 
-__all__ = ["ENTRY", "travelling_files", "travelling_names"]
-
-
-def travelling_names() -> set[str]:
-    """File names that a patched checkpoint gets for its code."""
-    return {ENTRY}
+__all__ = ["ENTRY", "travelling_files"]
 
 
 def travelling_files(family: str, mode: str) -> dict[str, bytes]:

@@ -16,7 +16,7 @@ from .hub_errors import hub_errors
 from .identity import weights_identity
 from .loadable import refuse_unloadable
 from .manifest import MANIFEST
-from .runtime import ENTRY, travelling_names
+from .runtime import ENTRY
 from .tensor_table import Tensor
 from .weights import check_weights
 
@@ -155,9 +155,8 @@ def _refuse_patched(config: Mapping[str, Any], files: tuple[str, ...]) -> None:
 
 
 def _refuse_collisions(files: tuple[str, ...]) -> None:
-    ours = {ENTRY, *travelling_names()}
-    if taken := sorted(ours & set(files)):
-        raise LostattnError(f"the source has files that lostattn adds itself ({', '.join(taken)}): rename them")
+    if ENTRY in files:
+        raise LostattnError(f"the source has a file that lostattn adds itself ({ENTRY}): rename it")
 
 
 def _refuse_code(path: Path, files: tuple[str, ...], config: Mapping[str, Any]) -> None:
