@@ -166,7 +166,12 @@ def test_lora_trains_saves_loads_and_merges(scores: str, plain: Any, tmp_path: P
 def test_an_adapter_of_transformers_own_is_saved_alone(model: Any, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     adapted = copy.deepcopy(model)
-    adapted.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    try:
+        adapted.add_adapter(peft.LoraConfig(r=2, target_modules=["q_proj"]))
+    except ValueError as error:
+        if "version of PEFT" not in str(error):
+            raise
+        pytest.skip(str(error))
     adapted.save_pretrained(tmp_path / "adapter")
     assert (tmp_path / "adapter" / "adapter_config.json").is_file()
     assert not (tmp_path / "adapter" / "lostattn.json").exists()
