@@ -70,10 +70,10 @@ test-on-%: .venv-newest/transformers-%
 test-transformers: test-newest
 	$(MAKE) test-older TESTS_ON_OLDER="$(TESTS_ON_NEWEST)"
 
-# its wheel, without what it depends on, laid over the environment of vLLM's build for CPUs and marked as one, which is how
-# vLLM knows its platform
+# its wheel and orjson, the one library that it imports at start and the build for CPUs lacks, laid over that build's
+# environment and marked as one for CPUs, which is how vLLM knows its platform
 .venv-vllm-next/$(NEXT_VLLM): $(STAMP)
-	rm -rf .venv-vllm-next && $(BIN)/pip install --quiet --no-deps --target $@ vllm==$(NEXT_VLLM)
+	rm -rf .venv-vllm-next && $(BIN)/pip install --quiet --no-deps --target $@ vllm==$(NEXT_VLLM) orjson
 	sed -i 's/^Version: .*/Version: $(NEXT_VLLM)+cpu/' $@/vllm-$(NEXT_VLLM).dist-info/METADATA
 	touch $@
 
