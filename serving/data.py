@@ -73,7 +73,7 @@ def example_of(row: Row, question: str = "") -> Example:
         raise LostattnError(
             f"row {row.number}: the image is {shown(image)!r}, with nothing in it: each row needs {FIELDS}"
         )
-    return Example(row.number, picture, text, _answer(row), _options(row), row.folder)
+    return Example(row.number, picture, text, _answer(row), options_in(row), row.folder)
 
 
 def _answer(row: Row) -> str:
@@ -83,8 +83,8 @@ def _answer(row: Row) -> str:
     return "" if row.get("answer") is None else str(answer)
 
 
-def _options(row: Row) -> tuple[str, ...]:
-    """The field `options`, a list or a text that holds one; else the fields A, B, C ... where there are two or more."""
+def options_in(row: Row) -> tuple[str, ...]:
+    """Texts of the options: the field `options`, a list or a text that holds one; else the fields A, B, C ..., two or more."""
     if not row.get("options"):
         lettered = row.lettered()
         return tuple(lettered.values()) if {"A", "B"} <= lettered.keys() else ()

@@ -3,44 +3,46 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
-from ..serving.data import Example
-from ..serving.hardware import hardware
+from ..serving.evaluation.rate import Rate, Say
+from ..serving.evaluation.store import Answers
+from ..serving.evaluation.versus import Outcome, outcome_rows
 from ..serving.shape import Shape, model_shape
-from ..serving.stats import paired_difference, share
+from ..serving.sides import folder_fingerprint
+from ..serving.stats import paired_difference
 from .calibration import Calibration
-from .chat import Chat, batches, stack
-from .checkpoint.provenance import versions
+from .chat import Chat
 from .checkpoint.source import Source
 from .efficient.choose import KEEP_AGREEMENT
 from .efficient.frontier import Frontier, Group
 from .efficient.search import every_group
-from .efficient.swap import Swap, restrict, swapping
+from .efficient.swap import restrict, swapping
+from .evaluation.backends import InProcess
+from .evaluation.local import Encoded, answer_locally
+from .evaluation.run import EvalSettings, answer_settings, circumstances, score_answers, task_facts, working_in
+from .evaluation.tasks import Asked
+from .sweep.grid import plan_key
 
-CHUNK, BATCH = 2048, 32  # questions encoded at a time, and answered at a time
-PARSER = "the stripped answer has to be the expected one, letter for letter; anything else is wrong"
-Say = Callable[[str], None]
+ORIGINAL = "original"
 
 
 def bench_plans(
-    source: Source,
-    calibration: Calibration,
-    examples: Sequence[Example],
-    counts: Sequence[int] | None = None,
-    random_plans: int = 5,
-    max_new_tokens: int = 2,
-    say: Say = lambda _: None,
-) -> dict[str, Any]:
+    source: Source, calibration: Calibration, asked: Asked, out: Path, counts: Sequence[int] | None = None,
+    random_plans: int = 5, settings: EvalSettings | None = None, say: Say = lambda _: None,
+) -> dict[str, Any]:  # fmt: skip
     """Answer the questions with the original and with every plan, greedily.
 
     Args:
         calibration: with a frontier.
-        examples: questions with answers, other ones than those of the calibration.
+        asked: questions with answers, other ones than those of the calibration.
+        out: folder for the answers, `out/TASK/PLAN.jsonl`; an interrupted call is continued by the next one.
         counts: numbers of KV groups to patch; None for what keeps 99 % of the calibration answers.
         random_plans: how many random choices of every size.
 
@@ -54,45 +56,86 @@ def bench_plans(
     frontier = calibration.frontier
     if frontier is None or not frontier.steps:
         raise LostattnError("the calibration holds no frontier: make one with 'lostattn calibrate --frontier'")
+    settings = settings or EvalSettings(batch=32)
+    asked.task.rule(settings.harness)
     shape = model_shape(source.config)
     weights = source.identity if calibration.weights else ""
     calibration.check(shape.family.name, shape.layers, shape.heads, shape.kv_heads, weights)
-    sizes = [len(frontier.chosen(i + 1)) for i in range(len(frontier.steps))]
-    if counts is None:
-        counts = [sizes[frontier.choose(KEEP_AGREEMENT, None) - 1]]
-    if strange := [c for c in counts if c not in sizes]:
-        raise LostattnError(
-            f"the frontier has no point with {strange[0]} KV groups: it has {', '.join(map(str, sizes))}"
-        )
+    counts = _counts(frontier, counts)
     of = frontier.settings
     whole = every_group(source, calibration, of["mode"], of["options"], of["seed"])
     chosen = {c: choices(frontier, calibration, shape, c, random_plans) for c in counts}
     distinct = {groups: restrict(whole, groups) for found in chosen.values() for groups in found.values()}
-    chat = Chat.load(source.path)
-    say(f"{len(distinct)} plans and the original on {len(examples)} questions")
-    answered = answer_all(
-        chat, whole, [replace(whole, heads={}, levels={}), *distinct.values()], examples, max_new_tokens, say
-    )
-    right = [[a == e.answer for a, e in zip(found, examples, strict=True)] for found in answered]
-    stays = [share([a == b for a, b in zip(found, answered[0], strict=True)]) for found in answered]
-    of_plan = dict(zip(distinct, zip(right[1:], stays[1:], strict=True), strict=True))
-    rows = [
-        {
-            "plan": name, "kv_groups": len(groups), "visual_kv_saved": len(groups) / frontier.kv_groups,
-            "groups": [list(g) for g in groups], "accuracy": share(of_plan[groups][0]), "agreement": of_plan[groups][1],
-            "versus_original": asdict(paired_difference(right[0], of_plan[groups][0])),
-            "efficient_minus_this": None if name == "efficient" else asdict(
-                paired_difference(of_plan[groups][0], of_plan[found["efficient"]][0])
-            ),
-        }
-        for found in chosen.values()
-        for name, groups in found.items()
-    ]  # fmt: skip
+    plans = {ORIGINAL: replace(whole, heads={}, levels={})} | {plan_key(plan): plan for plan in distinct.values()}
+    say(f"{len(distinct)} plans and the original on {len(asked.items)} questions")
+    with working_in(out):
+        outcomes = _answer(source, whole, plans, asked, out, settings, say)
+    backend = InProcess(settings.dtype, settings.device, settings.batch, say)
     return {
-        "questions": len(examples), "settings": dict(frontier.settings), "calibrated_on": calibration.data,
-        "calibration_samples": frontier.samples, "parser": PARSER, "versions": versions(), "hardware": hardware(),
-        "original_accuracy": share(right[0]), "rows": rows,
+        "questions": len(asked.items), "settings": dict(frontier.settings), "calibrated_on": calibration.data,
+        "calibration_samples": frontier.samples, "tasks": task_facts([asked], outcomes),
+        **circumstances(settings, backend),
+        **_rows(chosen, {groups: plan_key(plan) for groups, plan in distinct.items()}, outcomes, frontier, settings.seed),
     }  # fmt: skip
+
+
+def _counts(frontier: Frontier, counts: Sequence[int] | None) -> Sequence[int]:
+    """The numbers of KV groups, checked."""
+    sizes = [len(frontier.chosen(i + 1)) for i in range(len(frontier.steps))]
+    if counts is None:
+        return [sizes[frontier.choose(KEEP_AGREEMENT, None) - 1]]
+    if strange := [c for c in counts if c not in sizes]:
+        raise LostattnError(
+            f"the frontier has no point with {strange[0]} KV groups: it has {', '.join(map(str, sizes))}"
+        )
+    return counts
+
+
+def _answer(
+    source: Source, whole: Plan, plans: Mapping[str, Plan], asked: Asked, out: Path, settings: EvalSettings, say: Say
+) -> list[Outcome]:
+    """Greedy answers of every plan to every question; pictures are prepared once."""
+    own = InProcess(settings.dtype, settings.device, settings.batch, say).settings
+    identity, found = folder_fingerprint(source.path), []
+    chat = Chat.load(source.path, settings.dtype, settings.device)
+    encoded = Encoded(chat.processor, asked.items)
+    with swapping(chat.model, whole) as swap:
+        for number, (key, plan) in enumerate(plans.items()):
+            store = Answers(out / asked.task.name / key, answer_settings(asked, identity, plan=key, **own), asked.items)
+            start, name = time.perf_counter(), f"plan {number} of {len(plans) - 1}" if number else ORIGINAL
+            if not store.done:
+                swap(plan)
+                rate = Rate(f"{asked.task.name}, {name}", len(asked.items), len(store.found), say)
+                answer_locally(chat, encoded, store, asked.max_tokens, settings.batch, rate)
+            seconds = time.perf_counter() - start
+            found.append(score_answers(asked, key, store, settings.harness, settings.seed, seconds))
+    return found
+
+
+def _rows(
+    chosen: Mapping[int, Mapping[str, tuple[Group, ...]]], keys: Mapping[tuple[Group, ...], str],
+    outcomes: Sequence[Outcome], frontier: Frontier, seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """`original_accuracy` and `rows`."""
+    measured = {row["model"]: row for row in outcome_rows(outcomes, seed)}
+    right = {o.model: o.right for o in outcomes}
+    rows = []
+    for found in chosen.values():
+        best = right[keys[found["efficient"]]]
+        for name, groups in found.items():
+            key = keys[groups]
+            row = measured[key]
+            rows.append(
+                {
+                    "plan": name, "kv_groups": len(groups), "visual_kv_saved": len(groups) / frontier.kv_groups,
+                    "groups": [list(g) for g in groups], "accuracy": row["accuracy"]["share"],
+                    "agreement": row["agreement"], "versus_original": row["difference"],
+                    "efficient_minus_this": None
+                    if name == "efficient"
+                    else asdict(paired_difference(right[key], best, seed)),
+                }
+            )  # fmt: skip
+    return {"original_accuracy": measured[ORIGINAL]["accuracy"]["share"], "rows": rows}
 
 
 def choices(
@@ -125,27 +168,3 @@ def in_band_first(calibration: Calibration, shape: Shape) -> list[Group]:
             place = sum(m < mean for m in means) / max(shape.kv_heads - 1, 1)
             keys[layer, group] = (not first <= layer <= last, max(low - place, place - high, 0.0), layer, group)
     return sorted(keys, key=lambda g: keys[g])
-
-
-def answer_all(
-    chat: Chat, whole: Plan, plans: Sequence[Plan], examples: Sequence[Example], max_new_tokens: int, say: Say
-) -> list[list[str]]:
-    """Greedy answers of every plan to every question; pictures are prepared once."""
-    answers = [[""] * len(examples) for _ in plans]
-    with swapping(chat.model, whole) as swap:
-        for start in range(0, len(examples), CHUNK):
-            inputs = [chat.encode(e.open(), e.question) for e in examples[start : start + CHUNK]]
-            for plan, found in zip(plans, answers, strict=True):
-                _answer(chat, swap, plan, inputs, start, found, max_new_tokens)
-            say(f"{start + len(inputs)}/{len(examples)} questions")
-    return answers
-
-
-def _answer(
-    chat: Chat, swap: Swap, plan: Plan, inputs: list[dict[str, Any]], start: int, found: list[str], max_new_tokens: int
-) -> None:
-    swap(plan)
-    for batch in batches(inputs, BATCH, chat.model.config.image_token_id):
-        texts = chat.generate(stack([inputs[i] for i in batch]), max_new_tokens)
-        for i, text in zip(batch, texts, strict=True):
-            found[start + i] = text

@@ -138,7 +138,7 @@ def _ask_vllm(folder: Path, cases: Sequence[Case], max_tokens: int, dtype: str, 
     env = cpu_defaults(folder, options).env
     with Server(folder, options=["--dtype", dtype, *options], env=env) as server:
         client = Client(server.url, server.name)
-        return [client.ask(case.turns, max_tokens, TOP, past_end=True) for case in cases]
+        return [client.ask([t.to_openai() for t in case.turns], max_tokens, top=TOP, ignore_eos=True) for case in cases]
 
 
 def _encode(processor: Any, case: Case) -> dict[str, Any]:

@@ -23,10 +23,11 @@ def write_report(report: Mapping[str, Any], out: Path) -> list[Path]:
     from .page import page
 
     with disk_errors(f"cannot write {out}"):
-        write_json(out / "eval.json", report)
-        (out / "eval.md").write_text(markdown(report), encoding="utf-8")
-        (out / "eval.html").write_text(page(report), encoding="utf-8")
-    return [out / f"eval.{kind}" for kind in ("json", "md", "html")]
+        name = report["command_name"]
+        write_json(out / f"{name}.json", report)
+        (out / f"{name}.md").write_text(markdown(report), encoding="utf-8")
+        (out / f"{name}.html").write_text(page(report), encoding="utf-8")
+    return [out / f"{name}.{kind}" for kind in ("json", "md", "html")]
 
 
 def result_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,32 +27,29 @@ class Reply:
     Attributes:
         finish: `stop`, or `length` where it hit the limit of tokens.
         path: which attention computed it, as far as is known.
+        prompt: names the prompt's token ids; this and the counts of tokens are of answers through vLLM.
+        visual: how many of the prompt's tokens are visual ones.
     """
 
     text: str
     finish: str
     path: str = ""
+    prompt: str = ""
+    prompt_tokens: int = 0
+    visual: int = 0
+    output_tokens: int = 0
+
+    def row(self) -> dict[str, Any]:
+        """For a line of JSON: what is known."""
+        more = {k: getattr(self, k) for k in ("prompt", "prompt_tokens", "visual", "output_tokens") if self.prompt}
+        return {"response": self.text, "finish": self.finish, "path": self.path, **more}
 
 
-class Answers:
-    """The answers of one model to one task, in `BASE.part.jsonl` until all are there, then in `BASE.jsonl`.
+class Replies:
+    """Answers to items, in memory."""
 
-    `BASE.json` holds what the answers depend on; answers of other settings are never mixed in, nor overwritten.
-    """
-
-    def __init__(self, base: Path, settings: Mapping[str, Any], items: Sequence[Item]) -> None:
-        """Read what is there.
-
-        Raises:
-            LostattnError: the folder holds answers of other settings, naming them, or the disk refuses.
-        """
-        self.part, self.final = base.with_name(f"{base.name}.part.jsonl"), base.with_name(f"{base.name}.jsonl")
-        self.found: dict[int, Reply] = {}
-        self._items = items
-        with disk_errors(f"cannot keep answers in {base.parent}"):
-            base.parent.mkdir(parents=True, exist_ok=True)
-            self._check_settings(base.with_name(f"{base.name}.json"), dict(settings))
-            self._read(self.final if self.final.exists() else self.part)
+    def __init__(self, items: Sequence[Item]) -> None:
+        self._items, self.found = items, dict[int, Reply]()
 
     @property
     def done(self) -> bool:
@@ -63,6 +60,39 @@ class Answers:
     def replies(self) -> list[Reply]:
         """All answers in the items' order; only when `done`."""
         return [self.found[i] for i in range(len(self._items))]
+
+    def add(self, replies: Mapping[int, Reply]) -> None:
+        """Note answers by their items' places; those already there stay."""
+        self.found = {**replies, **self.found}
+
+
+class Answers(Replies):
+    """The answers of one model to one task, in `BASE.part.jsonl` until all are there, then in `BASE.jsonl`.
+
+    `BASE.json` holds what the answers depend on; answers of other settings are never mixed in, nor overwritten.
+    """
+
+    def __init__(
+        self, base: Path, settings: Mapping[str, Any], items: Sequence[Item],
+        check: Callable[[int, Reply], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Read what is there.
+
+        Args:
+            check: called with every item's place and reply before it is kept or used; raises where it must not be.
+
+        Raises:
+            LostattnError: the folder holds answers of other settings, naming them, or the disk refuses.
+        """
+        self.part, self.final = base.with_name(f"{base.name}.part.jsonl"), base.with_name(f"{base.name}.jsonl")
+        super().__init__(items)
+        self._check = check or (lambda index, reply: None)
+        with disk_errors(f"cannot keep answers in {base.parent}"):
+            base.parent.mkdir(parents=True, exist_ok=True)
+            self._check_settings(base.with_name(f"{base.name}.json"), dict(settings))
+            self._read(self.final if self.final.exists() else self.part)
+        for index, reply in self.found.items():
+            self._check(index, reply)
 
     def _check_settings(self, path: Path, wanted: dict[str, Any]) -> None:
         if not path.exists() or not (self.part.exists() or self.final.exists()):
@@ -84,7 +114,7 @@ class Answers:
             row = _row(line)
             if row is None or not 0 <= row["index"] < len(self._items) or self._items[row["index"]].id != row["id"]:
                 break
-            self.found[row["index"]] = Reply(row["response"], row["finish"], row["path"])
+            self.found[row["index"]] = _reply(row)
             whole += len(line)
         if path == self.part and whole < path.stat().st_size:
             os.truncate(path, whole)
@@ -92,6 +122,8 @@ class Answers:
     def add(self, replies: Mapping[int, Reply]) -> None:
         """Note answers by their items' places, on the disk before this returns; those already there stay."""
         new = {i: reply for i, reply in sorted(replies.items()) if i not in self.found}
+        for index, reply in new.items():
+            self._check(index, reply)
         lines = "".join(self._line(i, reply) for i, reply in new.items())
         with disk_errors(f"cannot keep answers in {self.part}"), self.part.open("ab") as file:
             file.write(lines.encode("utf-8", "replace"))
@@ -100,8 +132,7 @@ class Answers:
         self.found |= new
 
     def _line(self, index: int, reply: Reply, **more: Any) -> str:
-        row = {"index": index, "id": self._items[index].id, "response": reply.text, "finish": reply.finish}
-        row |= {"path": reply.path, **more}
+        row = {"index": index, "id": self._items[index].id, **reply.row(), **more}
         return json.dumps(row, ensure_ascii=False) + "\n"
 
     def finish(self, decided: Sequence[Mapping[str, Any]]) -> None:
@@ -127,6 +158,17 @@ def _row(line: bytes) -> dict[str, Any] | None:
         return None
     known = {"index": int, "id": str, "response": str, "finish": str, "path": str}
     return row if isinstance(row, dict) and all(isinstance(row.get(k), t) for k, t in known.items()) else None
+
+
+def _reply(row: Mapping[str, Any]) -> Reply:
+    numbers = [n if isinstance(n := row.get(k), int) else 0 for k in ("prompt_tokens", "visual", "output_tokens")]
+    return Reply(row["response"], row["finish"], row["path"], str(row.get("prompt", "")), *numbers)
+
+
+def read_answers(path: Path) -> list[str]:
+    """The responses in a finished file of answers, in the items' order."""
+    with disk_errors(f"cannot read {path}"):
+        return [str(json.loads(line)["response"]) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _short(value: Any) -> str:

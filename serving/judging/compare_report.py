@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from ..disk import disk_errors, write_json
 from .bench_report import body, conditions, size_text, table
-from .questions import Question
 
 HEAD = (
     "model", "right", "difference (95 %)", "verdict", "McNemar p (Holm)", "gained / lost", "same answer", "unparsed",
     "cut", "layers", "heads", "whole KV groups",
 )  # fmt: skip
-
-
-def write_compare(report: Mapping[str, Any], questions: Sequence[Question], answers: Any, out: Path) -> list[Path]:
-    """`compare.json`, `compare.md`, `compare.html` and `answers.jsonl`; what was written."""
-    from .compare import answer_rows
-    from .page import page
-
-    rows = answer_rows(questions, answers)
-    with disk_errors(f"cannot write {out}"):
-        write_json(out / "compare.json", report)
-        lines = (json.dumps(row, ensure_ascii=False) for row in rows)
-        (out / "answers.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        (out / "compare.md").write_text(markdown(report), encoding="utf-8")
-        (out / "compare.html").write_text(page(report, questions, answers), encoding="utf-8")
-    return [out / name for name in ("compare.html", "compare.md", "compare.json", "answers.jsonl")]
 
 
 def percent(x: float, signed: bool = False) -> str:

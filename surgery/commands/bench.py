@@ -129,32 +129,37 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the demo's questions.")
 @click.option("--groups", help="Numbers of KV groups to patch, such as 6,9.  [default: what keeps 99 % of the answers]")
 @click.option("--random", "random_plans", type=click.IntRange(0), default=5, show_default=True, help="Random choices.")
-@click.option("--max-new-tokens", type=click.IntRange(1), default=2, show_default=True, help="Of an answer.")
+@click.option("--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 1024; digits: 16]")
+@click.option("--task", help="How answers are read.  [default: digits for the demo's questions, else questions]")
+@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
+@click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the answers.")
 @json_option
 def plans(
     src: str, calibration: Path, data: str, questions: int, seed: int, groups: str | None, random_plans: int,
-    max_new_tokens: int, as_json: bool,
+    max_tokens: int | None, task: str | None, dtype: str, device: str, out: Path, as_json: bool,
 ) -> None:  # fmt: skip
     """Preset efficient against the paper's band, first, last and random KV groups, at equal KV saved.
 
-    SRC is the plain model. The questions should be other ones than those of the calibration.
+    SRC is the plain model. The questions should be other ones than those of the calibration. An interrupted run goes on where
+    it stopped.
 
     \b
     Example:
-      lostattn bench plans ./qwen2.5-vl --calibration qwen.calibration.json --data test.jsonl --questions 2000
+      lostattn bench plans ./qwen2.5-vl --calibration qwen.calibration.json --data test.jsonl --out plans
     """
     from ..bench_plans import bench_plans
     from ..calibration import Calibration
     from ..checkpoint.source import resolve_source
-    from ..data import find_place, read_examples, refuse_ranking
+    from ..evaluation.run import EvalSettings
+    from ..evaluation.tasks import read_tasks
     from ..ranges import parse_numbers
 
-    place = find_place(data)
-    refuse_ranking(place, seed)
-    examples = read_examples(place, questions, seed=seed)
+    (asked,) = read_tasks([task] if task else [], [data], limit=questions, max_tokens=max_tokens, seed=seed)
     counts = None if groups is None else parse_numbers(groups, "groups")
+    settings = EvalSettings(batch=32, dtype=dtype, device=device, seed=seed)
     found = bench_plans(
-        resolve_source(src), Calibration.read(calibration), examples, counts, random_plans, max_new_tokens, say
+        resolve_source(src), Calibration.read(calibration), asked, out, counts, random_plans, settings, say
     )
     if as_json:
         print_json(found)
@@ -222,9 +227,9 @@ def serve(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **giv
       lostattn bench serve ./qwen ./qwen-sap --out bench
       lostattn bench serve ./qwen ./qwen-sap --visual-tokens 4096 --concurrency 8 --out bench -- --dtype bfloat16
     """
-    from ...serving.judging.bench import bench_serve
+    from ...serving.benchmark.bench import bench_serve
+    from ...serving.benchmark.settings import BenchSettings
     from ...serving.judging.bench_report import HEAD, speed_rows
-    from ...serving.judging.settings import BenchSettings
 
     options = vllm_options()
     settings = BenchSettings(

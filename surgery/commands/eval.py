@@ -9,7 +9,7 @@ import click
 
 from .base import json_option, print_json, print_table, say
 from .serving_options import BehindDashes, vllm_options
-from .task_options import task_options
+from .task_options import read_asked, task_options
 
 
 @click.command("eval", cls=BehindDashes)
@@ -38,16 +38,12 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
     """
     from ...serving.evaluation.report import HEAD, result_rows
     from ..evaluation.run import EvalSettings, run_eval
-    from ..evaluation.tasks import read_tasks
 
     _refuse_unused(backend, given["via"])
     if given["via"]:
         _via_lmms_eval(models, out, backend, as_json, given)
         return
-    asked = read_tasks(
-        given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
-        prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
-    )  # fmt: skip
+    asked = read_asked(given)
     settings = EvalSettings(
         backend=backend, batch=given["batch"], concurrency=given["concurrency"], dtype=given["dtype"],
         device=given["device"], options=vllm_options(), seed=given["seed"], harness=given["harness"],
@@ -82,7 +78,6 @@ def _refuse_unused(backend: str, via: str | None) -> None:
 def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bool, given: dict[str, Any]) -> None:
     from ...patches.errors import LostattnError
     from ..evaluation.run import EvalSettings
-    from ..evaluation.tasks import read_tasks
     from ..evaluation.via import run_via_lmms, split_tasks
 
     own, ours = split_tasks(given["task"], given["data"])
@@ -96,10 +91,7 @@ def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bo
         raise LostattnError(
             "--limit and --max-tokens would hold for one kind of task only: evaluate them one after the other"
         )
-    local = read_tasks(
-        ours, given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
-        prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
-    ) if ours else []  # fmt: skip
+    local = read_asked({**given, "task": ours}) if ours else []
     settings = EvalSettings(
         backend=backend, concurrency=given["concurrency"], options=vllm_options(), seed=given["seed"],
         harness=given["harness"], api_key=given["api_key"],

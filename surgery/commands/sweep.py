@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .base import json_option, print_json, print_table, say
-from .task_options import task_options
+from .task_options import read_asked, task_options
 
 
 @click.command()
@@ -55,15 +55,11 @@ def sweep(
       lostattn sweep ./qwen --spec my-grid.yaml --task vmcbench --data ./VMCBench --split test --out grid
     """
     from ..evaluation.run import EvalSettings
-    from ..evaluation.tasks import read_tasks
     from ..sweep.tables import grid_table
 
     ctx = click.get_current_context()
     _refuse_together(ctx)
-    asked = read_tasks(
-        given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
-        prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
-    )  # fmt: skip
+    asked = read_asked(given)
     settings = EvalSettings(
         batch=given["batch"], dtype=given["dtype"], device=given["device"], seed=given["seed"], harness=given["harness"]
     )

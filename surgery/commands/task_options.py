@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...serving.reading.forms import HELP
 
-OPTIONS = (
-    click.option("--task", multiple=True, required=True, help="Benchmark; may be repeated. lostattn tasks lists them."),
+if TYPE_CHECKING:
+    from ..evaluation.tasks import Asked
+
+WHAT = (
+    click.option(
+        "--task",
+        multiple=True,
+        help="Benchmark; may be repeated.  [default: digits for the demo's questions, else questions]",
+    ),
     click.option(
         "--data",
         multiple=True,
@@ -25,13 +32,6 @@ OPTIONS = (
         "--max-tokens", type=click.IntRange(1), help="Longest answer.  [default: 1024 as in the paper; digits: 16]"
     ),
     click.option(
-        "--batch", type=click.IntRange(1), default=16, show_default=True, help="Items at once in transformers."
-    ),
-    click.option(
-        "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16 (transformers)."
-    ),
-    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ... (transformers)."),
-    click.option(
         "--seed",
         type=click.IntRange(0),
         default=0,
@@ -43,9 +43,38 @@ OPTIONS = (
     ),
 )
 
+HOW = (
+    click.option(
+        "--batch", type=click.IntRange(1), default=16, show_default=True, help="Items at once in transformers."
+    ),
+    click.option(
+        "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16 (transformers)."
+    ),
+    click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ... (transformers)."),
+)
+
 
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--task, --data and what belongs to them, and how transformers answers."""
+    return _with(command, (*WHAT, *HOW))
+
+
+def question_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--task, --data and what belongs to them."""
-    for option in reversed(OPTIONS):
+    return _with(command, WHAT)
+
+
+def read_asked(given: Mapping[str, Any]) -> list[Asked]:
+    """The tasks that these options name, with their items."""
+    from ..evaluation.tasks import read_tasks
+
+    return read_tasks(
+        given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
+        prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
+    )  # fmt: skip
+
+
+def _with(command: Callable[..., Any], options: Sequence[Any]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command

@@ -5,17 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from .evaluate import Result
-
 
 def percent(x: float, signed: bool = False) -> str:
     """0.953 as 95.3 %."""
     return f"{100 * x:{'+' if signed else ''}.1f} %"
-
-
-def line(result: Result) -> str:
-    """One line of progress."""
-    return f"{result.name}: {percent(result.accuracy)} right ({result.seconds:.0f} s)"
 
 
 def verdict(row: dict[str, Any]) -> str:

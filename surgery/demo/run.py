@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,25 @@ import torch
 from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ...serving.disk import disk_errors, write_json
-from ...serving.hardware import hardware
+from ...serving.evaluation.store import read_answers
 from ..calibrate import calibrate
 from ..chat import Chat
-from ..checkpoint.provenance import versions
+from ..evaluation.run import EvalSettings, run_eval
+from ..evaluation.tasks import read_tasks
 from ..patch import patch_from_spec
 from ..spec import PatchSpec
 from .builtin import SEED as CALIBRATION_SEED
 from .builtin import builtin_examples
 from .digits import held_out
-from .evaluate import PARSER, evaluate
+from .evaluate import MAX_TOKENS, demo_rows
 from .gallery import draw_gallery
-from .report import line, markdown
+from .report import markdown
 from .served import compare_served
 
 MODEL = Path(__file__).parent / "model"
+BATCH = 32
 MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
-FILES = ("calibration.json", "comparison", "gallery.png", "picture.png", "report.json", "report.md")
+FILES = ("calibration.json", "comparison", "evaluation", "gallery.png", "picture.png", "report.json", "report.md")
 Say = Callable[[str], None]
 
 
@@ -107,23 +108,21 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
     chat = Chat.load(base)
     found = calibrate(chat, get_family("qwen2_5_vl"), builtin_examples(64), "pictures of handwritten digits")
     write_json(out / "calibration.json", found.to_json())
-    asked = held_out(questions, seed=seed)
-    asked[0].image.save(out / "picture.png")
-    original = evaluate("original", chat, asked)
-    results, answers = [original.result], {"original": original.answers}
-    say(line(original.result))
+    names = {"base": "original"}
     for name, spec in wishes(out / "calibration.json").items():
         folder = out / _folder(name)
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
-        found_here = evaluate(name, Chat.load(folder), asked, original)
-        results.append(found_here.result)
-        answers[name] = found_here.answers
-        say(line(found_here.result))
-    draw_gallery(asked, answers).save(out / "gallery.png")
+        names[folder.name] = name
+    asked = read_tasks(["digits"], limit=questions, max_tokens=MAX_TOKENS, seed=seed)
+    asked[0].items[0].pictures()[0].save(out / "picture.png")
+    settings = EvalSettings(batch=BATCH, seed=seed)
+    evaluated = run_eval([str(out / folder) for folder in names], asked, out / "evaluation", settings, say)
+    answers = {name: read_answers(out / "evaluation" / "digits" / f"{folder}.jsonl") for folder, name in names.items()}
+    draw_gallery(held_out(8, seed=seed), answers).save(out / "gallery.png")
     report = {
-        "questions": questions, "seed": seed, "versions": versions(), "hardware": hardware(),
-        "threads": torch.get_num_threads(), "prompt": chat.prompt("QUESTION"), "parser": PARSER,
-        "results": [asdict(r) for r in results],
+        "questions": questions, "seed": seed, "versions": evaluated["versions"], "hardware": evaluated["hardware"],
+        "threads": evaluated["threads"], "prompt": chat.prompt("QUESTION"), "parser": evaluated["tasks"][0]["parser"],
+        "results": demo_rows(evaluated, names),
     }  # fmt: skip
     if serve:
         whole = out / _folder("patch_complexity, whole layers 1-5")

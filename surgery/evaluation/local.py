@@ -10,7 +10,7 @@ import torch
 from ...patches.errors import LostattnError
 from ...serving.cause import cause
 from ...serving.evaluation.rate import Rate
-from ...serving.evaluation.store import Answers, Reply
+from ...serving.evaluation.store import Replies, Reply
 from ...serving.reading.pictures import picture_size
 from ...serving.shown import shown
 from ...serving.tasks.task import Item
@@ -86,7 +86,7 @@ def encode(processor: Any, item: Item) -> Inputs:
         ) from error
 
 
-def answer_locally(chat: Chat, encoded: Encoded, answers: Answers, max_tokens: int, batch: int, rate: Rate) -> None:
+def answer_locally(chat: Chat, encoded: Encoded, answers: Replies, max_tokens: int, batch: int, rate: Rate) -> None:
     """Answer greedily what is not answered yet; a batch's answers are kept as soon as they are there.
 
     A batch that was cut is computed whole again, so that an interrupted run ends with the same answers as one that was not.

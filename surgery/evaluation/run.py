@@ -1,4 +1,4 @@
-"""`lostattn eval`: every model answers every item of every task; what was answered stays answered."""
+"""Every model answers every item of every task; what was answered stays answered, and is read anew in every call."""
 
 from __future__ import annotations
 
@@ -7,31 +7,28 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from ...patches.errors import LostattnError
-from ...patches.plan import Plan
-from ...serving.evaluation.asking import Patience
-from ...serving.evaluation.rate import Rate
-from ...serving.evaluation.store import Answers, alone_in
+from ...serving.evaluation.asker import Patience
+from ...serving.evaluation.rate import Rate, Say
+from ...serving.evaluation.store import Answers, Reply, alone_in
 from ...serving.evaluation.versus import Outcome, clusters, outcome_rows
 from ...serving.hardware import hardware
 from ...serving.judging.charts import need_matplotlib
-from ...serving.judging.sides import describe_plan, folder_fingerprint
+from ...serving.shown import shown
+from ...serving.sides import describe_plan, folder_fingerprint
 from ...serving.tasks.score import score
 from ...serving.tasks.task import NATIVE
-from ...serving.versions import lostattn_version, serving_versions, versions
 from ..checkpoint.source import resolve_source
 from ..serve import checked_plan
-from .remote import Remote, served
+from .backends import TRANSFORMERS, VLLM, AtUrl, Backend, InProcess, Model, ThroughVllm, check_url
 from .tasks import Asked
 
-Say = Callable[[str], None]
-TRANSFORMERS, VLLM = "transformers", "vllm"
+Check = Callable[[int, Reply], None]
 
 
 @dataclass(frozen=True)
@@ -64,31 +61,26 @@ class EvalSettings:
         return self.backend not in (TRANSFORMERS, VLLM)
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """A model that is evaluated.
-
-    Attributes:
-        name: in reports and file names.
-        folder: None for a name on a server.
-        identity: what tells it from other models: its content, or name and server.
-        asked_as: its name on that server.
-    """
-
-    name: str
-    folder: Path | None
-    identity: str
-    plan: Plan | None = None
-    asked_as: str = ""
+def make_backend(settings: EvalSettings, out: Path, say: Say) -> Backend:
+    """The backend that settings name; logs go below `out`. LostattnError if there is none of that name."""
+    if settings.backend == TRANSFORMERS:
+        return InProcess(settings.dtype, settings.device, settings.batch, say)
+    if settings.backend == VLLM:
+        return ThroughVllm(settings.options, settings.concurrency, settings.seed, out / "logs", say)
+    check_url(settings.backend)
+    url = settings.backend.rstrip("/")
+    return AtUrl(url, settings.concurrency, settings.seed, settings.api_key, settings.patience)
 
 
 def run_eval(
-    models: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings, say: Say = lambda _: None
-) -> dict[str, Any]:
-    """Evaluate models, the first of which is what the others are held against.
+    models: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings, say: Say = lambda _: None,
+    backend: Backend | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Evaluate models, the first of which is what the others are compared with.
 
     Args:
         models: folders or Hub ids; names on the server if the backend is a URL.
+        backend: None makes the one that the settings name.
 
     Returns:
         The report, as in `out/eval.json`; `eval.md` and `eval.html` lie beside it, the answers in `out/TASK/MODEL.jsonl`. An
@@ -100,49 +92,41 @@ def run_eval(
     from ...serving.evaluation.report import write_report
 
     need_matplotlib()
-    check_backend(settings.backend)
-    for one in asked:
-        one.task.rule(settings.harness)
-    found, out = contestants(models, settings), Path(out)
-    with alone_in(out / ".lock") as alone:
-        if not alone:
-            raise LostattnError(f"another lostattn works in {out}: wait for it, or choose another --out")
-        outcomes = [o for model in found for o in _evaluate(model, asked, out, settings, say)]
-        outcomes.sort(key=lambda o: [a.task.name for a in asked].index(o.task))
-        report = _report(found, asked, outcomes, settings)
+    out = Path(out)
+    backend = backend or make_backend(settings, out, say)
+    found = read_models(models, settings)
+    with working_in(out):
+        outcomes = answer_and_score(found, asked, out, settings, backend, say)
+        report = make_report("eval", found, asked, outcomes, settings, backend)
         write_report(report, out)
     return report
 
 
-def check_backend(backend: str) -> None:
-    """LostattnError unless it is a known name or a URL."""
-    if backend in (TRANSFORMERS, VLLM):
-        return
-    try:
-        parts = urlsplit(backend)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        known = False
-    if not known:
+@contextmanager
+def working_in(out: Path) -> Iterator[None]:
+    """Hold a report's folder. LostattnError if another process works there, or an earlier version's comparison lies there."""
+    if list(out.glob("answers-[0-9]*-*.jsonl")):
         raise LostattnError(
-            f"unknown backend '{backend}': choose transformers, vllm, or a URL such as http://127.0.0.1:8000/v1"
+            f"{out} holds a comparison of lostattn 0.1, which cannot be continued: choose another --out"
         )
-    if parts.username or parts.password:
-        raise LostattnError("reports name the URL, which holds a password: put a key into LOSTATTN_API_KEY instead")
+    with alone_in(out / ".lock") as alone:
+        if not alone:
+            raise LostattnError(f"another lostattn works in {out}: wait for it, or choose another --out")
+        yield
 
 
-def contestants(models: Sequence[str], settings: EvalSettings) -> list[Contestant]:
+def read_models(models: Sequence[str], settings: EvalSettings) -> list[Model]:
     """The models, checked; names that repeat are numbered."""
-    found: list[Contestant] = []
+    found: list[Model] = []
     if not models:
         raise LostattnError("give at least one model")
     for model in models:
         if settings.remote:
-            one = Contestant(_file_name(model), None, f"{model} at {settings.backend}", asked_as=model)
+            one = Model(_file_name(model), None, f"{model} at {settings.backend}", asked_as=model)
         else:
             folder = Path(model) if Path(model).is_dir() else resolve_source(model).path
             name = _file_name(folder.resolve().name if Path(model).is_dir() else model)
-            one = Contestant(name, folder, folder_fingerprint(folder), checked_plan(folder))
+            one = Model(name, folder, folder_fingerprint(folder), checked_plan(folder))
         taken, number = {c.name for c in found}, 1
         while (name := one.name if number == 1 else f"{one.name}-{number}") in taken:
             number += 1
@@ -163,31 +147,60 @@ def answer_settings(one: Asked, identity: str, **more: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _how(settings: EvalSettings) -> dict[str, Any]:
-    if settings.backend == TRANSFORMERS:
-        device = settings.device.partition(":")[0]
-        own = {"dtype": settings.dtype, "device": device, "batch": settings.batch, "versions": versions()}
-        return {"backend": TRANSFORMERS, **own}
-    if settings.backend == VLLM:
-        return {
-            "backend": VLLM,
-            "options": list(settings.options),
-            "seed": settings.seed,
-            "versions": serving_versions(),
-        }
-    return {"backend": "server", "seed": settings.seed, "versions": {"lostattn": lostattn_version()}}
+def answer_and_score(
+    models: Sequence[Model], asked: Sequence[Asked], out: Path, settings: EvalSettings, backend: Backend, say: Say,
+    same_prompts: bool = False,
+) -> list[Outcome]:  # fmt: skip
+    """All outcomes, the models in their order within each task.
+
+    Args:
+        same_prompts: refuse a model that reads other prompt tokens than the first one.
+
+    Raises:
+        LostattnError: see `run_eval`.
+    """
+    for one in asked:
+        one.task.rule(settings.harness)
+    outcomes: list[Outcome] = []
+    for model in models:
+        checks = [_prompts_of(one, outcomes, model.name) if same_prompts else None for one in asked]
+        outcomes += _evaluate(model, asked, out, settings, backend, say, checks)
+    order = [one.task.name for one in asked]
+    return sorted(outcomes, key=lambda o: order.index(o.task))
+
+
+def _prompts_of(one: Asked, outcomes: Sequence[Outcome], name: str) -> Check | None:
+    """A check that a model reads the very prompts that the first one read; None for the first."""
+    first = next((o.replies for o in outcomes if o.task == one.task.name), None)
+    if first is None:
+        return None
+
+    def check(index: int, reply: Reply) -> None:
+        if first[index].prompt != reply.prompt:
+            raise LostattnError(
+                f"item {shown(one.items[index].id)} (row {one.items[index].row}): {name} reads other prompt tokens than the "
+                "original, so their answers cannot be compared: both need the same tokenizer, processor and chat template"
+            )
+
+    return check
 
 
 def _evaluate(
-    model: Contestant, asked: Sequence[Asked], out: Path, settings: EvalSettings, say: Say
-) -> Iterator[Outcome]:
+    model: Model, asked: Sequence[Asked], out: Path, settings: EvalSettings, backend: Backend, say: Say,
+    checks: Sequence[Check | None],
+) -> Iterator[Outcome]:  # fmt: skip
     """Ask one model what it has not answered yet, and score."""
-    how = _how(settings)
     stores = [
-        Answers(out / one.task.name / model.name, answer_settings(one, model.identity, **how), one.items)
-        for one in asked
+        Answers(
+            out / one.task.name / model.name, answer_settings(one, model.identity, **backend.settings), one.items, check
+        )
+        for one, check in zip(asked, checks, strict=True)
     ]
-    with _answering(model, asked, stores, settings, out, say) as answer:
+    with ExitStack() as stack:
+        if all(store.done for store in stores):
+            say(f"{model.name}: everything was answered before")
+        else:
+            answer = stack.enter_context(backend.answering(model, asked))
         for one, store in zip(asked, stores, strict=True):
             start = time.perf_counter()
             if not store.done:
@@ -204,55 +217,21 @@ def score_answers(one: Asked, name: str, store: Answers, harness: str, seed: int
     return Outcome(one.task.name, name, found, replies, seconds)
 
 
-@contextmanager
-def _answering(
-    model: Contestant, asked: Sequence[Asked], stores: Sequence[Answers], settings: EvalSettings, out: Path, say: Say
-) -> Iterator[Callable[[Asked, Answers, Rate], None]]:
-    """A way of answering, made only if something is left to answer."""
-    if all(store.done for store in stores):
-        say(f"{model.name}: everything was answered before")
-        yield _never
-    elif settings.backend == TRANSFORMERS:
-        yield _locally(model, settings, say)
-    else:
-        with served(model.folder, settings.backend, model.name, asked, settings.options, out / "logs", say) as endpoint:
-            yield Remote(endpoint, model.asked_as or endpoint.name, settings).answer
-
-
-def _never(*_: Any) -> None:
-    raise AssertionError("everything was answered")
-
-
-def _locally(model: Contestant, settings: EvalSettings, say: Say) -> Callable[[Asked, Answers, Rate], None]:
-    from ..chat import Chat
-    from .local import Encoded, answer_locally
-
-    assert model.folder is not None
-    say(f"loading {model.name}")
-    chat = Chat.load(model.folder, settings.dtype, settings.device)
-
-    def answer(one: Asked, store: Answers, rate: Rate) -> None:
-        answer_locally(chat, Encoded(chat.processor, one.items), store, one.max_tokens, settings.batch, rate)
-
-    return answer
-
-
-def circumstances(settings: EvalSettings) -> dict[str, Any]:
+def circumstances(settings: EvalSettings, backend: Backend) -> dict[str, Any]:
     """What every number has to carry."""
     import torch
 
     return {
-        "backend": settings.backend, "how": {k: v for k, v in _how(settings).items() if k != "versions"},
-        "seed": settings.seed, "harness": settings.harness, "hardware": hardware(),
-        "versions": serving_versions() if settings.backend != TRANSFORMERS else versions(),
-        "threads": torch.get_num_threads(), "command": _command(settings),
+        "backend": settings.backend, "how": {k: v for k, v in backend.settings.items() if k != "versions"},
+        "seed": settings.seed, "harness": settings.harness, "hardware": hardware(), "versions": dict(backend.versions),
+        "threads": torch.get_num_threads(), "command": command_line(settings.api_key),
     }  # fmt: skip
 
 
-def _command(settings: EvalSettings) -> str:
+def command_line(secret: str | None = None) -> str:
     """The command that runs now, without the key."""
     words = [Path(sys.argv[0]).name.replace("cli.py", "lostattn"), *sys.argv[1:]]
-    return shlex.join(w.replace(settings.api_key, "...") if settings.api_key else w for w in words)
+    return shlex.join(w.replace(secret, "...") if secret else w for w in words)
 
 
 def task_facts(asked: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -268,13 +247,17 @@ def task_facts(asked: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict
     ]  # fmt: skip
 
 
-def _report(
-    models: Sequence[Contestant], asked: Sequence[Asked], outcomes: Sequence[Outcome], settings: EvalSettings
-) -> dict[str, Any]:
+def make_report(
+    command_name: str, models: Sequence[Model], asked: Sequence[Asked], outcomes: Sequence[Outcome],
+    settings: EvalSettings, backend: Backend,
+) -> dict[str, Any]:  # fmt: skip
+    """What `eval` and `compare` write: models, tasks, results, and what they depend on."""
     return {
+        "command_name": command_name,
         "models": [
             {"name": m.name, "identity": m.identity, "plan": describe_plan(m.plan) if m.folder else None,
              "sap": m.plan.to_json() if m.plan else None} for m in models
         ],
-        "tasks": task_facts(asked, outcomes), "results": outcome_rows(outcomes, settings.seed), **circumstances(settings),
+        "tasks": task_facts(asked, outcomes), "results": outcome_rows(outcomes, settings.seed),
+        **circumstances(settings, backend),
     }  # fmt: skip

@@ -14,7 +14,7 @@ from ...serving.tasks.rows import HINT, read_items
 from ...serving.tasks.task import Item, Task
 from ..data import Place, find_place, refuse_ranking
 
-DEMO = "digits"
+DEMO, FREE = "digits", "questions"
 PAPER_TOKENS, DEMO_TOKENS = 1024, 16  # longest answers: the paper's setting, and enough for a word
 
 
@@ -54,6 +54,7 @@ def read_tasks(
     """Every task with its items, pictures unopened.
 
     Args:
+        names: of tasks; none means `digits` for the demo's questions, and `questions` for all other data.
         data: `TASK=DATA`, or one DATA: of the only task, or a folder with a folder or file for every task; DATA as in
             `serving.reading.place`. A task without data takes its Hub id; `digits` takes the demo's held-out questions.
         max_tokens: None means 1024, and 16 for `digits`.
@@ -62,8 +63,7 @@ def read_tasks(
     Raises:
         LostattnError: unknown tasks, data that is not there or of no task, a row that cannot be used.
     """
-    if not names:
-        raise LostattnError("name at least one task with --task: 'lostattn tasks' lists them")
+    names = names or _usual(data)
     if len(set(names)) < len(names):
         raise LostattnError("--task names a task twice: name each once")
     tasks = [get_task(name) for name in names]
@@ -79,6 +79,15 @@ def read_tasks(
         tokens = max_tokens or (DEMO_TOKENS if task.name == DEMO else PAPER_TOKENS)
         out.append(Asked(task, items, name, task.prompt_version(prompt, reasoning), tokens))
     return out
+
+
+def _usual(data: Sequence[str]) -> list[str]:
+    """The task where a user names data and no task: `digits` for the demo's questions, else free questions."""
+    if not data:
+        raise LostattnError(
+            "name a task with --task ('lostattn tasks' lists them), or questions of your own with --data"
+        )
+    return [DEMO] if all(find_place(text, HINT).builtin for text in data) else [FREE]
 
 
 def _places(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:

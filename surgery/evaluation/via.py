@@ -1,4 +1,4 @@
-"""`lostattn eval --via lmms-eval`: that harness asks a server; of local data its answers are read by our rules as well."""
+"""`lostattn eval --via lmms-eval`: that harness asks a server; of our tasks its answers are kept and read like all others."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, write_json
-from ...serving.evaluation.lmms import arguments, lmms_command, read_results, read_samples, run_lmms, write_task
-from ...serving.tasks.score import score
-from .remote import served
-from .run import TRANSFORMERS, EvalSettings, Say, check_backend, circumstances, contestants
+from ...serving.evaluation.lmms import lmms_command, read_results
+from ...serving.evaluation.rate import Say
+from .backends import TRANSFORMERS, ThroughLmmsEval, check_url
+from .run import EvalSettings, circumstances, read_models, run_eval
 from .tasks import DEMO, Asked
 
 
@@ -29,7 +29,7 @@ def run_via_lmms(
 
     Args:
         own: tasks as lmms-eval names them, with its own data from the Hub. limit, max_tokens: of these.
-        local: tasks with items of ours.
+        local: tasks with items of ours: `out/eval.json` is the report about them.
 
     Returns:
         The report, as in `out/lmms-eval.json`: per model lmms-eval's metrics, and of local tasks those of our rule.
@@ -39,39 +39,32 @@ def run_via_lmms(
     """
     if settings.backend == TRANSFORMERS:
         raise LostattnError("lmms-eval asks a server: give --backend vllm, or the URL of one")
-    check_backend(settings.backend)
-    command, found = lmms_command(), contestants(models, settings)
-    with disk_errors(f"cannot write {out}"):
-        out.mkdir(parents=True, exist_ok=True)
-    folder = out / "lmms-eval" / "tasks"
-    names = [write_task(one.task.name, one.items, folder, one.max_tokens) for one in local]
-    rows = []
-    for model in found:
-        place = out / "lmms-eval" / model.name
-        with served(model.folder, settings.backend, model.name, local, settings.options, out / "logs", say) as endpoint:
-            name = model.asked_as or endpoint.name
-            given = arguments(
-                endpoint.url, name, [*own, *names], place, folder=folder if local else None, limit=limit if own else None,
-                at_once=settings.concurrency, max_tokens=max_tokens if own else None, seed=settings.seed,
-            )  # fmt: skip
-            say(f"lmms-eval asks {model.name}; its output goes to {place}.log")
-            run_lmms([*command, *given], place.with_name(f"{place.name}.log"), settings.api_key)
-        rows.append(
-            {"model": model.name, "lmms-eval": read_results(place), "lostattn": _ours(local, names, place, settings)}
-        )
-    report = {"models": rows, **circumstances(settings)}
+    if settings.remote:
+        check_url(settings.backend)
+    lmms_command()
+    url = settings.backend.rstrip("/") if settings.remote else None
+    backend = ThroughLmmsEval(
+        url, settings.options, settings.concurrency, settings.seed, settings.api_key, out / "lmms-eval", say
+    )
+    found = read_models(models, settings)
+    rows: list[dict[str, Any]] = [{"model": model.name, "lmms-eval": {}, "lostattn": {}} for model in found]
+    report = {"models": rows, **circumstances(settings, backend)}
+    if local:
+        results = run_eval(models, local, out, settings, say, backend)
+        for row, model in zip(rows, found, strict=True):
+            for one in local:
+                row["lmms-eval"] |= read_results(backend.results(model, one))
+                mine = next(r for r in results["results"] if (r["model"], r["task"]) == (model.name, one.task.name))
+                row["lostattn"][one.task.name] = mine["metrics"]
+    for row, model in zip(rows, found, strict=True):
+        if own:
+            place = backend.place / model.name / "own"
+            with backend.endpoint(model, local) as (at, name):
+                backend.run(at, name, own, place, folder=None, limit=limit, max_tokens=max_tokens)
+            row["lmms-eval"] |= read_results(place)
     with disk_errors(f"cannot write {out}"):
         write_json(out / "lmms-eval.json", report)
     return report
-
-
-def _ours(local: Sequence[Asked], names: Sequence[str], place: Path, settings: EvalSettings) -> dict[str, Any]:
-    out = {}
-    for one, name in zip(local, names, strict=True):
-        said = read_samples(place, name, one.items)
-        found = score(one.task, list(zip(one.items, said, strict=True)), settings.harness, settings.seed)
-        out[one.task.name] = {"parser": found.parser, **found.metrics}
-    return out
 
 
 def split_tasks(names: Sequence[str], data: Sequence[str]) -> tuple[list[str], list[str]]:

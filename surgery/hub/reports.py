@@ -53,7 +53,11 @@ def _without_model(row: Mapping[str, Any]) -> dict[Any, Any]:
 
 
 def _from_eval(rows: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Share of right answers with its interval and, where the task's papers report another number, that too."""
+    """Share of right answers and its difference to the original's, with their intervals, and the task's main number.
+
+    The main number has a row where it is not that share. Free questions are named by their data.
+    """
+    free = {t["task"]: t.get("data") for t in raw["tasks"] if isinstance(t, Mapping) and t.get("task") == "questions"}
     first: dict[Any, Mapping[str, Any]] = {}
     for row in raw["results"]:
         if isinstance(row, Mapping):
@@ -61,12 +65,17 @@ def _from_eval(rows: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> lis
     found = []
     for row in rows:
         base = first[row.get("task")]
-        common = {"dataset": row.get("task"), "n": row.get("n")}
+        common = {"dataset": free.get(row.get("task")) or row.get("task"), "n": row.get("n")}
         right, theirs = _mapping(row.get("accuracy")), _mapping(base.get("accuracy"))
         found.append(
             {**common, "metric": "accuracy", "value": right.get("share"), "low": right.get("low"), "high": right.get("high"),
              "base": None if base is row else theirs.get("share")}
         )  # fmt: skip
+        if less := _mapping(row.get("difference")):
+            found.append(
+                {**common, "metric": "accuracy_difference", "value": less.get("difference"), "low": less.get("low"),
+                 "high": less.get("high")}
+            )  # fmt: skip
         if row.get("main_name") != "accuracy":
             main = None if base is row else base.get("main")
             found.append({**common, "metric": row.get("main_name"), "value": row.get("main"), "base": main})

@@ -20,7 +20,7 @@ from ...serving.cause import cause
 from ...serving.evaluation.rate import Rate
 from ...serving.evaluation.store import Answers, Reply, alone_in
 from ...serving.hardware import hardware
-from ...serving.judging.sides import folder_fingerprint
+from ...serving.sides import folder_fingerprint
 from ...serving.tasks.task import Item
 from ...serving.versions import versions
 from ..calibration import Calibration

@@ -12,9 +12,9 @@ from ...patches.plan import Plan
 from ...serving.evaluation.rate import duration
 from ...serving.evaluation.versus import Outcome, outcome_rows
 from ...serving.judging.charts import need_matplotlib
-from ...serving.judging.sides import describe_plan
+from ...serving.sides import describe_plan
 from ..checkpoint.source import Source, resolve_source
-from ..evaluation.run import EvalSettings, Say, circumstances, task_facts
+from ..evaluation.run import EvalSettings, Say, circumstances, make_backend, task_facts
 from ..evaluation.tasks import Asked
 from ..model_fit import check_fit
 from ..planner import make_plan
@@ -101,7 +101,7 @@ def run_sweep(
         "points": [{"grid": p.grid, "key": p.key, "labels": dict(p.labels)} for p in points],
         "plans": {key: {"plan": describe_plan(plan), "sap": plan.to_json()} for key, (plan, _) in plans.items()},
         "tasks": task_facts(asked, outcomes), "results": outcome_rows(outcomes, settings.seed),
-        **circumstances(settings), "seconds": round(time.monotonic() - began, 1),
+        **circumstances(settings, make_backend(settings, work.out, say)), "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
     write_sweep(report, work.out)
     say(f"done in {duration(time.monotonic() - began)}")

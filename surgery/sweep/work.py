@@ -14,8 +14,8 @@ from ...serving.disk import disk_errors, write_json
 from ...serving.evaluation.rate import Rate
 from ...serving.evaluation.store import Answers, alone_in
 from ...serving.evaluation.versus import Outcome
-from ...serving.judging.sides import folder_fingerprint
 from ...serving.shape import model_shape
+from ...serving.sides import folder_fingerprint
 from ...serving.tasks.task import Item
 from ...serving.versions import versions
 from ..calibrate import calibrate

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fake_api import api, text_of
 from lostattn.patches.errors import LostattnError
-from lostattn.serving.evaluation.asking import Asker, Patience, ask_all
+from lostattn.serving.evaluation.asker import Asker, Patience, ask_all
 from lostattn.serving.evaluation.rate import Rate
 from lostattn.serving.evaluation.store import Answers
 from lostattn.serving.tasks.task import Item

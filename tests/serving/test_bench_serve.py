@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from judging_reports import make_folders
 from lostattn.patches.errors import LostattnError
-from lostattn.serving.judging import load as load_module
-from lostattn.serving.judging.bench import finished
-from lostattn.serving.judging.bench_models import make_bench_model
-from lostattn.serving.judging.decode import steady_decode
-from lostattn.serving.judging.load import Generator
-from lostattn.serving.judging.metrics import log_dtype, log_longest, read_pool
-from lostattn.serving.judging.settings import (
+from lostattn.serving.benchmark import load as load_module
+from lostattn.serving.benchmark.bench import finished
+from lostattn.serving.benchmark.bench_models import make_bench_model
+from lostattn.serving.benchmark.decode import steady_decode
+from lostattn.serving.benchmark.load import Generator
+from lostattn.serving.benchmark.metrics import log_dtype, log_longest, read_pool
+from lostattn.serving.benchmark.settings import (
     BenchSettings,
     longest_request,
     make_load,
     schedule,
     server_options,
 )
-from lostattn.serving.judging.sides import read_sides
-from lostattn.serving.judging.sizes import Size, choose
-from lostattn.serving.judging.summary import FIGURES, measured, predicted_kv, summarize
+from lostattn.serving.benchmark.sizes import Size, choose
+from lostattn.serving.benchmark.summary import FIGURES, measured, predicted_kv, summarize
+from lostattn.serving.sides import read_sides
+from made_reports import make_folders
 
 SIZES = [Size(448, 448, 256), Size(896, 896, 1024)]
 

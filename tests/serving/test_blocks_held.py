@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
+from lostattn.serving.benchmark import probe as module
+from lostattn.serving.benchmark.sizes import Size
 from lostattn.serving.blocks_held import VARIABLE, blocks_held
-from lostattn.serving.judging import probe as module
-from lostattn.serving.judging.client import Reply
-from lostattn.serving.judging.sizes import Size
+from lostattn.serving.client import Answer
 
 
 def write(path: Path, *rows: tuple[str, int]) -> Path:
@@ -43,13 +43,13 @@ class Client:
     def __init__(self, record: Path, rows: list[tuple[str, int]], visual: int = 64) -> None:
         self.record, self.rows, self.visual, self.asked = record, rows, visual, []  # type: ignore[var-annotated]
 
-    def __call__(self, *_: Any) -> Client:
+    def __call__(self, *_: Any, **more: Any) -> Client:
         return self
 
-    def ask(self, picture: str, text: str, tokens: int, **extra: Any) -> Reply:
+    def ask(self, messages: Any, tokens: int, **extra: Any) -> Answer:
         self.asked.append(extra)
         write(self.record, *self.rows)
-        return Reply("", "length", "p", 84, self.visual, tokens, "chatcmpl-7")
+        return Answer("", [5] * self.visual + [1] * (84 - self.visual), [], "length", tokens, "chatcmpl-7")
 
     def close(self) -> None:
         pass

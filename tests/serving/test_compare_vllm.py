@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 from lostattn.patches.errors import LostattnError
-from lostattn.serving.judging import bench
-from lostattn.serving.judging import compare as comparing
-from lostattn.serving.judging.bench import bench_serve, open_servers
-from lostattn.serving.judging.compare import CompareSettings, compare
-from lostattn.serving.judging.servers import Servers
-from lostattn.serving.judging.settings import BenchSettings
+from lostattn.serving.benchmark import bench
+from lostattn.serving.benchmark.bench import bench_serve, open_servers
+from lostattn.serving.benchmark.servers import Servers
+from lostattn.serving.benchmark.settings import BenchSettings
 from lostattn.surgery import patch_checkpoint
-from lostattn.surgery.demo.questions import digit_examples
 from lostattn.surgery.demo.run import MODEL
+from lostattn.surgery.evaluation import compare as comparing
+from lostattn.surgery.evaluation.compare import CompareSettings, compare
+from lostattn.surgery.evaluation.run import EvalSettings, run_eval
+from lostattn.surgery.evaluation.tasks import read_tasks
 
 for module in ("pandas", "datasets"):  # vLLM's benchmark needs them
     pytest.importorskip(module)
@@ -69,11 +70,12 @@ def servers() -> Iterator[list[Servers]]:
 
 def test_one_command_one_report(patched: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    examples = digit_examples(12, seed=3)
-    settings = CompareSettings(bench=BENCH, max_tokens=3, concurrency=4)
-    report = compare(MODEL, [patched], examples, tmp_path, settings, said.append)
-    base, sap = report["accuracy"]
-    assert base["accuracy"] >= 0.9 and sap["agreement"] >= 0.75 and base["unparsed"] == 0
+    asked = read_tasks(["digits"], limit=12, max_tokens=3, seed=3)
+    settings = CompareSettings(bench=BENCH, concurrency=4, seed=3)
+    report = compare(MODEL, [patched], asked, tmp_path, settings, said.append)
+    base, sap = report["results"]
+    assert base["accuracy"]["share"] >= 0.9 and sap["agreement"] >= 0.75 and base["unparsed"] == 0
+    _is_what_eval_says(report, patched, asked, tmp_path / "eval")
     bench = report["bench"]
     kv = {(r["side"], r["visual"]): r for r in bench["kv"]}
     assert set(kv) == {(s, v) for s in ("model", "whole") for v in (64, 256)}
@@ -87,8 +89,23 @@ def test_one_command_one_report(patched: Path, tmp_path: Path) -> None:
         r["output_tokens_per_s"] > 0 and r["input_tokens"] > r["visual"] for r in bench["loads"]
     )
     assert all((tmp_path / f"compare.{kind}").stat().st_size for kind in ("html", "md", "json"))
-    again = compare(MODEL, [patched], examples, tmp_path, settings, said.append)
+    again = compare(MODEL, [patched], asked, tmp_path, settings, said.append)
+    for row in (*report["results"], *again["results"]):
+        row.pop("seconds")
     assert again == report and sum(line.startswith("starting vLLM") for line in said) == 2
+
+
+def _is_what_eval_says(report: dict[str, Any], patched: Path, asked: Any, out: Path) -> None:
+    """Through transformers the same answers are read, with the same accuracy, difference and intervals."""
+    local = run_eval([str(MODEL), str(patched)], asked, out, EvalSettings(dtype="float32", seed=3))
+    same = ("model", "n", "accuracy", "unparsed", "difference", "p", "gained", "lost", "agreement", "metrics")
+    for ours, theirs in zip(report["results"], local["results"], strict=True):
+        assert {k: ours.get(k) for k in same} == {k: theirs.get(k) for k in same}
+        read = [
+            [json.loads(line)["answer"] for line in path.read_text().splitlines()]
+            for path in (o / "digits" / f"{ours['model']}.jsonl" for o in (out.parent, out))
+        ]
+        assert read[0] == read[1]
 
 
 def test_bench_serve_goes_on_where_it_stopped(patched: Path, tmp_path: Path, servers: list[Servers]) -> None:

@@ -21,7 +21,7 @@ from lostattn.serving.judging.compare_report import headline, markdown
 from lostattn.serving.judging.page import POLICY, page
 from lostattn.serving.judging.questions import make_questions
 from lostattn.serving.judging.shots import SHOWN, choose_shots
-from lostattn.serving.judging.sides import read_sides
+from lostattn.serving.sides import read_sides
 
 pytest.importorskip("matplotlib")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from answered import digit_answers
 
 pytest.importorskip("vllm")
 
 from engines import drive, environment  # noqa: E402
 from lostattn.surgery.chat import Chat  # noqa: E402
 from lostattn.surgery.demo.digits import held_out  # noqa: E402
-from lostattn.surgery.demo.evaluate import evaluate  # noqa: E402
 from lostattn.surgery.demo.run import MODEL  # noqa: E402
 from lostattn.surgery.patch import patch_checkpoint  # noqa: E402
 from quantised import SCHEMES, quantise  # noqa: E402
@@ -51,7 +51,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[st
         for end in ENDS:
             speaks = f"{(source if scheme in LOADED else twin).name}{end}"
             chat = Chat.load(folder / speaks, attention="eager" if end else "auto")
-            said[scheme + end] = evaluate(speaks, chat, asked).answers
+            said[scheme + end] = digit_answers(chat, QUESTIONS, SEED)
             options = {"dtype": "float32" if scheme in EXACT else "bfloat16"}
             prompts = [chat.prompt(q.question) for q in asked]
             cases.append({"folder": str(folder / f"source{end}"), "options": options, "prompts": prompts, "seed": SEED})

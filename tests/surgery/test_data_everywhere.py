@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner, Result
 from data_forms import COLOURS, FORMS, QUESTION, SIZE
 from lostattn.patches.errors import LostattnError
-from lostattn.serving.judging import compare as compare_module
 from lostattn.surgery import bench_plans, calibrate, calibration, conform
 from lostattn.surgery.chat import Chat
 from lostattn.surgery.cli import main
 from lostattn.surgery.diagnosis import run as diagnosis
+from lostattn.surgery.evaluation import compare as compare_module
 from lostattn.surgery.evaluation import run as evaluation
 from lostattn.surgery.sweep import run as sweep
 from lostattn.surgery.tracing import compare as tracing
@@ -28,10 +28,11 @@ COMMANDS: dict[str, list[str]] = {
     "diagnose": ["diagnose", "MODEL", "--out", "OUT", "--data", "DATA"],
     "trace": ["trace", "MODEL", "--out", "OUT", "--data", "DATA"],
     "eval": ["eval", "MODEL", "--task", "digits", "--out", "OUT", "--data", "DATA"],
+    "eval of free questions": ["eval", "MODEL", "--out", "OUT", "--data", "DATA"],
     "eval by name": ["eval", "MODEL", "--task", "digits", "--out", "OUT", "--data", "digits=DATA"],
     "sweep": ["sweep", "MODEL", "--spec", "table2", "--task", "digits", "--out", "OUT", "--data", "DATA"],
     "compare": ["compare", "MODEL", "MODEL", "--no-bench", "--out", "OUT", "--data", "DATA"],
-    "bench plans": ["bench", "plans", "MODEL", "--calibration", "c.json", "--data", "DATA"],
+    "bench plans": ["bench", "plans", "MODEL", "--calibration", "c.json", "--out", "OUT", "--data", "DATA"],
     "conform": ["conform", "MODEL", "--data", "DATA"],
     "ask": ["ask", "MODEL", "--data", "DATA"],
 }
@@ -67,9 +68,9 @@ def seen(monkeypatch: pytest.MonkeyPatch, demo_chat: Chat) -> Seen:
     monkeypatch.setattr(Chat, "answer", answer)
     monkeypatch.setattr(calibrate, "calibrate", lambda chat, family, rows, *more: examples(rows))
     monkeypatch.setattr(diagnosis, "diagnose", lambda models, rows, *more: examples(rows))
-    monkeypatch.setattr(bench_plans, "bench_plans", lambda source, found, rows, *more: examples(rows))
+    monkeypatch.setattr(bench_plans, "bench_plans", lambda source, found, asked, *more: items([asked]))
     monkeypatch.setattr(calibration.Calibration, "read", lambda path: None)
-    monkeypatch.setattr(compare_module, "compare", lambda base, patched, rows, *more: examples(rows))
+    monkeypatch.setattr(compare_module, "compare", lambda base, patched, asked, *more: items(asked))
     monkeypatch.setattr(tracing, "compare", lambda chat, cases, *more: examples(e for e, boxes in cases if boxes))
     monkeypatch.setattr(evaluation, "run_eval", lambda models, asked, *more: items(asked))
     monkeypatch.setattr(sweep, "run_sweep", lambda base, specs, asked, *more: items(asked))

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from answered import digit_answers
 from lostattn.patches import load_patched
 from lostattn.patches.errors import LostattnError
 from lostattn.surgery.chat import Chat
 from lostattn.surgery.checkpoint.write import verify
 from lostattn.surgery.demo.builtin import builtin_examples
 from lostattn.surgery.demo.digits import held_out
-from lostattn.surgery.demo.evaluate import evaluate
 from lostattn.surgery.demo.report import markdown, table, verdict
 from lostattn.surgery.demo.run import MODES, _folder, run_demo, unpack_model, wishes
 from PIL import Image
@@ -44,18 +44,22 @@ def rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_every_number_carries_its_circumstances(report: dict[str, Any], out: Path) -> None:
     assert report["questions"] == QUESTIONS and report["seed"] == 0 and report["threads"] == 1
     assert {"torch", "transformers", "lostattn", "python"} <= set(report["versions"])
-    assert "cores" in report["hardware"] and "QUESTION" in report["prompt"] and "expected word" in report["parser"]
+    assert "cores" in report["hardware"] and "QUESTION" in report["prompt"] and "letters/" in report["parser"]
     for row in report["results"]:
         assert 0 <= row["accuracy"] <= 1 and 0 <= row["unparsed"] <= QUESTIONS and row["seconds"] > 0
         assert set(row["by_kind"]) == {"presence", "choice"}
-        assert sum(row["by_kind"].values()) / 2 == pytest.approx(row["accuracy"])
+        assert min(row["by_kind"].values()) <= row["accuracy"] <= max(row["by_kind"].values())
     assert json.loads((out / "report.json").read_text()) == report
 
 
 def test_the_original_is_good_and_modes_are_there(report: dict[str, Any], out: Path) -> None:
     found = rows(report)
     original = found["original"]
-    assert original["accuracy"] >= 0.9 and original["versus_original"] is None and original["paths"] == {}
+    assert (
+        original["accuracy"] >= 0.9
+        and original["versus_original"] is None
+        and original["paths"] == {"plain": QUESTIONS}
+    )
     assert set(MODES) == {"patch_complexity", "vision_attention", "noise", "uniform"} <= set(found)
     assert set(found) == {"original", *wishes(out)}
     for name, row in found.items():
@@ -83,7 +87,10 @@ def test_tables_for_people(report: dict[str, Any], out: Path) -> None:
 
 
 def test_what_is_said_and_left(report: dict[str, Any], out: Path, said: list[str], demo: Path) -> None:
-    assert said[0].startswith("calibrating") and len(said) == 1 + len(report["results"])
+    assert said[0].startswith("calibrating")
+    assert sum(line.endswith(f"{QUESTIONS}/{QUESTIONS} answers") or "answers," in line for line in said) >= len(
+        rows(report)
+    )
     for name in wishes(out):
         assert verify(out / _folder(name)).ok
     for path in demo.iterdir():
@@ -99,9 +106,7 @@ def test_answers_are_the_same_one_by_one(report: dict[str, Any], demo_chat: Chat
     asked = held_out(12, seed=0)
     patched = Chat.load(out / "patch_complexity")
     for chat in (demo_chat, patched):
-        together = evaluate("x", chat, asked)
-        assert together.answers == [chat.answer(q.image, q.question, 2) for q in asked]
-        assert together.right == [a == q.answer for a, q in zip(together.answers, asked, strict=True)]
+        assert digit_answers(chat, 12) == [chat.answer(q.image, q.question, 2) for q in asked]
 
 
 def test_the_demo_is_evaluated_on_other_questions() -> None:

@@ -158,7 +158,7 @@ def test_drop_takes_no_levels(demo: Path, measured: Path, tmp_path: Path) -> Non
         assert asked.exit_code == 0 and asked.stdout.strip() in ("yes", "no")
 
 
-def test_bench_plans(demo: Path, measured: Path) -> None:
+def test_bench_plans(demo: Path, measured: Path, tmp_path: Path) -> None:
     arguments = (
         "bench",
         "plans",
@@ -171,6 +171,8 @@ def test_bench_plans(demo: Path, measured: Path) -> None:
         "2,11",
         "--random",
         1,
+        "--out",
+        tmp_path / "plans",
     )
     found = json.loads(run(*arguments, "--json").stdout)
     assert found["questions"] == 24 and found["original_accuracy"] > 0.8 and len(found["rows"]) == 10
@@ -182,4 +184,6 @@ def test_bench_plans(demo: Path, measured: Path) -> None:
         assert (row["efficient_minus_this"] is None) == (row["plan"] == "efficient")
     first = next(r for r in found["rows"] if r["plan"] == "first layers" and r["kv_groups"] == 2)
     assert first["groups"] == [[0, 0], [0, 1]] and first["efficient_minus_this"]["difference"] > 0.1
-    assert "efficient minus this" in run(*arguments).stdout
+    answered = {p: p.stat().st_mtime_ns for p in (tmp_path / "plans").rglob("*.part.jsonl")}
+    again = run(*arguments)
+    assert "efficient minus this" in again.stdout and not answered and f"{24}/24 answers" not in again.stderr

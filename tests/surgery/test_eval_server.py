@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from fake_api import api, text_of
-from lostattn.serving.evaluation import asking
+from lostattn.serving.evaluation import asker as asking
 from lostattn.surgery.cli import main
 from lostattn.surgery.demo.digits import held_out
 from resumed import assert_same

@@ -5,28 +5,24 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import yaml
 from click.testing import Result
 from hub_server.client import mistake
 from hub_server.server import Hub
-from judging_reports import fake_reply, make_examples
-from lostattn.serving.judging import compare as module
-from lostattn.serving.judging.compare import CompareSettings
-from lostattn.serving.judging.questions import make_questions
-from lostattn.serving.judging.sides import read_sides
+from lostattn.serving.evaluation.versus import Outcome
+from lostattn.serving.sides import read_sides
+from lostattn.serving.tasks.score import score
+from lostattn.surgery.evaluation.backends import Model
+from lostattn.surgery.evaluation.run import EvalSettings, make_report
 from lostattn.surgery.patch import patch_checkpoint
+from made_reports import fake_reply, make_asked
 
 pytest_plugins = ["hub_server.fixtures"]
 Run = Callable[..., Result]
-
-
-class Servers:
-    options = ("--made-up",)
 
 
 def card_of(hub: Hub, name: str = "me/tiny") -> tuple[list[dict[str, Any]], str]:
@@ -44,13 +40,23 @@ def other(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+class Backend:
+    """What a report says of who answered."""
+
+    settings: ClassVar = {"backend": "vllm", "options": ["--made-up"]}
+    versions: ClassVar = {"vllm": "0"}
+
+
 def compared(out: Path, base: Path, *patched: Path, data: str = "pairs.jsonl") -> Path:
     """compare.json of made-up answers to 60 questions: 48 right, 45 by the first patched model, 40 by the second."""
-    sides, questions = read_sides(base, patched), make_questions(make_examples(60))
-    whose = dict(zip([s.name for s in sides], ("base", "sap", "noise", "noise"), strict=False))
-    answers = {n: [{"index": i, **asdict(fake_reply(w, q))} for i, q in enumerate(questions)] for n, w in whose.items()}
-    report = module._report(sides, questions, answers, None, Servers(), CompareSettings(bench=None, data=data))  # type: ignore[arg-type]
-    out.write_text(json.dumps(report))
+    (asked,), outcomes = make_asked(60, data), []
+    sides = read_sides(base, patched)
+    for side, whose in zip(sides, ("base", "sap", "noise", "noise"), strict=False):
+        replies = [fake_reply(whose, item) for item in asked.items]
+        found = score(asked.task, [(i, r.text) for i, r in zip(asked.items, replies, strict=True)])
+        outcomes.append(Outcome(asked.task.name, side.name, found, replies, 1.0))
+    models = [Model(s.name, s.folder, s.name, s.plan) for s in sides]
+    out.write_text(json.dumps(make_report("compare", models, [asked], outcomes, EvalSettings(), Backend())))
     return out
 
 
@@ -62,13 +68,19 @@ def test_compare_becomes_the_card(
     assert pushed.exit_code == 0, pushed.output
     rows, body = card_of(hub)
     metrics = {m["type"]: m for row in rows for m in row["metrics"]}
-    mine = json.loads(report.read_text())["accuracy"][1]
+    mine = json.loads(report.read_text())["results"][1]
+    interval = {k: mine["accuracy"][k] for k in ("low", "high")}
     accuracy, less = metrics["accuracy"], metrics["accuracy_difference"]
     assert [row["dataset"]["name"] for row in rows] == ["pairs.jsonl"] * len(rows)
-    assert accuracy["value"] == 45 / 60 and accuracy["args"] == {"n": 60, **mine["interval"], "base": 48 / 60}
-    assert mine["interval"]["low"] < 45 / 60 < mine["interval"]["high"]
+    assert accuracy["value"] == 45 / 60 and accuracy["args"] == {
+        "n": 60,
+        "low": mine["accuracy"]["low"],
+        "high": mine["accuracy"]["high"],
+        "base": 48 / 60,
+    }
+    assert mine["accuracy"]["low"] < 45 / 60 < mine["accuracy"]["high"]
     assert less["value"] == pytest.approx(-3 / 60) and less["args"]["low"] == mine["difference"]["low"]
-    low, high = (f"{mine['interval'][k]:.4g}" for k in ("low", "high"))
+    low, high = (f"{mine['accuracy'][k]:.4g}" for k in ("low", "high"))
     assert f"| pairs.jsonl | accuracy | 0.75 | {low} to {high} | 60 | 0.8 |" in body
     again = run("push", folder, "me/tiny", "--private", "--results", report)
     assert "no commit is needed" in again.stderr
@@ -110,8 +122,8 @@ def test_eval_becomes_the_card(hub: Hub, run: Run, demo: Path, tmp_path: Path) -
     first, mine = report["results"]
     done = run("push", tmp_path / "mine", "me/tiny", "--private", "--results", tmp_path / "out" / "eval.json")
     assert done.exit_code == 0, done.output
-    (row,), body = card_of(hub)
-    (metric,) = row["metrics"]
+    rows, body = card_of(hub)
+    row, metric = rows[0], rows[0]["metrics"][0]
     assert row["dataset"]["name"] == "digits" and (metric["type"], metric["value"]) == (
         "accuracy",
         mine["accuracy"]["share"],

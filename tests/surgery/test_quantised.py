@@ -11,14 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from answered import digit_answers
 from lostattn.patches import load_patched
 from lostattn.patches.errors import LostattnError
 from lostattn.serving.byte_model import read_weight_bytes
 from lostattn.surgery.chat import Chat
 from lostattn.surgery.checkpoint.tensor_table import read_table
 from lostattn.surgery.checkpoint.write import unpatch, verify
-from lostattn.surgery.demo.digits import held_out
-from lostattn.surgery.demo.evaluate import evaluate
 from lostattn.surgery.demo.run import MODEL
 from lostattn.surgery.patch import patch_checkpoint, prepare
 from lostattn.surgery.serve import _check_cache
@@ -119,8 +118,7 @@ def test_rounded_inputs(scheme: str, tmp_path: Path) -> None:
     said = []
     for folder in (source, twin):
         patch_checkpoint(folder, tmp_path / f"{folder.name}-sap", heads={0: [0, 1], 2: [0, 1, 2, 3]})
-        asked = held_out(24, seed=77)
-        said.append(evaluate(folder.name, Chat.load(tmp_path / f"{folder.name}-sap"), asked).answers)
+        said.append(digit_answers(Chat.load(tmp_path / f"{folder.name}-sap"), 24, seed=77))
     assert said[0] == said[1] and len(set(said[0])) > 2
 
 

@@ -7,33 +7,35 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import pytest
-from judging_reports import NAMES, fake_reply, make_examples, make_folder, make_folders
 from lostattn.patches.errors import LostattnError
-from lostattn.serving.judging import compare as module
-from lostattn.serving.judging.client import Reply, concurrently
-from lostattn.serving.judging.compare import CompareSettings, compare
-from lostattn.serving.judging.questions import Question, make_questions
-from lostattn.serving.judging.sides import Side, check_processors, read_sides
+from lostattn.serving.evaluation.asker import concurrently
+from lostattn.serving.evaluation.store import Reply
+from lostattn.serving.sides import Side, check_processors, read_sides
+from lostattn.serving.tasks.task import Item
+from lostattn.surgery.evaluation import backends
+from lostattn.surgery.evaluation import compare as module
+from lostattn.surgery.evaluation.compare import CompareSettings, compare
+from made_reports import NAMES, fake_reply, make_asked, make_folder, make_folders
 
 pytest.importorskip("matplotlib")
 QUIET = CompareSettings(bench=None, concurrency=3)
 
 
 class Fake:
-    """Servers and client in one: answers by `reply`, and counts who was started and asked."""
+    """Servers: they answer by `reply`, and count who was started and asked."""
 
-    def __init__(self, reply: Callable[[str, Question], Reply]) -> None:
+    def __init__(self, reply: Callable[[str, Item], Reply]) -> None:
         self.reply, self.options = reply, ["--made-up"]
         self.started: list[str] = []
         self.asked: list[tuple[str, int]] = []
 
-    def use(self, side: Side) -> str:
+    def use(self, side: Side) -> Any:
         self.started.append(side.name)
-        return side.name
+        return SimpleNamespace(url="http://127.0.0.1:1/v1", name=side.name)
 
     def blame(self, side: Side) -> Any:
         return nullcontext()
@@ -49,115 +51,126 @@ class Fake:
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     servers = Fake(fake_reply)
 
-    class Client:
-        def __init__(self, name: str, image_token: int) -> None:
-            assert image_token == 9
+    class Asker:
+        def __init__(self, url: str, name: str, max_tokens: int, *, image_token: int, **more: Any) -> None:
+            assert image_token == 9 and max_tokens == 64
             self.name = name
+
+        def ask(self, item: Item) -> Reply:
+            servers.asked.append((self.name, item.row))
+            return servers.reply(self.name, item)
 
         def close(self) -> None:
             pass
 
-    def asker(client: Client, max_tokens: int) -> Callable[[Question], Reply]:
-        def ask(question: Question) -> Reply:
-            servers.asked.append((client.name, question.example.row))
-            return servers.reply(client.name, question)
-
-        return ask
-
     monkeypatch.setattr(module, "open_servers", lambda *_: servers)
-    monkeypatch.setattr(module, "Client", Client)
-    monkeypatch.setattr(module, "asker", asker)
+    monkeypatch.setattr(backends, "Asker", Asker)
     return servers
 
 
 def run(path: Path, count: int = 60, settings: CompareSettings = QUIET, out: str = "out") -> dict[str, Any]:
     folders = [path / n for n in NAMES] if (path / "base").exists() else make_folders(path)
-    return compare(folders[0], folders[1:], make_examples(count), path / out, settings)
+    return compare(folders[0], folders[1:], make_asked(count), path / out, settings)
 
 
 def test_figures_are_those_of_the_answers(fake: Fake, tmp_path: Path) -> None:
     report = run(tmp_path)
-    base, sap, noise = report["accuracy"]
-    assert [r["name"] for r in report["accuracy"]] == list(NAMES) == fake.started
-    assert (base["right"], sap["right"], noise["right"]) == (48, 45, 40)
-    assert base["accuracy"] == 48 / 60 and "difference" not in base
+    base, sap, noise = report["results"]
+    assert [r["model"] for r in report["results"]] == list(NAMES) == fake.started
+    right = [round(r["accuracy"]["share"] * 60) for r in (base, sap, noise)]
+    assert right == [48, 45, 40] and "difference" not in base
     assert sap["difference"]["difference"] == pytest.approx(-3 / 60)
     assert (sap["gained"], sap["lost"]) == (9, 12)  # wrong in base only: 5, 10, ... without 20, 40, 60
     assert sap["unparsed"] == _unreadable(4) > 0
     assert sap["p"] <= sap["p_holm"] <= 1 and noise["difference"]["low"] < noise["difference"]["high"]
-    assert report["clusters"] and set(report["by_kind"]) == {"yes_no", "option", "number"}
+    assert report["tasks"][0]["clusters"] == 30
+    assert {f"{form}/accuracy" for form in ("yes_no", "option", "number")} <= set(base["metrics"])
     saving = {m["name"]: m["predicted_kv"][-1]["kv_share"] for m in report["models"]}
     assert saving["sap"] < 0.51 and saving["base"] == saving["noise"] == 1.0
 
 
 def _unreadable(every: int) -> int:
     """Rows in which the made-up wrong answer `no 3 A` (even) or `hm` (odd) says nothing of the kind that is asked for."""
-    questions = make_questions(make_examples(60))
-    from lostattn.serving.judging.parsing import parse
-
-    wrong = [q for q in questions if q.example.row % every == 0]
-    return sum(parse(fake_reply("sap", q).text, q.expected) is None for q in wrong)
+    (asked,) = make_asked(60)
+    wrong = [item for item in asked.items if item.row % every == 0]
+    return sum(asked.task.parse(fake_reply("sap", item).text, item) is None for item in wrong)
 
 
 def test_unparsed_is_wrong_and_counted(fake: Fake, tmp_path: Path) -> None:
-    fake.reply = lambda name, q: Reply("hm", "length", f"p{q.example.row}", 9, 8, 64)
+    fake.reply = lambda name, item: Reply("hm", "length", "", f"p{item.row}", 9, 8, 64)
     report = run(tmp_path, 12)
-    for row in report["accuracy"]:
-        assert (row["accuracy"], row["unparsed"], row["cut"]) == (0.0, 12, 12)
-    assert report["accuracy"][1]["agreement"] == 1.0 and report["accuracy"][1]["p"] == 1.0
+    for row in report["results"]:
+        assert (row["accuracy"]["share"], row["unparsed"], row["cut"]) == (0.0, 12, 12)
+    assert report["results"][1]["agreement"] == 1.0 and report["results"][1]["p"] == 1.0
 
 
 def test_what_is_written(fake: Fake, tmp_path: Path) -> None:
     report = run(tmp_path)
     out = tmp_path / "out"
     assert json.loads((out / "compare.json").read_text()) == json.loads(json.dumps(report))
-    rows = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
-    assert [r["row"] for r in rows] == list(range(1, 61)) and set(rows[0]["answers"]) == set(NAMES)
+    for name in NAMES:
+        rows = [json.loads(line) for line in (out / "questions" / f"{name}.jsonl").read_text().splitlines()]
+        assert [r["row"] for r in rows] == list(range(1, 61)) and {r["visual"] for r in rows} == {8}
     text = (out / "compare.md").read_text()
-    assert "| sap |" in text and "McNemar" in text and "made-up" in text
+    assert "| questions | sap |" in text and "McNemar" in text and "vllm" in text
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one(fake: Fake, tmp_path: Path) -> None:
-    whole = run(tmp_path, out="whole")
+    run(tmp_path, out="whole")
     calls = 0
 
-    def dying(name: str, question: Question) -> Reply:
+    def dying(name: str, item: Item) -> Reply:
         nonlocal calls
         calls += 1
         if calls > 75:
             raise KeyboardInterrupt
-        return fake_reply(name, question)
+        return fake_reply(name, item)
 
     fake.reply = dying
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, out="cut")
-    before, fake.reply, fake.asked = set(fake.asked[-78:]), fake_reply, []
-    resumed = run(tmp_path, out="cut")
-    assert resumed == whole
-    for name in ("compare.json", "compare.md", "answers.jsonl", "compare.html"):
-        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not {n for n, _ in fake.asked} & {"base"} and 100 <= len(fake.asked) <= 120 and before
+    fake.reply, fake.asked = fake_reply, []
+    run(tmp_path, out="cut")
+    for name in NAMES:
+        files = [tmp_path / out / "questions" / f"{name}.jsonl" for out in ("cut", "whole")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    reports = [json.loads((tmp_path / out / "compare.json").read_text()) for out in ("cut", "whole")]
+    for report in reports:
+        for row in report["results"]:
+            row.pop("seconds")
+    assert reports[0] == reports[1]
+    assert not {n for n, _ in fake.asked} & {"base"} and 100 <= len(fake.asked) <= 120
     fake.asked = []
-    assert run(tmp_path, out="cut") == whole and fake.asked == []
+    run(tmp_path, out="cut")
+    assert fake.asked == []
 
 
-@pytest.mark.parametrize("change", ["model", "data", "tokens"])
-def test_other_settings_start_anew(fake: Fake, tmp_path: Path, change: str) -> None:
+@pytest.mark.parametrize("change", ["model", "data"])
+def test_answers_of_other_settings_are_neither_mixed_nor_lost(fake: Fake, tmp_path: Path, change: str) -> None:
     run(tmp_path)
-    fake.asked = []
+    before = {p: p.read_bytes() for p in (tmp_path / "out" / "questions").iterdir()}
     if change == "model":
         (tmp_path / "sap" / "generation_config.json").write_text("{}")
-    run(tmp_path, 59 if change == "data" else 60, replace(QUIET, max_tokens=9) if change == "tokens" else QUIET)
-    assert {n for n, _ in fake.asked} == ({"sap"} if change == "model" else set(NAMES))
+    with pytest.raises(LostattnError, match="holds answers of another run .*choose another --out"):
+        run(tmp_path, 59 if change == "data" else 60)
+    assert {p: p.read_bytes() for p in (tmp_path / "out" / "questions").iterdir()} == before
+
+
+def test_a_comparison_of_the_first_version_is_refused(fake: Fake, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "answers-0-base.jsonl").write_text("key\n")
+    with pytest.raises(LostattnError, match="comparison of lostattn 0.1.*choose another --out"):
+        run(tmp_path)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["answers-0-base.jsonl"] and not fake.asked
 
 
 def test_other_prompts_are_refused(fake: Fake, tmp_path: Path) -> None:
-    def other(name: str, question: Question) -> Reply:
-        found = fake_reply(name, question)
-        return replace(found, prompt="another") if (name, question.example.row) == ("noise", 17) else found
+    def other(name: str, item: Item) -> Reply:
+        found = fake_reply(name, item)
+        return replace(found, prompt="another") if (name, item.row) == ("noise", 17) else found
 
     fake.reply = other
-    with pytest.raises(LostattnError, match="row 17: noise reads other prompt tokens"):
+    with pytest.raises(LostattnError, match=r"row 17\): noise reads other prompt tokens"):
         run(tmp_path)
     assert not (tmp_path / "out" / "compare.json").exists()
 

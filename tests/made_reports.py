@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lostattn.serving.data import Example
-from lostattn.serving.judging.client import Reply
-from lostattn.serving.judging.questions import Question
+from lostattn.serving.evaluation.store import Reply
+from lostattn.serving.tasks.discover import get_task
+from lostattn.serving.tasks.row import Row
+from lostattn.serving.tasks.task import Item
+from lostattn.surgery.evaluation.tasks import Asked
 from PIL import Image
 
 NAMES = ("base", "sap", "noise")
@@ -38,25 +40,25 @@ def make_folders(path: Path) -> list[Path]:
     return [make_folder(path / name, h) for name, h in zip(NAMES, heads, strict=True)]
 
 
-def make_examples(count: int) -> list[Example]:
+def make_asked(count: int, data: str = "pairs.jsonl", max_tokens: int = 64) -> list[Asked]:
     """Yes-no, option and number questions in turn, every picture asked about twice; texts that HTML has to escape."""
-    out = []
+    task, items = get_task("questions"), []
     for i in range(count):
         picture = Image.new("RGB", (28 * (1 + i // 2 % 3), 56), (40 * (i // 2) % 256, 90, 160))
         question, answer, options = (
-            (f"Is <b>{i}</b> & co there?", "yes", ()), ("Which?", "B", ("cat", "<script>alert(1)</script>")),
-            ("How many?", "7", ()),
+            (f"Is <b>{i}</b> & co there?", "yes", []), ("Which?", "B", ["cat", "<script>alert(1)</script>"]),
+            ("How many?", "7", []),
         )[i % 3]  # fmt: skip
-        out.append(Example(i + 1, picture, question, answer, options))
-    return out
+        row = Row(i + 1, {"image": picture, "question": question, "answer": answer, "options": options})
+        items.append(task.item(row))
+    return [Asked(task, items, data, task.prompt_version(), max_tokens)]
 
 
-def fake_reply(name: str, question: Question) -> Reply:
+def fake_reply(name: str, item: Item) -> Reply:
     """The original errs in every fifth row, the patched ones elsewhere; some answers cannot be read."""
-    row = question.example.row
-    wrong = row % {"base": 5, "sap": 4, "noise": 3}[name] == 0
-    text = ("hm" if row % 2 else "no 3 A") if wrong else question.expected.value
-    return Reply(text, "stop", f"prompt {row}", 20, 8, 2)
+    wrong = item.row % {"base": 5, "sap": 4, "noise": 3}[name] == 0
+    text = ("hm" if item.row % 2 else "no 3 A") if wrong else str(item.gold)
+    return Reply(text, "stop", "", f"prompt {item.row}", 20, 8, 2)
 
 
 def spread(value: float) -> dict[str, float]:
@@ -65,8 +67,8 @@ def spread(value: float) -> dict[str, float]:
 
 def bench_report() -> dict[str, Any]:
     """A benchmark of three models, two sizes and two concurrencies; the largest load has no steady decoding."""
-    from lostattn.serving.judging.settings import BenchSettings
-    from lostattn.serving.judging.summary import FIGURES
+    from lostattn.serving.benchmark.settings import BenchSettings
+    from lostattn.serving.benchmark.summary import FIGURES
 
     summary, kv = [], []
     for visual in (256, 1024):

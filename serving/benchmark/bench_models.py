@@ -1,6 +1,6 @@
 """A model of realistic shape without real weights, to measure speed with `bench serve --load-format dummy`.
 
-Run as a module: `python -m lostattn.serving.judging.bench_models SOURCE OUT`. SOURCE gives tokenizer, processor and vision
+Run as a module: `python -m lostattn.serving.benchmark.bench_models SOURCE OUT`. SOURCE gives tokenizer, processor and vision
 tower's shape (the demo's model will do), OUT becomes a Qwen2.5-VL whose decoder has heads of 128 numbers and 4 query heads for
 each KV head. Its weights are a sparse file of zeros, which takes no room and is good for headers and for `lostattn patch`;
 vLLM fills in random ones.

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from ...patches.errors import LostattnError
+from ..client import Endpoint
 from ..disk import disk_errors
 from ..server import STARTUP
-from .client import Endpoint
 from .sizes import Size
 
 SCRIPT = Path(__file__).parent / "generator.py"

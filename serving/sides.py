@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...patches.errors import LostattnError
-from ...patches.plan import Plan
-from ..disk import disk_errors, read_json
-from ..shape import Shape, model_shape
+from ..patches.errors import LostattnError
+from ..patches.plan import Plan
+from .disk import disk_errors, read_json
+from .shape import Shape, model_shape
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")
 _SMALL, _SAMPLE = 32 * 2**20, 2**16  # bytes
@@ -30,8 +30,7 @@ class Side:
     @property
     def image_token(self) -> int:
         """Id of the token that stands for a visual token in prompts."""
-        found = self.config.get("image_token_id", self.config.get("image_token_index"))
-        if not isinstance(found, int):
+        if (found := image_token(self.config)) is None:
             raise LostattnError(f"config.json in {self.folder} names no image_token_id: get it again from its source")
         return found
 
@@ -41,6 +40,12 @@ class Side:
         text = self.config.get("text_config")
         found = (text if isinstance(text, dict) else self.config).get("max_position_embeddings")
         return found if isinstance(found, int) else None
+
+
+def image_token(config: Mapping[str, Any]) -> int | None:
+    """Id of the token that stands for a visual token, as far as config.json names it."""
+    found = config.get("image_token_id", config.get("image_token_index"))
+    return found if isinstance(found, int) else None
 
 
 def read_sides(base: str | Path, patched: Sequence[str | Path]) -> list[Side]:

@@ -14,9 +14,10 @@ from ...patches.errors import LostattnError
 from ..byte_model import kv_bytes
 from ..disk import disk_errors
 from ..hardware import hardware
+from ..judging.charts import need_matplotlib
 from ..resume import Progress
+from ..sides import Side, check_processors, describe_plan, folder_fingerprint, read_sides
 from ..versions import serving_versions
-from .charts import need_matplotlib
 from .load import Generator
 from .probe import probe, words
 from .servers import Say, Servers, fit_together, need_vllm
@@ -31,7 +32,6 @@ from .settings import (
     schedule,
     server_options,
 )
-from .sides import Side, check_processors, describe_plan, folder_fingerprint, read_sides
 from .sizes import Size, fitting_sizes, picture_sizes
 from .summary import measured, predicted_decode, predicted_kv, summarize
 
@@ -50,7 +50,7 @@ def bench_serve(
     Raises:
         LostattnError: folders that cannot be compared, a server that does not start, a request that fails.
     """
-    from .bench_report import write_bench
+    from ..judging.bench_report import write_bench
 
     need_matplotlib()
     sides, out = read_sides(base, patched), Path(out)

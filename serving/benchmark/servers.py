@@ -17,8 +17,8 @@ from ..blocks_held import VARIABLE
 from ..disk import disk_errors
 from ..failure import find_failure
 from ..server import Server
+from ..sides import Side
 from .metrics import fetch, healthy, log_dtype, log_longest, read_pool
-from .sides import Side
 
 OVERHEAD = 3 * 2**30  # bytes of a server's processes beside weights and KV cache
 Say = Callable[[str], None]

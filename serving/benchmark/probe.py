@@ -11,12 +11,12 @@ from PIL import Image
 
 from ...patches.errors import LostattnError
 from ..blocks_held import blocks_held
-from ..client import data_url
-from .client import Client, Reply
+from ..client import Client, Turn
+from ..sides import Side
 from .metrics import fetch, read_pool
-from .sides import Side
 from .sizes import Size, load_processor
 
+SECONDS = 1800.0  # for one answer: queues are long where the machine is slow
 WORDS = "tell me what this picture shows and be brief about it please now "
 
 
@@ -35,13 +35,15 @@ def probe(server: Any, record: Path, side: Side, size: Size, text: str, output_t
             the engine noted nothing.
     """
     pool = read_pool(fetch(server.root))
-    client = Client(server, side.image_token)
+    client, turn = Client(server.url, server.name, timeout=SECONDS), Turn("user", text, (noise(size),))
     try:
         # with a salt of its own no block of an earlier request is found again
-        reply = client.ask(noise(size), text, output_tokens, ignore_eos=True, cache_salt=secrets.token_hex(8))
+        salt = secrets.token_hex(8)
+        reply = client.ask([turn.to_openai()], output_tokens, token_ids=True, ignore_eos=True, cache_salt=salt)
     finally:
         client.close()
-    _check_visual(reply, side, size)
+    visual = reply.prompt.count(side.image_token)
+    _check_visual(visual, side, size)
     blocks = blocks_held(record, reply.id)
     if not blocks:
         raise LostattnError(
@@ -49,15 +51,15 @@ def probe(server: Any, record: Path, side: Side, size: Size, text: str, output_t
             "tells why (is VLLM_PLUGINS set without lostattn?)"
         )
     return {
-        "visual": reply.visual, "text": reply.prompt_tokens - reply.visual + reply.output_tokens, "blocks": blocks,
+        "visual": visual, "text": len(reply.prompt) - visual + reply.output_tokens, "blocks": blocks,
         "bytes": blocks * pool.block_bytes, "fit": (pool.blocks - 1) // blocks,
     }  # fmt: skip
 
 
-def _check_visual(reply: Reply, side: Side, size: Size) -> None:
-    if reply.visual != size.visual:
+def _check_visual(visual: int, side: Side, size: Size) -> None:
+    if visual != size.visual:
         raise LostattnError(
-            f"a picture of {size.width} x {size.height} has {reply.visual} visual tokens in the server of {side.name} and "
+            f"a picture of {size.width} x {size.height} has {visual} visual tokens in the server of {side.name} and "
             f"{size.visual} in the processor: the two disagree, so leave this size out of --visual-tokens"
         )
 
@@ -69,7 +71,7 @@ def words(folder: Path, count: int) -> str:
     return str(tokenizer.decode(ids[:count]))
 
 
-def noise(size: Size, seed: int = 0) -> str:
-    """A picture of random pixels as a data URL."""
+def noise(size: Size, seed: int = 0) -> Image.Image:
+    """A picture of random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size.height, size.width, 3), dtype=np.uint8)
-    return data_url(Image.fromarray(pixels))
+    return Image.fromarray(pixels)

@@ -1,0 +1,1 @@
+"""Speed and memory of original and patched models, served by vLLM under the same load."""
