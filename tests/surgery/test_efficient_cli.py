@@ -111,8 +111,10 @@ def test_mistakes(demo: Path, measured: Path, tmp_path: Path, demo_calibration: 
         (("--calibration", old), "no frontier"),
         (("--calibration", measured, "--groups", "13"), "no point"),
     ):
-        assert says in mistake("bench", "plans", demo, *more, "--questions", 4)
-    assert "another --seed" in mistake("bench", "plans", demo, "--calibration", measured, "--seed", 1000)
+        assert says in mistake("bench", "plans", demo, *more, "--questions", 4, "--out", tmp_path / "plans")
+    assert "another --seed" in mistake(
+        "bench", "plans", demo, "--calibration", measured, "--seed", 1000, "--out", tmp_path / "plans"
+    )
 
 
 def test_mistakes_in_measuring(demo: Path, tmp_path: Path) -> None:

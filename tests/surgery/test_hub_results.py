@@ -72,15 +72,10 @@ def test_compare_becomes_the_card(
     interval = {k: mine["accuracy"][k] for k in ("low", "high")}
     accuracy, less = metrics["accuracy"], metrics["accuracy_difference"]
     assert [row["dataset"]["name"] for row in rows] == ["pairs.jsonl"] * len(rows)
-    assert accuracy["value"] == 45 / 60 and accuracy["args"] == {
-        "n": 60,
-        "low": mine["accuracy"]["low"],
-        "high": mine["accuracy"]["high"],
-        "base": 48 / 60,
-    }
-    assert mine["accuracy"]["low"] < 45 / 60 < mine["accuracy"]["high"]
+    assert accuracy["value"] == 45 / 60 and accuracy["args"] == {"n": 60, **interval, "base": 48 / 60}
+    assert interval["low"] < 45 / 60 < interval["high"]
     assert less["value"] == pytest.approx(-3 / 60) and less["args"]["low"] == mine["difference"]["low"]
-    low, high = (f"{mine['accuracy'][k]:.4g}" for k in ("low", "high"))
+    low, high = (f"{interval[k]:.4g}" for k in ("low", "high"))
     assert f"| pairs.jsonl | accuracy | 0.75 | {low} to {high} | 60 | 0.8 |" in body
     again = run("push", folder, "me/tiny", "--private", "--results", report)
     assert "no commit is needed" in again.stderr
