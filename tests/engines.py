@@ -25,12 +25,17 @@ def environment() -> dict[str, str]:
 def drive(
     cases: list[dict[str, Any]], folder: Path, env: dict[str, str] | None = None, driver: str = "drive.py"
 ) -> list[Any]:
-    """Run cases in one vLLM process. Raises AssertionError with the end of its log if it dies."""
+    """Run cases in one vLLM process. Raises AssertionError with the end of its log if it dies.
+
+    Eager engines run without torch's compiler, which would spend minutes of C++ on vLLM's small functions.
+    """
+    eager = all(case.get("options", {}).get("enforce_eager", True) for case in cases)
+    env = {**({"TORCHDYNAMO_DISABLE": "1"} if eager else {}), **(env or {})}
     job, out = folder / "job.json", folder / "out.json"
     job.write_text(json.dumps(cases), encoding="utf-8")
     command = [sys.executable, str(Path(__file__).parent / driver), str(job), str(out)]
     with (folder / "vllm.log").open("w", encoding="utf-8") as log:
-        done = subprocess.run(command, env={**environment(), **(env or {})}, stdout=log, stderr=log, timeout=1200)
+        done = subprocess.run(command, env={**environment(), **env}, stdout=log, stderr=log, timeout=1200)
     assert done.returncode == 0, (folder / "vllm.log").read_text(encoding="utf-8")[-4000:]
     return json.loads(out.read_text(encoding="utf-8"))
 

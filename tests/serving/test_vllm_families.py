@@ -24,8 +24,6 @@ SERVED = [name for name in ONE_PER_FAMILY if serves(family_of(name))]
 PAPER = {"qwen2_5_vl", "llava", "llava_next", "llava_onevision"}
 # all heads of a layer, a whole group beside scattered heads, scattered heads alone
 KITCHEN = {0: [0, 1, 2, 3], 1: [0, 1, 3], 2: [1, 2]}
-# the engines run eagerly; without caches the few functions that vLLM compiles all the same would take minutes
-NO_COMPILER = {"TORCHDYNAMO_DISABLE": "1"}
 SAVED = {"llava", "qwen2_5_vl"}
 PLANS: dict[str, dict[str, Any]] = {
     "kitchen": {"mode": "patch_complexity", "heads": KITCHEN},
@@ -73,7 +71,7 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
         load_patched(tmp_path / "kitchen").save_pretrained(tmp_path / "saved")
         cases.append({**cases[0], "folder": str(tmp_path / "saved"), "waves": [asked] * 4})
         names.append("saved")
-    for plan, case, found in zip(names, cases, drive(cases, tmp_path, NO_COMPILER), strict=True):
+    for plan, case, found in zip(names, cases, drive(cases, tmp_path), strict=True):
         for number, (wave, got) in enumerate(zip(case["waves"], found["waves"], strict=True)):
             for request, row in zip(wave if wave != "reset" else [], got, strict=True):
                 check(row, oracle(tmp_path / plan, request), f"{name} {plan} wave {number} {request['prompt'][-60:]!r}")
