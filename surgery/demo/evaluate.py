@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ...serving.stats import PairedDifference, paired_difference, share
+from ...serving.stats import Equivalence, PairedDifference, equivalence, mcnemar, paired_difference, share
 from ..chat import Chat, batches, stack
 from ..ranges import format_numbers
 from .digits import LETTERS, Question
@@ -18,7 +18,7 @@ MAX_NEW_TOKENS = 2  # the answer and the end of the turn; a longer answer is wro
 
 @dataclass(frozen=True)
 class Result:
-    """One model on all questions; shares in [0, 1]. `versus_original` and `agreement` are None for the original.
+    """One model on all questions; shares in [0, 1]. What compares it with the original is None for the original.
 
     An answer counts as right only if it is the expected word; anything else is wrong, and `unparsed` if it is not even one
     of the possible words.
@@ -32,6 +32,8 @@ class Result:
     by_kind: dict[str, float]
     unparsed: int
     versus_original: PairedDifference | None
+    equivalence: Equivalence | None
+    p: float | None
     agreement: float | None
     paths: dict[str, int]
     seconds: float
@@ -71,6 +73,8 @@ def evaluate(name: str, chat: Chat, asked: Sequence[Question], original: Evaluat
         by_kind={k: share([r for r, q in zip(right, asked, strict=True) if q.kind == k]) for k in kinds},
         unparsed=sum(a not in (LETTERS if q.options else ("yes", "no")) for a, q in zip(answers, asked, strict=True)),
         versus_original=paired_difference(original.right, right) if original else None,
+        equivalence=equivalence(original.right, right) if original else None,
+        p=mcnemar(original.right, right) if original else None,
         agreement=share([a == b for a, b in zip(original.answers, answers, strict=True)]) if original else None,
         paths=dict(chat.model.sap_settings.counts) if chat.patched else {},
         seconds=time.perf_counter() - start,

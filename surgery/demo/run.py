@@ -24,12 +24,12 @@ from .builtin import builtin_examples
 from .digits import held_out
 from .evaluate import PARSER, evaluate
 from .gallery import draw_gallery
-from .report import line, markdown
+from .report import line, markdown, page
 from .served import compare_served
 
 MODEL = Path(__file__).parent / "model"
 MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
-FILES = ("calibration.json", "comparison", "gallery.png", "picture.png", "report.json", "report.md")
+FILES = ("calibration.json", "comparison", "gallery.png", "picture.png", "report.html", "report.json", "report.md")
 Say = Callable[[str], None]
 
 
@@ -87,7 +87,7 @@ def run_demo(
         LostattnError: the folder is not free, or the disk refuses.
 
     Returns:
-        The report that is also written to `out/report.json` and `out/report.md`; `out/gallery.png` shows some answers.
+        The report that is also written to `out/report.json`, `report.md` and `report.html`; `gallery.png` shows some answers.
     """
     out = Path(out)
     if seed == CALIBRATION_SEED:
@@ -130,4 +130,5 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
         report["served"] = compare_served(base, whole, out / "comparison", seed, say)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    (out / "report.html").write_text(page(report, out / "gallery.png"), encoding="utf-8")
     return report
