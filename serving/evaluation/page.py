@@ -28,7 +28,7 @@ def page(report: Mapping[str, Any], pictures: Mapping[tuple[str, str], Any] | No
     texts |= {f"First prompt of {t['task']}": t["first_prompt"] for t in report["tasks"]}
     return render(
         "evaluation", command=report.get("command_name", "eval"), title=words.title(report), subtitle=_subtitle(report),
-        lead=words.lead(report) if len(compared) != 1 else "", cards=[_card(report, i) for i in range(len(models))],
+        lead=words.lead(report), cards=[_card(report, i) for i in range(len(models))],
         plot=_forest(report) if compared else None, plot_note=PLOT_NOTE, first=models[0]["name"],
         single=None if compared else results, table=filled(words.HEAD, words.result_rows(results)),
         changed=_by_task(changed, pictures or {}),

@@ -115,10 +115,14 @@ def lead(report: Mapping[str, Any], what: str = "models", called: Mapping[str, s
     names = list(dict.fromkeys(row["model"] for row in rows))
     if not rows:
         return ""
+    say = dict(zip(names, names, strict=True)) | dict(called or {})
+    if len(rows) == 1:
+        first = next(row for row in report["results"] if row["task"] == rows[0]["task"])
+        right, base = (percent(row["accuracy"]["share"]) for row in (rows[0], first))
+        return f"{say[names[0]]}: {rows[0]['verdict']}. It gets {right} right, {first['model']} {base}."
     if len(names) == 1:
         told = "; ".join(f"{words} on {listed(where)}" for words, where in by_verdict(rows))
-        return f"{names[0]}: {told if len(rows) > 1 else rows[0]['verdict']}."
-    say = dict(zip(names, names, strict=True)) | dict(called or {})
+        return f"{say[names[0]]}: {told}."
     worst = {n: min(MOODS.index(mood(row["verdict"])) for row in rows if row["model"] == n) for n in names}
     losing, little = ([say[n] for n in names if worst[n] == MOODS.index(m)] for m in ("bad", "mild"))
     on = "" if len(report["tasks"]) == 1 else " on a task or more"

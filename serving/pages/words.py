@@ -58,13 +58,6 @@ def named(facts: Mapping[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in facts.items())
 
 
-def interval_verdict(low: float, high: float) -> str:
-    """What a 95 % interval of a difference says where there is no more than that."""
-    if high < 0:
-        return "loses accuracy"
-    return "gains accuracy" if low > 0 else "no difference shown"
-
-
 def mood(verdict: str) -> str:
     """`bad`, `mild`, `calm` or `good`: how a page colours a verdict."""
     if verdict.startswith("loses"):

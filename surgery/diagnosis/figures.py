@@ -55,7 +55,7 @@ def draw_models(report: dict[str, Any]) -> Chart:
         axes.axhline(0, color=ink, linewidth=0.6)
         _legend(figure, list(shown.values()), list(shown), ink)
 
-    return draw, (7.2, 5.2)
+    return draw, (6.0, 4.9)
 
 
 def _modules(axes: Any, model: dict[str, Any], marker: str, shown: dict[str, Any]) -> None:
