@@ -14,7 +14,7 @@ from ...patches.errors import LostattnError
 from ..byte_model import kv_bytes
 from ..disk import disk_errors
 from ..hardware import hardware
-from ..judging.charts import need_matplotlib
+from ..pages.charts import need_matplotlib
 from ..resume import Progress
 from ..sides import Side, check_processors, describe_plan, folder_fingerprint, read_sides
 from ..versions import serving_versions
@@ -50,7 +50,7 @@ def bench_serve(
     Raises:
         LostattnError: folders that cannot be compared, a server that does not start, a request that fails.
     """
-    from ..judging.bench_report import write_bench
+    from .report import write_bench
 
     need_matplotlib()
     sides, out = read_sides(base, patched), Path(out)

@@ -83,20 +83,3 @@ def predicted_decode(sides: Sequence[Side], visual: int, batch: int, settings: B
     return {
         side.name: first / decode_bytes(side.shape, side.plan, weights, text, visual, batch).total for side in sides[1:]
     }
-
-
-def at_largest(bench: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A model at the largest load, against the original.
-
-    Returns:
-        `visual`, `concurrency`; `throughput`, the spread of the ratio of output tokens/s, or None; `kv_bytes` of a request, and
-        `kv_ratio`, None where the original's is 0.
-    """
-    rows = [r for r in bench["summary"] if r["side"] == name]
-    last = max(rows, key=lambda r: (r["visual"], r["concurrency"]))
-    kv = {r["side"]: r["bytes"] for r in bench["kv"] if r["visual"] == last["visual"]}
-    base = kv[bench["base"]]
-    return {
-        "visual": last["visual"], "concurrency": last["concurrency"], "throughput": last["ratios"]["output_tokens_per_s"],
-        "kv_bytes": kv[name], "kv_ratio": kv[name] / base if base else None,
-    }  # fmt: skip

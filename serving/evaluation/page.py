@@ -1,90 +1,121 @@
-"""An evaluation as one HTML page that stands alone: charts as SVG, no script, no network."""
+"""An evaluation as one HTML page that stands alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
-from ..judging.charts import bars, intervals, svg
-from ..judging.page_style import STYLE
-from .report import HEAD, conditions, metric_rows, notes, result_rows
+from ..benchmark import report as bench_report
+from ..pages.forest import Forest, forest
+from ..pages.pictures import thumbnail
+from ..pages.render import render
+from ..pages.words import MARGIN_TEXT, filled, interval_text, percent, share_text
+from ..stats import MARGIN
+from . import report as words
 
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+QUESTION, ANSWER = 700, 300  # characters that are shown
+PLOT_NOTE = f"The shaded band is {MARGIN_TEXT} to each side; an arrow stands where a value lies outside of the axis."
 
 
-def page(report: Mapping[str, Any]) -> str:
-    """The whole page."""
-    names = [m["name"] for m in report["models"]]
-    title = f"{names[0]} and {len(names) - 1} other model(s)" if len(names) > 1 else names[0]
-    parts = [f"<h1>{escape(title)}</h1>", f'<p class="soft">{escape(_subtitle(report))}</p>']
-    for task in report["tasks"]:
-        parts += [f"<h2>{escape(task['task'])}</h2>", task_charts(report["results"], task["task"])]
-        parts.append(_folded("All numbers", html_table(*metric_rows(report["results"], task["task"]))))
-    parts += ["<h2>All results</h2>", html_table(HEAD, result_rows(report["results"]))]
-    parts += [
-        "<h2>How this was measured</h2>",
-        *(f"<p>{_plain(note)}</p>" for note in [*notes(report), conditions(report)]),
-    ]
-    parts += [
-        _folded(f"Plan of {m['name']}", f"<pre>{escape(json.dumps(m['sap'], indent=1))}</pre>")
-        for m in report["models"] if m["sap"]
-    ]  # fmt: skip
-    parts += [
-        _folded(f"First prompt of {t['task']}", f"<pre>{escape(t['first_prompt'])}</pre>") for t in report["tasks"]
-    ]
-    return frame(f"{title} - lostattn eval", "".join(parts))
+def page(report: Mapping[str, Any], pictures: Mapping[tuple[str, str], Any] | None = None) -> str:
+    """The whole page; arguments as of `write_report`."""
+    models, results, bench = report["models"], report["results"], report.get("bench")
+    compared = [row for row in results if "difference" in row]
+    saving, changed = words.saving_table(report), report.get("changed") or []
+    moved = any(len({a["correct"] for a in q["answers"]}) > 1 for q in changed)
+    texts = {f"Plan of {m['name']}": json.dumps(m["sap"], indent=1) for m in models if m.get("sap")}
+    texts |= {f"First prompt of {t['task']}": t["first_prompt"] for t in report["tasks"]}
+    return render(
+        "evaluation", command=report.get("command_name", "eval"), title=words.title(report), subtitle=_subtitle(report),
+        lead=words.lead(report), cards=[_card(report, i) for i in range(len(models))],
+        plot=_forest(report) if compared else None, plot_note=PLOT_NOTE, first=models[0]["name"],
+        single=None if compared else results, table=filled(words.HEAD, words.result_rows(results)),
+        changed=_by_task(changed, pictures or {}),
+        changed_title="Questions whose answer changed" if moved else "Some questions",
+        bench=bench_report.context(bench) if bench else None, saving_head=saving[0] if saving else [],
+        saving=saving[1] if saving else [], notes=words.notes(report), texts=texts, facts=words.facts(report),
+        metrics={t["task"]: words.metric_rows(results, t["task"]) for t in report["tasks"]},
+    )  # fmt: skip
 
 
 def _subtitle(report: Mapping[str, Any]) -> str:
-    tasks = ", ".join(f"{t['task']} ({t['n']} items)" for t in report["tasks"])
-    return f"{tasks}. Every model was asked the same items with the same prompts."
+    tasks = ", ".join(f"{t['task']} ({t['n']} questions)" for t in report["tasks"])
+    return f"{tasks}. {'Every model was asked the same questions with the same prompts.' if len(report['models']) > 1 else ''}"
 
 
-def task_charts(results: Sequence[Mapping[str, Any]], task: str) -> str:
-    """Right answers of every model, and differences to the first."""
-    mine = [row for row in results if row["task"] == task]
-    shares = [
-        (r["model"], i, 100 * r["accuracy"]["share"], f"{100 * r['accuracy']['share']:.1f} %")
-        for i, r in enumerate(mine)
-    ]
-    changes = [
-        (r["model"], *(100 * r["difference"][k] for k in ("difference", "low", "high")))
-        for r in mine
-        if "difference" in r
-    ]
-    charts = [svg(bars("Right answers", "% of the items", shares), _size(len(shares)), f"right answers, {task}")]
-    if changes:
-        draw = intervals(f"Difference to {mine[0]['model']}", "percentage points, 95 % interval", changes)
-        charts.append(svg(draw, _size(len(changes)), f"differences, {task}"))
-    return '<div class="charts">' + "".join(f'<figure class="card">{c}</figure>' for c in charts) + "</div>"
+def _forest(report: Mapping[str, Any]) -> Forest:
+    numbers = {m["name"]: i for i, m in enumerate(report["models"])}
+    groups = []
+    for task in report["tasks"]:
+        mine = [row for row in report["results"] if row["task"] == task["task"]]
+        rows = [
+            {"name": row["model"], "number": numbers.get(row["model"], 0), "difference": row["difference"],
+             "right": percent(row["accuracy"]["share"]), "verdict": row["verdict"]}
+            for row in mine if "difference" in row
+        ]  # fmt: skip
+        note = f"{task['n']} questions, {mine[0]['model']} {share_text(mine[0]['accuracy'])}" if mine else ""
+        groups.append((task["task"], note, rows))
+    return forest(groups, MARGIN)
 
 
-def _size(rows: int) -> tuple[float, float]:
-    return 4.7, 0.9 + 0.48 * max(rows, 2)
+def _card(report: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """One model's figures: right answers if there is one task, else its verdicts; plan, memory and speed."""
+    model = report["models"][number]
+    rows = [row for row in report["results"] if row["model"] == model["name"]]
+    card: dict[str, Any] = {
+        "name": model["name"],
+        "number": number,
+        "facts": _plan_facts(model),
+        "where": "",
+        "verdicts": [],
+    }
+    card["big"] = percent(rows[0]["accuracy"]["share"]) if len(rows) == 1 else ""
+    card["small"] = "right" if number or len(report["models"]) == 1 else "right; the others are held against this"
+    compared = [row for row in rows if "verdict" in row]
+    if len(rows) == 1:
+        card["verdicts"] = [(row["verdict"], "") for row in compared]
+        if compared:
+            card["facts"] = {"difference": interval_text(rows[0]["difference"])} | card["facts"]
+    elif compared:
+        card["verdicts"] = [(verdict, ", ".join(where)) for verdict, where in words.by_verdict(compared)]
+    else:
+        card["facts"] = {row["task"]: percent(row["accuracy"]["share"]) for row in rows} | card["facts"]
+    if number and report.get("bench"):
+        measured, card["where"] = bench_report.headline(report["bench"], model["name"])
+        card["facts"] |= measured
+    return card
 
 
-def _plain(text: str) -> str:
-    return escape(text).replace("`", "")
+def _plan_facts(model: Mapping[str, Any]) -> dict[str, str]:
+    plan = model.get("plan") if model.get("sap") else None
+    names = {"prior": "mode", "layers": "layers", "heads": "heads", "whole KV groups": "whole_groups"}
+    return {name: str(plan[key]) for name, key in names.items()} if plan else {}
 
 
-def _folded(summary: str, inside: str) -> str:
-    return f'<details><summary>{escape(summary)}</summary><div style="height:10px"></div>{inside}</details>'
+def _by_task(
+    changed: Sequence[Mapping[str, Any]], pictures: Mapping[tuple[str, str], Any]
+) -> list[tuple[str, list[dict[str, Any]]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for question in changed:
+        picture = pictures.get((question["task"], question["id"]))
+        url, tiny = thumbnail(picture) if picture is not None else ("", False)
+        shown = {
+            "question": _cut(question["question"].replace("<image>", "").strip(), QUESTION),
+            "answers": _same(question),
+        }
+        found.setdefault(question["task"], []).append({**question, **shown, "picture": url, "tiny": tiny})
+    return list(found.items())
 
 
-def html_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table that scrolls by itself where the screen is narrow."""
-    top = "".join(f"<th>{escape(c)}</th>" for c in head)
-    lines = "".join("<tr>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-    return f'<div class="table"><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>'
+def _same(question: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The answers, those that are the same together."""
+    found: dict[tuple[str, bool], list[str]] = {}
+    for answer in question["answers"]:
+        text = _cut(answer["text"].strip() or "(nothing)", ANSWER)
+        found.setdefault((text, answer["correct"]), []).append(answer["model"])
+    return [{"text": text, "correct": correct, "models": models} for (text, correct), models in found.items()]
 
 
-def frame(title: str, body: str) -> str:
-    """A page around its content."""
-    head = (
-        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">'
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{STYLE}</style>'
-    )
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body><main>{body}</main></body></html>\n'
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]} ..."

@@ -228,8 +228,8 @@ def serve(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **giv
       lostattn bench serve ./qwen ./qwen-sap --visual-tokens 4096 --concurrency 8 --out bench -- --dtype bfloat16
     """
     from ...serving.benchmark.bench import bench_serve
+    from ...serving.benchmark.report import HEAD, speed_rows
     from ...serving.benchmark.settings import BenchSettings
-    from ...serving.judging.bench_report import HEAD, speed_rows
 
     options = vllm_options()
     settings = BenchSettings(

@@ -38,8 +38,8 @@ def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **g
       lostattn compare ./qwen ./qwen-sap --data questions.jsonl --out comparison
       lostattn compare ./qwen ./qwen-sap ./qwen-noise --data ./dataset --limit 500 --no-bench --out comparison
     """
+    from ...serving.benchmark.report import lead
     from ...serving.benchmark.settings import BenchSettings
-    from ...serving.benchmark.summary import at_largest
     from ...serving.evaluation.report import HEAD, result_rows
     from ..evaluation.compare import CompareSettings, compare
 
@@ -58,16 +58,6 @@ def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **g
         print_json(report)
         return
     print_table(HEAD, result_rows(report["results"]))
-    for model in report["models"][1:] if report["bench"] else ():
-        click.echo(_speed(model["name"], at_largest(report["bench"], model["name"])))
+    if report["bench"]:
+        click.echo(lead(report["bench"]))
     click.echo(f"\nThe report is the page {out / 'compare.html'}; the same as Markdown and JSON lies beside it.")
-
-
-def _speed(name: str, found: dict[str, Any]) -> str:
-    """A model's throughput and KV cache at the largest load, in a line."""
-    throughput = f"{found['throughput']['median']:.2f}x" if found["throughput"] else "not measured"
-    kv = (
-        f"{found['kv_ratio']:.2f}x of the original's" if found["kv_ratio"] is not None else f"{found['kv_bytes']} bytes"
-    )
-    where = f"{found['visual']} visual tokens, {found['concurrency']} at once"
-    return f"{name}: throughput {throughput}, KV cache of a request {kv} ({where})"

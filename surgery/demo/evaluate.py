@@ -17,7 +17,8 @@ def demo_rows(report: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[
 
     Returns:
         `name`, `layers`, `heads`, `whole_groups`, `accuracy`, `by_kind`, `unparsed`, `versus_original` (paired difference with
-        interval) and `agreement` (both None for the original), `paths` (attention path -> answers), `seconds`.
+        interval) and `agreement` (both None for the original), `verdict` ("" for it), `paths` (attention path -> answers),
+        `seconds`.
     """
     rows = []
     for model, row in zip(report["models"], report["results"], strict=True):
@@ -26,7 +27,8 @@ def demo_rows(report: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[
             {
                 "name": names[row["model"]], **{k: model["plan"][k] for k in ("layers", "heads", "whole_groups")},
                 "accuracy": row["accuracy"]["share"], "by_kind": kinds, "unparsed": row["unparsed"],
-                "versus_original": row.get("difference"), "agreement": row.get("agreement"), "paths": row["paths"],
+                "versus_original": row.get("difference"), "agreement": row.get("agreement"),
+                "verdict": row.get("verdict", ""), "paths": row["paths"],
                 "seconds": row["seconds"],
             }
         )  # fmt: skip

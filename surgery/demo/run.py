@@ -24,13 +24,22 @@ from .builtin import builtin_examples
 from .digits import held_out
 from .evaluate import MAX_TOKENS, demo_rows
 from .gallery import draw_gallery
-from .report import markdown
+from .report import markdown, page
 from .served import compare_served
 
 MODEL = Path(__file__).parent / "model"
 BATCH = 32
 MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
-FILES = ("calibration.json", "comparison", "evaluation", "gallery.png", "picture.png", "report.json", "report.md")
+FILES = (
+    "calibration.json",
+    "comparison",
+    "evaluation",
+    "gallery.png",
+    "picture.png",
+    "report.html",
+    "report.json",
+    "report.md",
+)
 Say = Callable[[str], None]
 
 
@@ -129,4 +138,5 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
         report["served"] = compare_served(base, whole, out / "comparison", seed, say)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    (out / "report.html").write_text(page(report, out / "gallery.png"), encoding="utf-8")
     return report

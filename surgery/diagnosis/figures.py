@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Any
 
-from ...patches.errors import LostattnError
+from ...serving.pages.charts import Draw, dress, need_matplotlib, short
 
+Chart = tuple[Draw, tuple[float, float]]  # how to draw it, and its size in inches
 COLOURS = {
-    "attention": "#1f77b4",
-    "feed_forward": "#d62728",
-    "noise_delta": "#7f7f7f",
-    "noise_qkv": "#9467bd",
-    "noise_ffn": "#8c564b",
-}
+    "attention": "#3b82d6", "feed_forward": "#d8504a", "noise_delta": "#8a9099", "noise_qkv": "#9a62d0", "noise_ffn": "#a9743b",
+}  # fmt: skip
 LABELS = {
     "attention": "attention",
     "feed_forward": "feed-forward",
@@ -22,79 +17,84 @@ LABELS = {
     "noise_qkv": "noise instead of q, k, v weights",
     "noise_ffn": "noise instead of feed-forward weights",
 }
-ROPE = "#2ca02c"
+ROPE, ROPE_LABEL = "#2c9c69", "\u03b5 RoPE"
 MARKERS = "osD^vP*X<>"
 
 
 def pyplot() -> Any:
     """matplotlib.pyplot without a display; LostattnError says how to install it."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise LostattnError("pictures need matplotlib: pip install 'lostattn[report]'") from error
+    need_matplotlib()
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     return plt
 
 
-def draw_models(report: dict[str, Any], path: Path) -> None:
+def draw_models(report: dict[str, Any]) -> Chart:
     """Figure 2: one marker per model and module, RID across, MixIG up, bars for the 95 % intervals."""
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(8, 6), layout="constrained")
-    shown: dict[str, Any] = {}
-    for (name, model), marker in zip(report["models"].items(), MARKERS * 9, strict=False):
-        for module, measures in model["modules"].items():
-            x, y = measures["rid"], measures["mixig"]
-            bars = axes.errorbar(
-                x["mean"], y["mean"], xerr=_error(x), yerr=_error(y), fmt=marker, color=COLOURS[module], capsize=3,
-                markersize=8, alpha=0.8,
-            )  # fmt: skip
-            shown.setdefault(LABELS[module], bars)
-        if "rope" in model:
-            line = axes.axvline(model["rope"]["mean"], color=ROPE, linestyle="--", linewidth=1)
-            shown.setdefault(r"$\epsilon_{RoPE}$", line)
-        if len(report["models"]) > 1:
-            shown[f"model {name}"] = axes.plot([], [], marker, color="black")[0]
-    axes.axhline(0, color="black", linewidth=0.6)
-    axes.set_xlabel("RID: what is new against the state before (0 to 2)")
-    axes.set_ylabel("MixIG: change of token mixing (nats)")
-    axes.set_title("What a module adds to the residual stream, mean over layers")
-    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=2, fontsize=8)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+
+    def draw(figure: Any, ink: str, faint: str) -> None:
+        axes = figure.add_subplot()
+        title = "What a module adds to the residual stream, mean over layers"
+        dress(
+            axes,
+            ink,
+            faint,
+            title,
+            "RID: what is new against the state before (0 to 2)",
+            "MixIG: change of token mixing (nats)",
+        )
+        shown: dict[str, Any] = {}
+        for number, (name, model) in enumerate(report["models"].items()):
+            marker = MARKERS[number % len(MARKERS)]
+            _modules(axes, model, marker, shown)
+            if len(report["models"]) > 1:
+                shown[f"model {short(name)}"] = axes.plot([], [], marker, color=ink)[0]
+        axes.axhline(0, color=ink, linewidth=0.6)
+        _legend(figure, list(shown.values()), list(shown), ink)
+
+    return draw, (6.0, 4.9)
 
 
-def draw_layers(report: dict[str, Any], path: Path) -> None:
+def _modules(axes: Any, model: dict[str, Any], marker: str, shown: dict[str, Any]) -> None:
+    """One model's markers; what the legend has to tell goes into `shown`."""
+    for module, measures in model["modules"].items():
+        x, y = measures["rid"], measures["mixig"]
+        bars = axes.errorbar(
+            x["mean"], y["mean"], xerr=_error(x), yerr=_error(y), fmt=marker, color=COLOURS[module], capsize=3, markersize=8,
+            alpha=0.8,
+        )  # fmt: skip
+        shown.setdefault(LABELS[module], bars)
+    if "rope" in model:
+        line = axes.axvline(model["rope"]["mean"], color=ROPE, linestyle="--", linewidth=1)
+        shown.setdefault(ROPE_LABEL, line)
+
+
+def draw_layers(report: dict[str, Any]) -> Chart:
     """Figure 3: RID and MixIG of every layer; one column per model, bands for the 95 % intervals."""
-    plt = pyplot()
     models = report["models"]
-    columns = len(models)
-    figure, grid = plt.subplots(
-        2,
-        columns,
-        figsize=(max(6.5, 4.2 * columns), 6),
-        layout="constrained",
-        squeeze=False,
-        sharey="row",
-        sharex="col",
-    )
-    for column, (name, model) in enumerate(models.items()):
-        for row, (measure, title) in enumerate((("rid", "RID"), ("mixig", "MixIG (nats)"))):
-            axes = grid[row][column]
-            for module, measures in model["layers"].items():
-                _line(axes, measures[measure], COLOURS[module], LABELS[module])
-            if measure == "rid" and "rope_layers" in model:
-                _line(axes, model["rope_layers"], ROPE, r"$\epsilon_{RoPE}$", "--")
-            axes.set_ylabel(title if column == 0 else "")
-            axes.grid(alpha=0.3)
-        grid[0][column].set_title(name)
-        grid[1][column].set_xlabel("layer")
-        grid[1][column].xaxis.get_major_locator().set_params(integer=True)
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+
+    def draw(figure: Any, ink: str, faint: str) -> None:
+        grid = figure.subplots(2, len(models), squeeze=False, sharey="row", sharex="col")
+        for column, (name, model) in enumerate(models.items()):
+            for row, (measure, title) in enumerate((("rid", "RID"), ("mixig", "MixIG (nats)"))):
+                axes = grid[row][column]
+                dress(axes, ink, faint, "" if row else short(name), "layer" if row else "", "" if column else title)
+                for module, measures in model["layers"].items():
+                    _line(axes, measures[measure], COLOURS[module], LABELS[module])
+                if measure == "rid" and "rope_layers" in model:
+                    _line(axes, model["rope_layers"], ROPE, ROPE_LABEL, "--")
+            grid[1][column].xaxis.get_major_locator().set_params(integer=True)
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        _legend(figure, handles, labels, ink)
+
+    return draw, (max(6.5, 3.6 * len(models)), 5.4)
+
+
+def _legend(figure: Any, handles: list[Any], labels: list[str], ink: str) -> None:
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False, labelcolor=ink)
 
 
 def _line(axes: Any, points: list[dict[str, Any] | None], colour: str, label: str, style: str = "-") -> None:
@@ -106,4 +106,5 @@ def _line(axes: Any, points: list[dict[str, Any] | None], colour: str, label: st
 
 
 def _error(x: dict[str, Any]) -> float:
-    return 0.0 if x["high"] is None or math.isnan(x["high"]) else x["high"] - x["mean"]
+    high = x["high"]
+    return 0.0 if high is None or high != high else high - x["mean"]

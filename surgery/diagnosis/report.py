@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import io
 from pathlib import Path
 from typing import Any
 
+from ...serving.pages.charts import need_matplotlib, png, svg
+from ...serving.pages.render import render
+from ...serving.pages.words import named
+from ...serving.pages.words import table as markdown_table
 from .figures import LABELS, draw_layers, draw_models
 from .samples import MEASURES
 
@@ -20,6 +22,7 @@ SHORT = {
     "tme_new": "TME after",
     "mixig": "MixIG",
 }
+TITLE = "What attention and feed-forward layers add"
 SCALE_NOTE = (
     "MixIG is the plain definition (nats), which cannot exceed log 2 = 0.69 in size; the paper's Table 1 prints values such as "
     "-0.80, which are on another scale (the authors' code sharpens the cosine weights and divides by log S)."
@@ -28,11 +31,12 @@ SCALE_NOTE = (
 
 def write_report(report: dict[str, Any], out: Path) -> None:
     """Write diagnose.csv, diagnose.md, models.png, layers.png and diagnose.html into a folder."""
+    need_matplotlib()
     (out / "diagnose.csv").write_text(csv_text(report), encoding="utf-8")
     (out / "diagnose.md").write_text(markdown(report), encoding="utf-8")
-    draw_models(report, out / "models.png")
-    draw_layers(report, out / "layers.png")
-    (out / "diagnose.html").write_text(page(report, out), encoding="utf-8")
+    png(out / "models.png", *draw_models(report))
+    png(out / "layers.png", *draw_layers(report))
+    (out / "diagnose.html").write_text(page(report), encoding="utf-8")
 
 
 def number(x: dict[str, Any], digits: int = 3, signed: bool = False) -> str:
@@ -92,63 +96,37 @@ def _intro(report: dict[str, Any]) -> str:
     )
 
 
-def _versions(report: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in report["versions"].items())
-
-
 def markdown(report: dict[str, Any]) -> str:
     """The report as Markdown."""
-    parts = ["# What attention and feed-forward layers add", _intro(report), _markdown_table(table(report))]
+    parts = [f"# {TITLE}", _intro(report), _lines(table(report))]
     parts += [f"* {name}: {line}" for name, model in report["models"].items() for line in model["verdict"]]
     if moved := comparison(report):
-        parts += ["## Against the first model", _markdown_table(moved)]
+        parts += ["## Against the first model", _lines(moved)]
     parts += [
         SCALE_NOTE,
         "![RID against MixIG](models.png)",
         "![per layer](layers.png)",
-        f"Versions: {_versions(report)}.",
+        f"Versions: {named(report['versions'])}.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(rows: list[list[str]]) -> str:
-    head, *body = rows
-    return "\n".join(
-        ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in body)]
-    )
+def _lines(rows: list[list[str]]) -> str:
+    return "\n".join(markdown_table(rows[0], rows[1:]))
 
 
-def page(report: dict[str, Any], out: Path) -> str:
-    """One HTML page with the pictures inside."""
-    verdicts = "".join(
-        f"<li><b>{html.escape(name)}</b>: {html.escape(line)}</li>"
-        for name, model in report["models"].items()
-        for line in model["verdict"]
-    )
-    moved = comparison(report)
-    parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'>",
-        "<title>lostattn diagnose</title><style>body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;"
-        "padding:0 1em}table{border-collapse:collapse;font-size:13px}td,th{border:1px solid #ccc;padding:3px 8px;"
-        "text-align:left}img{max-width:100%}.wide{overflow-x:auto}</style>",
-        "<h1>What attention and feed-forward layers add</h1>",
-        f"<p>{html.escape(_intro(report))}</p><ul>{verdicts}</ul>",
-        f"<div class='wide'>{_html_table(table(report))}</div>",
-        f"<h2>RID against MixIG</h2>{_image(out / 'models.png', 'RID against MixIG')}",
-        f"<h2>Layer by layer</h2>{_image(out / 'layers.png', 'RID and MixIG of every layer')}",
-        f"<h2>Against the first model</h2>{_html_table(moved)}" if moved else "",
-        f"<p>{html.escape(SCALE_NOTE)}</p><p>Versions: {html.escape(_versions(report))}.</p></html>",
-    ]
-    return "\n".join(p for p in parts if p)
+def page(report: dict[str, Any]) -> str:
+    """One HTML page that stands alone."""
+    settings = {k: str(v) for k, v in report["settings"].items()}
+    verdicts = [(name, [_badge(line) for line in model["verdict"]]) for name, model in report["models"].items()]
+    return render(
+        "diagnose", title=TITLE, intro=_intro(report), verdicts=verdicts, rows=table(report), moved=comparison(report),
+        models=svg(*draw_models(report), "RID against MixIG"), layers=svg(*draw_layers(report), "RID and MixIG of every layer"),
+        note=SCALE_NOTE, facts={"versions": named(report["versions"]), "settings": named(settings)},
+    )  # fmt: skip
 
 
-def _html_table(rows: list[list[str]]) -> str:
-    head, *body = rows
-    lines = ["<tr>" + "".join(f"<th>{html.escape(c)}</th>" for c in head) + "</tr>"]
-    lines += ["<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>" for row in body]
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _image(path: Path, text: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{data}'>"
+def _badge(line: str) -> tuple[str, str]:
+    """A verdict as what it says of the paper, and the rest."""
+    said = next((words for words in ("as the paper says", "against the paper") if words in line), "")
+    return said, line.replace(f", {said}", "") if said else line

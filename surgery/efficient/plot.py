@@ -7,7 +7,7 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors
-from ...serving.judging.charts import colour, dress, need_matplotlib, png
+from ...serving.pages.charts import colour, dress, need_matplotlib, png
 from .frontier import Frontier
 
 FLOOR = 1e-9  # of the logarithmic KL axis, nats

@@ -15,11 +15,11 @@ from ...serving.benchmark.settings import BenchSettings, longest_request
 from ...serving.benchmark.sizes import Size
 from ...serving.byte_model import kv_bytes
 from ...serving.evaluation.rate import Say
-from ...serving.judging.charts import need_matplotlib
+from ...serving.pages.charts import need_matplotlib
 from ...serving.sides import Side, check_processors, folder_fingerprint, read_sides
 from ...serving.tasks.task import NATIVE
 from .backends import VLLM, Model, ThroughVllm
-from .run import EvalSettings, answer_and_score, make_report, working_in
+from .run import EvalSettings, answer_and_score, make_report, pictures_of, working_in
 from .tasks import Asked
 
 SHORT = BenchSettings(concurrency=(1, 8), output_tokens=32, repeats=3)
@@ -71,7 +71,8 @@ def compare(
     from ...serving.evaluation.report import write_report
 
     settings, out = settings or CompareSettings(), Path(out)
-    need_matplotlib()
+    if settings.bench:
+        need_matplotlib()
     if settings.concurrency < 1 or not asked:
         raise LostattnError("comparing needs questions, and one or more of them at once")
     sides = read_sides(base, patched)
@@ -89,7 +90,7 @@ def compare(
         for row, side in zip(report["models"], sides, strict=True):
             row |= {"folder": str(side.folder), "predicted_kv": _predicted(side, sides[0])}
         report |= {"concurrency": settings.concurrency, "server_options": list(servers.options)}
-        write_report(report, out)
+        write_report(report, out, pictures_of(report, asked))
     return report
 
 

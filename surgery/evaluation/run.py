@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +16,8 @@ from ...patches.errors import LostattnError
 from ...serving.evaluation.asker import Patience
 from ...serving.evaluation.rate import Rate, Say
 from ...serving.evaluation.store import Answers, Reply, alone_in
-from ...serving.evaluation.versus import Outcome, clusters, outcome_rows
+from ...serving.evaluation.versus import Outcome, changed_questions, clusters, outcome_rows
 from ...serving.hardware import hardware
-from ...serving.judging.charts import need_matplotlib
 from ...serving.shown import shown
 from ...serving.sides import describe_plan, folder_fingerprint
 from ...serving.tasks.score import score
@@ -91,15 +90,21 @@ def run_eval(
     """
     from ...serving.evaluation.report import write_report
 
-    need_matplotlib()
     out = Path(out)
     backend = backend or make_backend(settings, out, say)
     found = read_models(models, settings)
     with working_in(out):
         outcomes = answer_and_score(found, asked, out, settings, backend, say)
         report = make_report("eval", found, asked, outcomes, settings, backend)
-        write_report(report, out)
+        write_report(report, out, pictures_of(report, asked))
     return report
+
+
+def pictures_of(report: Mapping[str, Any], asked: Sequence[Asked]) -> dict[tuple[str, str], Any]:
+    """The first picture of every question that a report shows, by task and id."""
+    items = {(one.task.name, item.id): item for one in asked for item in one.items}
+    shown = [(q["task"], q["id"]) for q in report["changed"]]
+    return {key: items[key].pictures()[0] for key in shown if items[key].images}
 
 
 @contextmanager
@@ -259,5 +264,6 @@ def make_report(
              "sap": m.plan.to_json() if m.plan else None} for m in models
         ],
         "tasks": task_facts(asked, outcomes), "results": outcome_rows(outcomes, settings.seed),
+        "changed": [q for one in asked for q in changed_questions([o for o in outcomes if o.task == one.task.name])],
         **circumstances(settings, backend),
     }  # fmt: skip

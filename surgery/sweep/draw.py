@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any
 
-from ...serving.judging.charts import Draw, colour, dress
+from ...serving.pages.charts import Draw, colour, dress
 from .tables import TITLES, Report, points_of, results_of
 
 MAPS = 24  # heat maps of one grid and task at most

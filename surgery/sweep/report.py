@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from pathlib import Path
+from typing import Any
 
 from ...serving.disk import disk_errors, write_json
-from ...serving.evaluation.page import frame, html_table
-from ...serving.evaluation.report import HEAD, conditions, notes, result_rows
-from ...serving.judging.bench_report import table
-from ...serving.judging.charts import png, svg
+from ...serving.evaluation.report import HEAD, conditions, facts, lead, notes, result_rows
+from ...serving.pages.charts import png, svg
+from ...serving.pages.render import render
+from ...serving.pages.words import table
 from .draw import grid_charts, maps_left_out
 from .tables import Report, breakdown_table, grid_table
 
@@ -60,10 +60,26 @@ def markdown(report: Report) -> str:
             if (found := breakdown_table(report, name, task)) is not None:
                 lines += [f"{task} by group, main number last:", "", *table(*found), ""]
     lines += [f"Note: {note}.\n" for note in report["notes"]]
-    lines += ["## All plans", "", *table(*plan_table(report)), "", *table(HEAD, result_rows(report["results"])), ""]
+    lines += [
+        "## All plans",
+        "",
+        _lead(report),
+        "",
+        *table(*plan_table(report)),
+        "",
+        *table(HEAD, result_rows(report["results"])),
+        "",
+    ]
     lines += [METHOD, "", *(part for note in notes(report) for part in (note, ""))]
     lines += [conditions(report), "", f"Command: `{report['command']}`.", ""]
     return "\n".join(lines)
+
+
+def _lead(report: Report) -> str:
+    """The verdict, with plans named by their first point."""
+    labels = {p["key"]: p["labels"] for p in reversed(report["points"])}
+    called = {key: f"{x['mode']} (layers {x['layers']}, heads {x['heads']})" for key, x in labels.items()}
+    return lead(report, "plans", called)
 
 
 def plan_table(report: Report) -> tuple[list[str], list[list[str]]]:
@@ -75,21 +91,19 @@ def plan_table(report: Report) -> tuple[list[str], list[list[str]]]:
 
 def page(report: Report) -> str:
     """One HTML page that stands alone."""
-    parts = [f"<h1>Sweep of {escape(report['base'])}</h1>", f'<p class="soft">{escape(CELLS)}</p>']
-    for grid in report["grids"]:
-        name = grid["name"]
-        parts += [
-            f"<h2>{escape(TITLES.get(grid['layout'], name))}</h2>",
-            html_table(*grid_table(report, name, marked=False)),
-        ]
-        charts = (svg(draw, size, chart) for chart, (draw, size) in grid_charts(report, name).items())
-        parts.append('<div class="charts">' + "".join(f'<figure class="card">{c}</figure>' for c in charts) + "</div>")
-        for task in (t["task"] for t in report["tasks"]):
-            if (found := breakdown_table(report, name, task)) is not None:
-                parts.append(f"<h3>{escape(task)} by group</h3>{html_table(*found)}")
-    parts += ["<h2>All plans</h2>", html_table(*plan_table(report)), html_table(HEAD, result_rows(report["results"]))]
-    said = [METHOD, *report["notes"], *notes(report), conditions(report), f"Command: {report['command']}"]
-    parts += ["<h2>How this was measured</h2>", *(f"<p>{escape(x).replace('`', '')}</p>" for x in said)]
-    plans = {key: p["sap"] for key, p in report["plans"].items()}
-    parts.append(f"<details><summary>Plans</summary><pre>{escape(json.dumps(plans))}</pre></details>")
-    return frame(f"Sweep of {report['base']} - lostattn", "".join(parts))
+    return render(
+        "sweep", base=report["base"], lead=_lead(report), cells=CELLS,
+        grids=[_grid(report, grid) for grid in report["grids"]], plans=plan_table(report), head=HEAD,
+        rows=result_rows(report["results"]), notes=[METHOD, *report["notes"], *notes(report)],
+        sap=json.dumps({key: p["sap"] for key, p in report["plans"].items()}), facts=facts(report),
+    )  # fmt: skip
+
+
+def _grid(report: Report, grid: Report) -> dict[str, Any]:
+    name, charts = grid["name"], grid_charts(report, grid["name"])
+    found = [(t["task"], breakdown_table(report, name, t["task"])) for t in report["tasks"]]
+    return {
+        "title": TITLES.get(grid["layout"], name), "table": grid_table(report, name),
+        "charts": [svg(draw, size, chart) for chart, (draw, size) in charts.items()],
+        "wide": any(size[0] > 6 for _, size in charts.values()), "breakdowns": [(task, t) for task, t in found if t is not None],
+    }  # fmt: skip

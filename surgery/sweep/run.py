@@ -11,7 +11,7 @@ from typing import Any
 from ...patches.plan import Plan
 from ...serving.evaluation.rate import duration
 from ...serving.evaluation.versus import Outcome, outcome_rows
-from ...serving.judging.charts import need_matplotlib
+from ...serving.pages.charts import need_matplotlib
 from ...serving.sides import describe_plan
 from ..checkpoint.source import Source, resolve_source
 from ..evaluation.run import EvalSettings, Say, circumstances, make_backend, task_facts

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judged import make_folders
 from lostattn.patches.errors import LostattnError
 from lostattn.serving.benchmark import load as load_module
 from lostattn.serving.benchmark.bench import finished
@@ -26,7 +27,6 @@ from lostattn.serving.benchmark.settings import (
 from lostattn.serving.benchmark.sizes import Size, choose
 from lostattn.serving.benchmark.summary import FIGURES, measured, predicted_kv, summarize
 from lostattn.serving.sides import read_sides
-from made_reports import make_folders
 
 SIZES = [Size(448, 448, 256), Size(896, 896, 1024)]
 

@@ -10,8 +10,15 @@ import pytest
 from lostattn.patches.errors import LostattnError
 from lostattn.serving.evaluation.rate import Rate, duration
 from lostattn.serving.evaluation.store import Answers, Reply, alone_in, items_fingerprint
-from lostattn.serving.evaluation.versus import Outcome, clusters, outcome_rows
-from lostattn.serving.stats import mcnemar, paired_difference
+from lostattn.serving.evaluation.versus import (
+    POWER_HEAD,
+    Outcome,
+    changed_questions,
+    clusters,
+    outcome_rows,
+    power_rows,
+)
+from lostattn.serving.stats import equivalence, mcnemar, paired_difference, questions_needed
 from lostattn.serving.tasks.discover import get_task
 from lostattn.serving.tasks.row import Row
 from lostattn.serving.tasks.score import score
@@ -132,8 +139,40 @@ def test_statistics_are_paired_clustered_and_corrected() -> None:
         assert row["difference"]["difference"] == expected.difference and row["difference"]["low"] == expected.low
         assert row["p"] == mcnemar([True] * 12, truth[row["model"]], labels)
         assert (row["gained"], row["lost"]) == (0, truth[row["model"]].count(False))
+        found = equivalence([True] * 12, truth[row["model"]], clusters=labels)
+        assert row["equivalence"]["low"] == found.low and row["verdict"].startswith("no difference shown (a loss up to")
     assert rows[1]["p_holm"] >= rows[1]["p"] and rows[2]["p_holm"] == min(1.0, 2 * min(r["p"] for r in rows[1:]))
-    assert rows[2]["unparsed"] == 3 and rows[1]["agreement"] == 0.75
+    assert rows[2]["unparsed"] == 3 and rows[1]["agreement"] == rows[1]["same_text"] == 0.75
+
+
+def test_power_of_what_was_asked() -> None:
+    items = pope(600, per_picture=2)
+    right = ["no" if i % 2 else "yes" for i in range(600)]
+    results = outcome_rows([outcome("a", items, right), outcome("b", items, ["perhaps"] * 30 + right[30:])])
+    (row,) = power_rows(results)
+    assert len(row) == len(POWER_HEAD) and row[:4] == ["pope", "b", "600", "30 (5.0 %)"]
+    effect = 600 / results[1]["equivalence"]["effective_n"]
+    assert 1.9 < effect <= 2.01 and row[5] == str(questions_needed(0.01, 0.05, design_effect=effect))
+    assert power_rows(outcome_rows([outcome("a", items, right), outcome("b", items, right)]))[0][3] == "0 (0.0 %)"
+    assert power_rows(results[:1]) == []
+
+
+def test_questions_that_changed() -> None:
+    items = pope(60)
+    right = ["no" if i % 2 else "yes" for i in range(60)]
+    base = right[:50] + ["hm"] * 10
+    worse = outcome("b", items, ["hm"] * 20 + right[20:50] + ["hm"] * 2 + right[52:])
+    found = changed_questions([outcome("a", items, base), worse, outcome("c", items, base)])
+    assert [q["row"] for q in found] == [*range(8), *range(52, 56)], "lost ones, and a third for the gained"
+    assert found[0]["id"] == items[0].id and found[0]["gold"] == "yes" and items[0].text == found[0]["question"]
+    assert found[0]["answers"] == [
+        {"model": "a", "text": "yes", "answer": "yes", "correct": True},
+        {"model": "b", "text": "hm", "answer": None, "correct": False},
+        {"model": "c", "text": "yes", "answer": "yes", "correct": True},
+    ]
+    assert [q["row"] for q in changed_questions([outcome("a", items, right), worse], 100)] == list(range(20)) + [50, 51]
+    assert [q["row"] for q in changed_questions([outcome("a", items, right)] * 2, 4)] == [0, 15, 30, 45]
+    assert len(changed_questions([outcome("a", items[:3], right[:3])])) == 3
 
 
 def test_holm_counts_all_tasks() -> None:

@@ -11,6 +11,7 @@ from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import pytest
+from judged import NAMES, fake_reply, make_asked, make_folder, make_folders
 from lostattn.patches.errors import LostattnError
 from lostattn.serving.evaluation.asker import concurrently
 from lostattn.serving.evaluation.store import Reply
@@ -19,7 +20,6 @@ from lostattn.serving.tasks.task import Item
 from lostattn.surgery.evaluation import backends
 from lostattn.surgery.evaluation import compare as module
 from lostattn.surgery.evaluation.compare import CompareSettings, compare
-from made_reports import NAMES, fake_reply, make_asked, make_folder, make_folders
 
 pytest.importorskip("matplotlib")
 QUIET = CompareSettings(bench=None, concurrency=3)
@@ -111,8 +111,14 @@ def test_what_is_written(fake: Fake, tmp_path: Path) -> None:
     for name in NAMES:
         rows = [json.loads(line) for line in (out / "questions" / f"{name}.jsonl").read_text().splitlines()]
         assert [r["row"] for r in rows] == list(range(1, 61)) and {r["visual"] for r in rows} == {8}
-    text = (out / "compare.md").read_text()
+    text, page = (out / "compare.md").read_text(), (out / "compare.html").read_text()
     assert "| questions | sap |" in text and "McNemar" in text and "vllm" in text
+    assert (
+        page.count("<img") == len(report["changed"]) == 12
+        and "&lt;script&gt;alert(1)" in page
+        and "<script>" not in page
+    )
+    assert all(len({a["correct"] for a in q["answers"]}) == 2 for q in report["changed"])
 
 
 def test_an_interrupted_run_equals_an_uninterrupted_one(fake: Fake, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from lostattn.surgery.chat import Chat
 from lostattn.surgery.checkpoint.write import verify
 from lostattn.surgery.demo.builtin import builtin_examples
 from lostattn.surgery.demo.digits import held_out
-from lostattn.surgery.demo.report import markdown, table, verdict
+from lostattn.surgery.demo.report import markdown, page, table
 from lostattn.surgery.demo.run import MODES, _folder, run_demo, unpack_model, wishes
 from PIL import Image
 
@@ -73,13 +73,14 @@ def test_the_original_is_good_and_modes_are_there(report: dict[str, Any], out: P
 def test_the_negative_control_loses(report: dict[str, Any]) -> None:
     (control,) = [row for row in report["results"] if row["heads"] == "24 of 24"]
     assert control["layers"] == "0-5" and control["accuracy"] <= 0.7
-    assert verdict(control) == "loses accuracy"
+    assert control["verdict"] == "loses accuracy"
     assert rows(report)["patch_complexity"]["accuracy"] > control["accuracy"]
 
 
 def test_tables_for_people(report: dict[str, Any], out: Path) -> None:
     head, *body = table(report)
     assert all(len(row) == len(head) for row in body) and [row[0] for row in body] == list(rows(report))
+    assert (out / "report.html").read_text() == page(report, out / "gallery.png")
     text = (out / "report.md").read_text()
     assert text == markdown(report) and "loses accuracy" in text and "Unparsed answers: original 0" in text
     for part in (report["hardware"], report["parser"], report["versions"]["torch"], "seed 0", f"{QUESTIONS} questions"):

@@ -83,7 +83,12 @@ def test_report_carries_everything(results: Path) -> None:
     text, page = (results / "eval.md").read_text(), (results / "eval.html").read_text()
     for told in ("loses accuracy", "McNemar", "unparsed", "digits-default/1", "Versions:", "choice/accuracy"):
         assert told in text
-    assert page.count("<svg") == 2 and "loses accuracy" in page and "<script" not in page and 'href="http' not in page
+    assert (
+        page.count('class="lane"') == 2
+        and "loses accuracy" in page
+        and "<script" not in page
+        and 'href="http' not in page
+    )
 
 
 def test_a_second_call_asks_nothing_and_a_further_model_may_join(results: Path, demo: Path, control: Path) -> None:

@@ -13,13 +13,13 @@ import yaml
 from click.testing import Result
 from hub_server.client import mistake
 from hub_server.server import Hub
+from judged import fake_reply, make_asked
 from lostattn.serving.evaluation.versus import Outcome
 from lostattn.serving.sides import read_sides
 from lostattn.serving.tasks.score import score
 from lostattn.surgery.evaluation.backends import Model
 from lostattn.surgery.evaluation.run import EvalSettings, make_report
 from lostattn.surgery.patch import patch_checkpoint
-from made_reports import fake_reply, make_asked
 
 pytest_plugins = ["hub_server.fixtures"]
 Run = Callable[..., Result]

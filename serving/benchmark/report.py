@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..disk import disk_errors, write_json
-from .charts import Draw, lines, png
+from ..pages.charts import Draw, lines, png, svg
+from ..pages.words import named, number_text, ratio_text, size_text, table
+
+__all__ = ["number_text", "ratio_text", "size_text", "table"]
 
 HEAD = (
     "model", "visual tokens", "at once", "output tokens/s", "decode tokens/s", "byte model", "requests/s",
@@ -23,6 +26,14 @@ KV = (
     "to the original",
     "fit into the pool",
 )
+PREDICTED = (
+    "model", "visual tokens", "at once", "output tokens/s", "decode tokens/s", "by the byte model", "KV per request",
+    "by arithmetic",
+)  # fmt: skip
+PREDICTED_NOTE = (
+    "All to the original. The byte model says how much faster decoding would be if reading weights and KV cache were all it "
+    "does; the arithmetic counts the KV cache's bytes without the pool's blocks."
+)
 LEGEND = (
     "Figures are medians over the repeats; ratios (x) are to the original within one repeat, median [lowest, highest]. For "
     "tokens/s and requests/s more is better, for times (ms) less. `decode tokens/s` counts the times in which all requests "
@@ -32,7 +43,7 @@ LEGEND = (
 
 
 def write_bench(report: Mapping[str, Any], out: Path) -> list[Path]:
-    """`bench.json`, `bench.md` and charts; what was written."""
+    """`bench.json`, `bench.md`, `bench.html` and charts; what was written."""
     with disk_errors(f"cannot write {out}"):
         write_json(out / "bench.json", report)
         pictures = []
@@ -41,7 +52,80 @@ def write_bench(report: Mapping[str, Any], out: Path) -> list[Path]:
             png(pictures[-1], draw, (6.4, 4.0))
         text = markdown(report, [p.name for p in pictures])
         (out / "bench.md").write_text(text, encoding="utf-8")
-    return [out / "bench.json", out / "bench.md", *pictures]
+        (out / "bench.html").write_text(page(report), encoding="utf-8")
+    return [out / "bench.json", out / "bench.md", *pictures, out / "bench.html"]
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The whole benchmark as one HTML page that stands alone."""
+    from ..pages.render import render
+
+    names = [m["name"] for m in report["models"]]
+    others = f"{len(names) - 1} patched models" if len(names) > 2 else names[-1]
+    facts = {
+        "vLLM options": " ".join(report["options"]),
+        "hardware": report["hardware"],
+        "versions": named(report["versions"]),
+    }
+    return render(
+        "bench", title=f"{names[0]} and {others} in vLLM", lead=lead(report), bench=context(report, True), facts=facts
+    )  # fmt: skip
+
+
+def lead(report: Mapping[str, Any]) -> str:
+    """Throughput and memory of every patched model at the largest load, in a sentence."""
+    told = []
+    for model in report["models"][1:]:
+        found, where = headline(report, model["name"])
+        if found:
+            told.append(f"{model['name']}: {', '.join(f'{k} {v}' for k, v in found.items())}{where and f' ({where})'}")
+    return f"{'; '.join(told)}." if told else "No load was measured."
+
+
+def headline(report: Mapping[str, Any], name: str) -> tuple[dict[str, str], str]:
+    """A patched model's throughput and KV cache to the original's at the largest load, and where that was."""
+    rows = [r for r in report["summary"] if r["side"] == name]
+    if not rows:
+        return {}, ""
+    last = max(rows, key=lambda r: (r["visual"], r["concurrency"]))
+    ratio = last["ratios"].get("output_tokens_per_s")
+    found = {"throughput": f"{ratio['median']:.2f}x" if ratio else "-"}
+    kv = {r["side"]: r["bytes"] for r in report["kv"] if r["visual"] == last["visual"]}
+    if name in kv:
+        base = kv.get(report["base"])
+        found["KV per request"] = size_text(kv[name]) + (f", {kv[name] / base:.2f}x" if base else "")
+    return found, f"{last['visual']} visual tokens, {last['concurrency']} at once"
+
+
+def context(report: Mapping[str, Any], unfolded: bool = False) -> dict[str, Any]:
+    """What a page's section about the benchmark shows."""
+    drawn = charts(report, legend=False)
+    return {
+        "names": [m["name"] for m in report["models"]], "open": unfolded, "load": body(report)[0],
+        "charts": [svg(draw, (4.9, 3.2), f"chart of {name}") for name, draw in drawn.items()],
+        "head": HEAD, "rows": speed_rows(report), "legend": LEGEND, "kv_head": KV, "kv": kv_rows(report),
+        "models_head": MODELS, "models": model_rows(report), "predicted_head": PREDICTED,
+        "predicted": prediction_rows(report), "predicted_note": PREDICTED_NOTE,
+    }  # fmt: skip
+
+
+def prediction_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """Measured ratios to the original beside predicted ones, at the most requests at once."""
+    most = max((r["concurrency"] for r in report["summary"]), default=0)
+    kv = {(r["side"], r["visual"]): r for r in report["kv"]}
+    out = []
+    for row in (r for r in report["summary"] if r["concurrency"] == most and r["side"] != report["base"]):
+        ratios = [
+            r and ratio_text(r) or "-" for r in map(row["ratios"].get, ("output_tokens_per_s", "decode_tokens_per_s"))
+        ]
+        mine, theirs = (kv.get((side, row["visual"]), {}) for side in (row["side"], report["base"]))
+        shares = [
+            f"{mine[k] / theirs[k]:.2f}x" if mine.get(k) and theirs.get(k) else "-"
+            for k in ("bytes", "predicted_bytes")
+        ]
+        decode = f"{row['predicted_decode_ratio']:.2f}x" if row["predicted_decode_ratio"] else "-"
+        out.append([row["side"], str(row["visual"]), str(most), *ratios, decode, *shares])
+    return out
 
 
 def markdown(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
@@ -66,13 +150,7 @@ def body(report: Mapping[str, Any]) -> list[str]:
 
 def conditions(report: Mapping[str, Any]) -> str:
     """Versions and hardware in a sentence."""
-    return f"Versions: {', '.join(f'{k} {v}' for k, v in report['versions'].items())}. Hardware: {report['hardware']}."
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table."""
-    cells = [[c.replace("|", "\\|") for c in row] for row in rows]
-    return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head), *("| " + " | ".join(r) + " |" for r in cells)]
+    return f"Versions: {named(report['versions'])}. Hardware: {report['hardware']}."
 
 
 def model_rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -107,16 +185,6 @@ def _cell(value: Mapping[str, Any] | None, ratio: Mapping[str, Any] | None, unit
     return text if ratio is None else f"{text}, {ratio_text(ratio)}"
 
 
-def ratio_text(ratio: Mapping[str, Any]) -> str:
-    """1.23x [1.20, 1.31]."""
-    return f"{ratio['median']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
-
-
-def number_text(value: float) -> str:
-    """Three figures or whole numbers."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 def kv_rows(report: Mapping[str, Any]) -> list[list[str]]:
     """Measured and predicted KV bytes of one request."""
     base = {row["visual"]: row["bytes"] for row in report["kv"] if row["side"] == report["base"]}
@@ -127,17 +195,11 @@ def kv_rows(report: Mapping[str, Any]) -> list[list[str]]:
     ]  # fmt: skip
 
 
-def size_text(count: float) -> str:
-    """Bytes as KiB, MiB or GiB."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20)):
-        if count >= size:
-            return f"{count / size:.2f} {unit}"
-    return f"{count / 1024:.0f} KiB"
-
-
-def charts(report: Mapping[str, Any]) -> dict[str, Draw]:
+def charts(report: Mapping[str, Any], legend: bool = True) -> dict[str, Draw]:
     """Throughput against visual tokens at the largest concurrency, against concurrency at the largest picture; capacity."""
     rows, names = report["summary"], [m["name"] for m in report["models"]]
+    if not rows:
+        return {}
     most, largest = max(r["concurrency"] for r in rows), max(r["visual"] for r in rows)
     at_most = [r for r in rows if r["concurrency"] == most]
     at_largest = [r for r in rows if r["visual"] == largest]
@@ -146,17 +208,17 @@ def charts(report: Mapping[str, Any]) -> dict[str, Draw]:
     return {
         "visual": lines(
             f"Throughput, {most} at once", "visual tokens per request", "output tokens/s",
-            _series(at_most, names, "visual", "output_tokens_per_s"),
+            _series(at_most, names, "visual", "output_tokens_per_s"), legend,
         ),
         "concurrency": lines(
             f"Throughput, {largest} visual tokens", "requests at once", "output tokens/s",
-            _series(at_largest, names, "concurrency", "output_tokens_per_s"),
+            _series(at_largest, names, "concurrency", "output_tokens_per_s"), legend,
         ),
         "ttft": lines(
             f"Time to first token, {first[0]['concurrency']} at once", "visual tokens per request", "ms",
-            _series(first, names, "visual", "ttft_ms"),
+            _series(first, names, "visual", "ttft_ms"), legend,
         ),
-        "capacity": lines("Requests that fit into the KV pool", "visual tokens per request", "requests", fit),
+        "capacity": lines("Requests that fit into the KV pool", "visual tokens per request", "requests", fit, legend),
     }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""What people look at: numbers in words, charts, pictures, and pages from templates."""
