@@ -23,11 +23,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .plain import answer_part, plain
+from .decide import Reader, read
+from .echoes import without_lists
+from .languages import in_english, spaced
+from .plain import plain
 from .wording import REFUSAL, canonical, mentions, negated
 from .yesno import yes_or_no
 
-VERSION = "letters/1"
+VERSION = "letters/2"
 
 _FILL = (
     r"(?:(?:therefore|thus|clearly|likely|most likely|probably|definitely|simply|just|indeed|the|option|choice|letter|answer"
@@ -38,6 +41,11 @@ _STATED = re.compile(
     rf"\b(?:answer|ans|choice|option|pick|selection|guess)\b(?:\s+(?!not\b|choices|options|none\b|is\b|[a-z]\b)[\w']+){{0,7}}?"
     rf"\s*(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b|\bwill be\b|\bcould be\b|:|=|->|-)(?!\s*(?:not\b|n't))[\s:=]*{_FILL}"
     rf"(?:{_LABEL})?",
+    re.I,
+)
+_FINAL = re.compile(
+    rf"(?:\banswer|\b(?:correct|right|best|final) (?:option|choice))\b(?:\s+(?!not\b|choices|options|none\b|is\b|[a-z]\b)[\w']+){{0,7}}?"
+    rf"\s*(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b|:|=|->|-)(?!\s*(?:not\b|n't))[\s:=]*{_FILL}(?:{_LABEL})?",
     re.I,
 )
 _CHOSEN = re.compile(
@@ -69,22 +77,37 @@ _BEFORE_BARE = re.compile(
     re.I,
 )
 _JOINED = re.compile(r"(?<!\w)([A-Z])[)\]]?\s*\(?(?:,|/|&|\band\b|\bor\b|\b(?:vs|versus)\b\.?)\s*(?:option\s+)?[(\[]*$")
-_CHINESE = re.compile(r"(?:正确)?答案(?:是|为|:)?\s*|(?:我)?选择?(?=\s*[(]?[A-Z]\b)")
 
 
 def choose(response: str, options: Mapping[str, str]) -> str | None:
     """The letter of the chosen option, or None; `options` is letter -> text."""
-    part = answer_part(response)
-    text = "" if part is None else _CHINESE.sub("answer: ", plain(part))
-    if not text:
+
+    def whole(text: str) -> str | None:
+        return _chosen(plain(text), options)
+
+    def stated(text: str) -> str | None:
+        return _by_statement(_cued(plain(text), options), options, (_FINAL, _CONCLUDED))
+
+    return read(response, Reader(whole, stated, whole))
+
+
+def _cued(text: str, options: Mapping[str, str]) -> str:
+    """English cues, and no list of options that only repeats the question."""
+    return without_lists(in_english(spaced(text)), options)
+
+
+def _chosen(said: str, options: Mapping[str, str]) -> str | None:
+    """The rule's steps; "" is a decision too: no answer."""
+    if not said:
         return None
-    found = _whole(text, options)
+    found = _whole(said, options)
     if found is not None:
-        return found or None
-    for step in (_by_statement, _by_line):
+        return found
+    text = _cued(said, options)
+    for step in (_whole, _by_statement, _by_line):
         found = step(text, options)
         if found is not None:
-            return found or None
+            return found
     if REFUSAL.search(text):
         return _behind_a_refusal(text, options)
     return _by_mention(text, options)
@@ -117,10 +140,14 @@ def yes_or_no_option(text: str, texts: Mapping[str, str]) -> str | None:
     return next((letter for letter, option in texts.items() if option == said), None)
 
 
-def _by_statement(text: str, options: Mapping[str, str]) -> str | None:
+def _by_statement(
+    text: str,
+    options: Mapping[str, str],
+    patterns: tuple[re.Pattern[str], ...] = (_STATED, _CHOSEN, _RIGHT, _CONCLUDED),
+) -> str | None:
     """Step 3: the last statement decides."""
     found: list[tuple[int, str]] = []
-    for pattern in (_STATED, _CHOSEN, _RIGHT, _CONCLUDED):
+    for pattern in patterns:
         for match in pattern.finditer(text):
             decision = _statement(text, match, options, strict=pattern in (_RIGHT, _CHOSEN, _CONCLUDED))
             if decision is not None:
@@ -130,7 +157,7 @@ def _by_statement(text: str, options: Mapping[str, str]) -> str | None:
 
 def _statement(text: str, match: re.Match[str], options: Mapping[str, str], strict: bool) -> str | None:
     """A letter, "" for no answer, or None if this is no statement."""
-    if negated(text, *match.span()) and match.re is not _STATED:
+    if negated(text, *match.span()) and match.re not in (_STATED, _FINAL):
         return None
     if match["letter"] and _is_label(text, match, options, stated=not strict or match.re is _CONCLUDED):
         letter = match["letter"].upper()
@@ -218,7 +245,7 @@ def _behind_a_refusal(text: str, options: Mapping[str, str]) -> str | None:
     if len(same) == 1:
         return same.pop()
     rest = re.split(r"\b(?:but|however)\b,?", text)[-1]
-    return choose(rest, options) if rest != text and not REFUSAL.search(rest) else None
+    return (_chosen(rest.strip(), options) or "") if rest != text and not REFUSAL.search(rest) else ""
 
 
 def _by_mention(text: str, options: Mapping[str, str]) -> str | None:
@@ -227,12 +254,12 @@ def _by_mention(text: str, options: Mapping[str, str]) -> str | None:
         text, options, r"[(\[]\s*([A-Za-z])\s*[)\]]|\b(?:[Oo]ption|[Cc]hoice)\s+[\"']?([A-Za-z])(?![\w'-])"
     )
     if strong:
-        return strong.pop() if len(strong) == 1 else None
+        return strong.pop() if len(strong) == 1 else ""
     named = {letter for _, _, letter in mentions(canonical(text), options)}
     if named:
-        return named.pop() if len(named) == 1 else None
+        return named.pop() if len(named) == 1 else ""
     bare = _labels(text, options, _LABEL)
-    return bare.pop() if len(bare) == 1 else None
+    return bare.pop() if len(bare) == 1 else "" if bare else None
 
 
 def _labels(text: str, options: Mapping[str, str], pattern: str) -> set[str]:

@@ -88,7 +88,7 @@ def _parse(response: str, item: Item) -> Answer | None:
     if item.options:
         return letters.choose(response, item.options)
     part = answer_part(response) or ""
-    return None if not re.search(r"\w", part) or REFUSAL.search(part) else open_mmmu.pieces(part)
+    return None if not re.search(r"\w", part) or REFUSAL.search(part) else open_mmmu.said(part)
 
 
 def _correct(answer: Answer, item: Item) -> bool:
@@ -124,7 +124,7 @@ register_task(
         prompts={"default": _item},
         version="1",
         rules={
-            NATIVE: Rule(f"{letters.VERSION}, mmmu-open/1", _parse, _correct),
+            NATIVE: Rule(f"{letters.VERSION}, {open_mmmu.VERSION}", _parse, _correct),
             "lmms-eval": Rule(harness_lmms.VERSION, _lmms, _correct, guesses=True),
             "vlmevalkit": Rule(
                 harness_vlmevalkit.VERSION,

@@ -14,7 +14,8 @@ _UNITS = [
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SMALL = {w: i for i, w in enumerate(_UNITS)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
 _WORD = "|".join([*_TENS, *reversed(_UNITS), "hundred", "thousand", "million"])
-_RUN = re.compile(rf"(?<![\w-])(?:{_WORD})(?:(?:\s+and\s+|[\s-]+)(?:{_WORD}))*(?![\w-])", re.I)
+NUMBER_WORDS = rf"(?:{_WORD})(?:(?:\s+and\s+|[\s-]+)(?:{_WORD}))*"
+_RUN = re.compile(rf"(?<![\w-]){NUMBER_WORDS}(?![\w-])", re.I)
 
 REFUSAL = re.compile(
     r"\b(?:cannot|can't|can not|could not|couldn't|unable to|not able to|impossible to|not possible to|no way to)\s+"

@@ -17,10 +17,13 @@ from __future__ import annotations
 
 import re
 
-from .plain import answer_part, plain
+from .decide import Reader, read
+from .languages import in_english, spaced
+from .plain import plain
+from .polarity import ASKED, held, meant
 from .wording import REFUSAL
 
-VERSION = "yesno/1"
+VERSION = "yesno/2"
 
 _YES = r"yes|yep|yeah|yup|yea|true|correct|right|affirmative|indeed|certainly|definitely|absolutely|of course|sure|i think so"
 _NO = (
@@ -32,6 +35,9 @@ _STATED = re.compile(
     r"(?:(?:clearly|definitely|simply|therefore|thus|a|probably|likely)\s+)*(?P<not>(?:definitely\s+)?not\s+)?"
     r"[\"'(]*(?P<word>yes|no)\b(?!\s*(?:/|or\b|and\b))"
 )
+_STATED_OTHERWISE = re.compile(r"\banswer\b\s*(?:is|:|=|-)[\s\"'(:]*")
+_ECHO = re.compile(r"^\W*(?:question|q)\s?:.{0,600}?\b(?=(?:answer|a)\s?:)|^\W*a\s?:\s*(?=\w)", re.I | re.S)
+_QUESTION = re.compile(r"(?:[^.!?]{0,400}\?\s*)+")
 _HEDGED = re.compile(
     r"\b(?:maybe|perhaps|it depends|uncertain|ambiguous|hard to (?:say|tell)|either way|n/a|unknown)\b"
 )
@@ -60,28 +66,69 @@ _SEEN = re.compile(
 
 def yes_or_no(response: str, thing: str = "") -> str | None:
     """The answer as "yes" or "no", or None; `thing` is the object whose presence was asked for, if that was the question."""
-    part = answer_part(response)
-    text = "" if part is None else re.sub(r"\s+", " ", plain(part).lower()).strip()
-    text = _APOLOGY.sub("", text)
-    if not text or _NOTHING_SEEN.search(text):
-        return None
+
+    def whole(text: str) -> str | None:
+        return _whole(_normal(text), thing)
+
+    return read(response, Reader(whole, lambda text: _final(_normal(text)), whole))
+
+
+def _normal(text: str) -> str:
+    """One line in lower case, without what repeats the question."""
+    text = _ECHO.sub("", in_english(spaced(plain(text)), answers=True))
+    text = ASKED.sub(" ", re.sub(r"\s+", " ", text.replace("\n\n", ". ").lower()))
+    asked = _QUESTION.match(text)
+    if asked and re.search(r"\w", text[asked.end() :]):
+        text = text[asked.end() :]
+    return _APOLOGY.sub("", text.strip(" ,:"))
+
+
+def _final(text: str) -> str | None:
+    """Step 1: what the last "the answer is ..." says."""
     for match in reversed(list(_STATED.finditer(text))):
         return _flip(match["word"]) if match["not"] else match["word"]
+    for match in reversed(list(_STATED_OTHERWISE.finditer(text))):
+        found = meant(re.split(r"[.,;!?]", text[match.end() :])[0])
+        if found is not None:
+            return found
+    return None
+
+
+def _whole(text: str, thing: str) -> str | None:
+    """Steps 1 to 7; "" is a decision too: no answer."""
+    if not text:
+        return None
+    if _NOTHING_SEEN.search(text):
+        return ""
+    found = _final(text)
+    if found is not None:
+        return found
     clauses = [c.strip(" \"'()[]-") for c in re.split(r"[.,;:!?()\n]| - |\bbut\b", text)]
     clauses = [c for c in clauses if c]
     found = _leading(clauses, text)
     if found is not None:
-        return found or None
+        return found
     if clauses and clauses[-1] in ("yes", "no") and re.search(r"\bbut\b", text):
         return clauses[-1]
     if REFUSAL.search(text) and not _sees_nothing(text, thing):
-        return None
+        return ""
     if _HEDGED.search(text) or _BOTH.search(text):
-        return None
+        return ""
     said = _words(text)
     if len(said) > 1:
-        return None
-    return _anywhere(text, said) or _short(clauses) or (_presence(text, thing) if thing else None)
+        return ""
+    return (
+        _anywhere(text, said)
+        or _short(clauses)
+        or _elsewhere(text, clauses)
+        or (_presence(text, thing) if thing else None)
+    )
+
+
+def _elsewhere(text: str, clauses: list[str]) -> str | None:
+    """Step 6: the last clause that is a yes or a no, else a sentence that says that there is something."""
+    last = meant(clauses[-1]) if len(clauses) > 1 else None
+    return last or held(text)
 
 
 def _flip(word: str) -> str:
@@ -100,15 +147,24 @@ def _leading(clauses: list[str], text: str) -> str | None:
     if not clauses:
         return None
     first, word = _bare(clauses[0]), re.match(r"(yes|no)\b(?!-)", clauses[0])
+    foreign = meant(clauses[0]) if first is None else None
+    if foreign == "" and not re.match(r"(?:yes|no)$", clauses[0]):
+        return ""
     if first is None and word is not None and not _IDIOMS.match(text):
         first = word[1]
+    first = first or foreign
     if first is None:
         return None
     if correction := _CORRECTED.search(text):
         return correction[1]
     # a denial in words ("No. That is wrong.") says no twice: only the word itself contradicts
-    others = {c for c in clauses[1:] if c in ("yes", "no")}
+    others = {said for c in clauses[1:] if (said := c if c in ("yes", "no") else _alone(c))}
     return "" if _BOTH.search(text) or others - {first} else first
+
+
+def _alone(clause: str) -> str | None:
+    """A clause that is one word for yes or no in another language."""
+    return meant(clause) if re.fullmatch(r"\S{1,8}", clause) and not clause.isascii() else None
 
 
 def _words(text: str) -> set[str]:
