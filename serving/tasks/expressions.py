@@ -20,20 +20,20 @@ _SQRT = re.compile(r"\\sqrt\s?\{([^{}]*)\}")
 _ROOT = re.compile(r"\\sqrt\s?\[(\d)\]\s?\{([^{}]*)\}")
 _FRACTION = re.compile(r"\\frac\s?\{\s?(-?)([^{}]*?)\s?\}\s?\{([^{}]*)\}")
 _SHORT = re.compile(r"\\frac\s?(?:(\d)|\{([^{}]*)\})\s?(?:(\d)|\{([^{}]*)\})")
-_SIMPLE = re.compile(r"\d+(?:\.\d+)?")
+_SIMPLE = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?")
 _TEX = (
-    (re.compile(r"\\[dtc]frac\b"), r"\\frac"),
+    (re.compile(r"\\[dtc]frac(?![a-z])"), r"\\frac"),
     (re.compile(r"\{\s?,\s?\}"), ","),
     (re.compile(r"(?<=\d)\\[,;:! ](?=\d{3}(?!\d))"), ","),
     (re.compile(r"\\[!]"), ""),
-    (re.compile(r"\\(?:[,;: ]|quad\b|qquad\b|left\b|right\b|displaystyle\b|bigl?\b|bigr?\b)|~"), " "),
-    (re.compile(r"\\(?:approx|simeq|sim|cong|doteq)\b|[≅≃∼≒≐]"), " ≈ "),
-    (re.compile(r"\\(?:times|cdot|ast)\b\s?|·"), "×"),
-    (re.compile(r"\\div\b"), "÷"),
-    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree\b"), "°"),
-    (re.compile(r"\\pi\b\s?"), "π"),
-    (re.compile(r"\\(sin|cos|tan|log|ln|exp|lg)\b"), r" \1 "),
-    (re.compile(r"\\(?:theta|alpha|beta|lambda|phi|mu|omega|sigma|rho|gamma|delta)\b"), "θ"),
+    (re.compile(r"\\(?:[,;: ]|(?:q?quad|left|right|displaystyle|[bB]ig[lr]?)(?![a-z]))|~"), " "),
+    (re.compile(r"\\(?:approx|simeq|sim|cong|doteq)(?![a-z])|[≅≃∼≒≐]"), " ≈ "),
+    (re.compile(r"\\(?:times|cdot|ast)(?![a-z])\s?|·"), "×"),
+    (re.compile(r"\\div(?![a-z])"), "÷"),
+    (re.compile(r"\^\s?\{?\s?\\circ\s?\}?|\\degree(?![a-z])"), "°"),
+    (re.compile(r"\\pi(?![a-z])\s?"), "π"),
+    (re.compile(r"\\(sin|cos|tan|log|ln|exp|lg)(?![a-z])"), r" \1 "),
+    (re.compile(r"\\(?:theta|alpha|beta|lambda|phi|mu|omega|sigma|rho|gamma|delta)(?![a-z])"), "θ"),
     (re.compile(r"_\{([^{}]{0,20})\}"), r"_\1"),
 )
 _POWER = re.compile(r"\^\s?\{([^{}]{1,40})\}")
@@ -46,7 +46,7 @@ _MARKED_FACTORIAL = re.compile(r"(?<![\w.])(\d{1,3})!(?=\s?(?:\$|\\\)|\\\]|[×*/
 
 _START = re.compile(r"(?<![\w.,π√\ue000])(?=[\dπ√(]|\.\d|(?:sin|cos|tan|log|ln|lg|sqrt)\b)")
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+")
-_LETTERS = re.compile(r"[a-c]?(?:[xyznθ]|[a-c](?=[\^)²³]))[xyzθ]{0,2}(?![\w'])")
+_LETTERS = re.compile(r"[ac]?(?:[xyznθ]|[a-c](?=[\^)²³]))[xyzθ]{0,2}(?![\w'])")
 _FUNCTION = re.compile(r"\s?(?:sin|cos|tan|log|ln|lg)(?:_\w{1,3})?\s?")
 _BEHIND = re.compile(r"\s?[rRxyznθ](?![\w'])|\s?\^|\s?(?:sin|cos|tan|log|ln)\b")
 _MATHS_BEHIND = re.compile(r"\s?(?:[×*/+=)$≈÷]|-\s?\d)")
@@ -83,6 +83,7 @@ def _over(text: str) -> str:
     def fraction(match: re.Match[str]) -> str:
         sign, over, under = match.groups()
         if _SIMPLE.fullmatch(over) and _SIMPLE.fullmatch(under):
+            over, under = over.replace(",", ""), under.replace(",", "")
             mixed = re.search(r"\d\s?$", text[max(0, match.start() - 2) : match.start()])
             return f"{' ' if mixed else ''}{sign}{over}/{under}"
         return f"(({sign}{over})/({under}))"
@@ -96,11 +97,8 @@ def resolved(text: str) -> str:
     for match in _START.finditer(text):
         if match.start() < done:
             continue
-        found = _product(text, match.start())
-        if found is None:
-            continue
-        value, end = found
-        kept += [text[done : match.start()], written(value)]
+        value, end = _product(text, match.start())
+        kept += [text[done : match.start()], text[match.start() : end] if value is None else written(value)]
         done = end
     return "".join([*kept, text[done:]])
 
@@ -122,17 +120,17 @@ def evaluated(text: str) -> float | None:
     return value if parser.special and parser.at == len(text.strip()) and math.isfinite(value) else None
 
 
-def _product(text: str, start: int) -> tuple[float, int] | None:
-    """Value (NaN for none) and end of the special product that starts there; None if it is none."""
+def _product(text: str, start: int) -> tuple[float | None, int]:
+    """Value (NaN for none) and end of the product that starts there; no value at all if it is a plain one."""
     parser = _Parser(text, start)
     try:
         value = parser.product()
     except (_NoExpressionError, ArithmeticError, ValueError):
         if not parser.special:
-            return None
+            return None, start
         value = math.nan
     if not parser.special:
-        return None
+        return None, parser.at
     if match := _BEHIND.match(text, parser.at):
         return math.nan, match.end()
     return value, parser.at

@@ -49,7 +49,7 @@ _FINAL = re.compile(
     re.I,
 )
 _CHOSEN = re.compile(
-    rf"\b(?:choose|chose|select|selected|pick|go with|going with|opt for|settle on|answer)\s+{_FILL}{_LABEL}", re.I
+    rf"\b(?:choose|chose|select|selected|pick|go with|going with|opt for|settle on|leaving|leaves(?: us with)?|left with|answer)\s+{_FILL}{_LABEL}", re.I
 )
 _RIGHT = re.compile(
     rf"{_LABEL}(?:[.:]?\s*(?:(?!\b[A-Z]\b)[^.;!?\n]){{0,60}}?)\s*"

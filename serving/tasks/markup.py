@@ -31,8 +31,8 @@ _NAMES = "|".join(
     re.escape(n).replace("_", r"[\s_-]?") for n in sorted((*THOUGHTS, *ANSWERS, "box"), key=len, reverse=True)
 )
 _TAG = re.compile(
-    r"(?P<left><\s{0,5}\|?|\[|◁)\s{0,5}(?P<end>/)?\s{0,5}(?:(?:(?P<begin>begin|start)|(?P<stop>end))_(?:of_)?)?"
-    rf"(?P<name>{_NAMES})\s{{0,5}}(?:\|?\s{{0,5}}>|\]|▷)",
+    r"(?P<left><\|?|\[|◁)(?:\s{0,3}(?P<end>/))?\s{0,3}(?:(?:(?P<begin>begin|start)|(?P<stop>end))_(?:of_)?)?"
+    rf"(?P<name>{_NAMES})\s{{0,3}}(?:\|?>|\]|▷)",
     re.I,
 )
 _CHANNEL = re.compile(r"<\|channel\|>\s{0,5}(\w+)[^<]{0,80}<\|message\|>|<\|channel\|>", re.I)
@@ -77,8 +77,8 @@ def _tags(text: str) -> Iterator[_Tag]:
 def without_thoughts(text: str) -> str:
     """The text without its thoughts; nothing if it ends in one."""
     text = _final_channel(text)
-    for form, tag in _OTHERWISE.items():
-        text = text.replace(form, tag)
+    for form, usual in _OTHERWISE.items():
+        text = text.replace(form, usual)
     found = list(_tags(text))
     closed = {tag.name: tag.start for tag in found if not tag.opens}  # where each was last closed
     kept: list[str] = []

@@ -58,6 +58,10 @@ _AFTER_COLON = re.compile(r"^[^:\n]*[a-z)]:\s*[^\w:\n-]*(?P<number>[-+]?[\d.][^:
 _TOLERANCE = re.compile(r"\s*(?:±|\+\s?/\s?-|\\pm\b)\s*\d+(?:\.\d+)?")
 _PARTS = {"half": 2, "halve": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5}
 _PART = re.compile(r"\b(?:(\d+) and )?(\d+|an?) (half|halve|third|quarter|fourth|fifth)s?\b", re.I)
+_VARIABLE_BEFORE = re.compile(rf"(?:(?<!\w)[b-hj-zB-HJ-Zθ]|{OPAQUE})\s?[-+×*/]\s?$")
+_VARIABLE_AFTER = re.compile(rf"\s?[-+×*/]\s?(?:[xyznbckmrθ](?![\w'/.])|{OPAQUE})")
+_ASKED = re.compile(r"(?:[^\n?]{10,400}\?\s{1,9})+(?:A\s?:\s*)?(?=\S)")
+_DOZEN = re.compile(r"\b(?:an?\s|(\d{1,3})\s)?dozen\b", re.I)
 _OPERATOR = re.compile(rf"^\s*[+×*/÷-]\s*[\d{OPAQUE}]")
 _MANY = {
     **{"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "lakh": 1e5, "crore": 1e7, "bn": 1e9, "mn": 1e6},
@@ -156,9 +160,22 @@ def value(text: str) -> float:
 def _prepared(part: str | None, spaces: bool = True) -> str:
     text = _TOLERANCE.sub("", in_english(spaced(resolved(plain(linear(part or "", spaces)))), answers=True))
     text = re.sub(r"\b(?:minus|negative)\s+(?=[\d.])", "-", re.sub(r"[€£¥₹]|\b(?:USD|EUR)\s?(?=\d)", "", text))
+    text = re.sub(r"^\s*-\s(?=[\d.,]+\W*$)", "-", text)
+    if (asked := _ASKED.match(text)) and len(asked[0].split()) > 3 and re.search(rf"[\d{OPAQUE}]", text[asked.end() :]):
+        text = text[asked.end() :]
     if re.search(rf"[\d{OPAQUE}]", text):
         return _SAID_IN_WORDS.sub(lambda m: m[0][: m.start("words") - m.start()] + digits(m["words"]), text)
-    return re.sub(r"\b(?:minus|negative)\s+(?=\d)", "-", _PART.sub(_part, digits(text)))
+    text = _DOZEN.sub(lambda m: f"{12 * int(m[1] or 1)}", digits(text))
+    return re.sub(r"\b(?:minus|negative)\s+(?=\d)", "-", _PART.sub(_part, text))
+
+
+def _in_expression(text: str, start: int, end: int) -> bool:
+    """Is the number added to a variable or the like, or is its "k" one?"""
+    return bool(
+        _VARIABLE_BEFORE.search(text[max(0, start - 6) : start])
+        or _VARIABLE_AFTER.match(text[end : end + 6])
+        or (text[end - 1] == "k" and re.search(r"=\s?$", text[max(0, start - 3) : start]))
+    )
 
 
 def _part(match: re.Match[str]) -> str:
@@ -176,12 +193,16 @@ def _numbers(text: str) -> list[tuple[int, int, str]]:
                 continue
             amount = float(match["whole"] or 0) + amount / float(match["under"])
         try:
-            amount *= 10.0 ** int(match["e"] or match["ten"] or 0)
+            tens = int(match["e"] or match["ten"] or 0)
+            amount = amount * 10.0**tens if tens >= 0 else amount / 10.0**-tens
             amount **= int(match["power"] or 1)
             amount *= _MANY[match["many"] or match["short"]] if match["many"] or match["short"] else 1.0
         except (OverflowError, ZeroDivisionError, ValueError):
             continue
         if not math.isfinite(amount):
+            continue
+        if _in_expression(text, *match.span()):
+            found.append((match.start(), match.end(), ""))
             continue
         amount = -amount if match["sign"] == "-" else amount
         digital = str(int(amount)) if amount == int(amount) and abs(amount) < 1e15 else repr(amount)

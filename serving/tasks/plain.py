@@ -15,7 +15,7 @@ _DASHES = dict.fromkeys(map(ord, "‐‑‒–—―−﹣－"), "-")
 _MARKS = str.maketrans(
     {"“": '"', "”": '"', "„": '"', "«": '"', "»": '"', "‘": "'", "’": "'", "‚": "'", "`": "'"}
     | {"【": "[", "】": "]", "「": "[", "」": "]", "『": "[", "』": "]", "〔": "[", "〕": "]", "《": "[", "》": "]"}
-    | {"。": ".", "、": ",", "⁄": "/", "∕": "/", "\u00a0": " ", "…": "..."}
+    | {"。": ".", "、": ",", "⁄": "/", "∕": "/", "\u00a0": " ", "…": "...", "،": ",", "؟": "?", "؛": ";", "।": "."}
 )
 # Cyrillic and Greek capitals that look like Latin letters, where they stand alone
 _LOOKALIKES = str.maketrans("АВСЕНІΑΒΕΗΙ", "ABCEHIABEHI")
@@ -54,7 +54,7 @@ def _unlatexed(text: str) -> str:
     if "\\" in text:
         for _ in range(3):  # wrappers may be nested
             text = _FRACTION.sub(lambda m: f"{'-' if m[1] != m[2] else ''}{m[3]}/{m[4]}", _WRAPPED.sub(r"\1", text))
-        text = re.sub(r"\\(?:times|cdot)\b\s*", "×", text)
+        text = re.sub(r"\\(?:times|cdot)(?![a-z])\s*", "×", text)
         text = re.sub(r"\^\s*\{?\\circ\}?|\\degree\b", "°", text)
         text = re.sub(r"\\(?:left|right|approx|displaystyle|quad|[,;:! ()\[\]])", " ", text)
         text = re.sub(r"\\([%$#&_{}])", r"\1", text)
@@ -64,4 +64,5 @@ def _unlatexed(text: str) -> str:
 def _unmarked(text: str) -> str:
     text = re.sub(r"(?m)^\s*(?:#{1,6}\s+|>\s+|[*•+]\s+|-\s+(?=[^\d\s]))", "", text)
     text = re.sub(r"(?<![\d\s])\*|\*(?![\d\s])", "", text)
+    text = re.sub(r"(?<!\w)_([^_\n]{1,60})_(?!\w)", r"\1", text)
     return re.sub(r"(?<!\w)__|__(?!\w)|~~", "", text).replace("'''", "")

@@ -38,6 +38,7 @@ STARTS = {
         r"(?:いいえ|いえ|ううん|違います|ちがいます|いません|ありません|いない|ない|偽)",
         r"(?:아니요|아니오|아뇨|아니|없습니다|없어요|없다|틀렸|거짓)",
         r"(?:ไม่ใช่|ไม่มี|ไม่|เปล่า)",
+        r"bien s[ûu]r que non|claro que n(?:o|ão)|por supuesto que no|natürlich nicht|конечно,? нет|tentu(?: saja)? tidak",
         r"(?:जी )?नहीं|il n['’]y (?:en )?a (?:pas|aucun)|es gibt (?:hier )?kein|n[ãa]o (?:há|tem|existe|vejo)|non (?:c['’]è|ci sono|vedo)",
         r"لا يوجد|не видно|tidak ada|không có|nie ma\b|er (?:is|zijn|staat) geen",
     ),
@@ -47,7 +48,7 @@ STARTS = {
         r"(?:네|예|응|맞습니다|맞아요|있습니다|있어요|있다|그렇습니다|참)(?=$|[\s,.])",
         r"(?:ใช่|มี|ครับ|ค่ะ|จริง|ถูกต้อง)",
         r"जी हाँ|जी हां|il y (?:en )?a\b|c['’]est (?:vrai|exact|correct)|es gibt\b|das stimmt|hay\b|há\b|existe\b|c['’]è\b|ci sono\b|نعم|يوجد",
-        r"jest\b|ada\b|tentu|bien s[ûu]r|natürlich|por supuesto|claro que s[íi]|конечно|er is een|er zijn|c['’]est le cas",
+        r"đúng\b|vâng\b|phải\b|jest\b|ada\b|tentu|bien s[ûu]r|natürlich|por supuesto|claro que s[íi]|конечно|er is een|er zijn|c['’]est le cas",
     ),
 }
 # what a clause holds anywhere, in scripts without blanks and short sentences
@@ -74,8 +75,14 @@ _NO_WORDS = "no|non|nein|n[ãa]o|нет|لا|नहीं|không|tidak|hay[ıi]r
 _JOINT = r"\s*(?:/|\||\bor\b|\bou\b|\boder\b|\bo\b|\be\b|или|أم|أو|या|hoặc|hay|\batau\b|veya|lub|czy|\bof\b|或者?|还是|か|또는|หรือ)\s*"
 ASKED = re.compile(
     rf"[(\[]\s*(?:(?:{_YES_WORDS}){_JOINT}(?:{_NO_WORDS})|no\s*(?:/|or)\s*yes)\s*[)\]]|"
-    rf"(?<!\w)(?:{_YES_WORDS}){_JOINT}(?:{_NO_WORDS})\s*(?:\?|(?<=no|ue|se):)",
+    rf"(?<!\w)(?:{_YES_WORDS}){_JOINT}(?:{_NO_WORDS})\s*(?:\?|(?<=no|ue|se):)"
+    r"|(?:(?<=[.?!] )|^)(?:please )?(?:answer|respond|reply)\b[^.?!]{0,60}\byes\s?(?:or|/)\s?no\b\s?[.:]?",
     re.I,
+)
+
+
+BOTH = re.compile(
+    rf"(?<!\w)(?:{_YES_WORDS})\s+(?:et|y|und|e|и|dan|ve|en|và|i|a)\s+(?:{_NO_WORDS})(?!\w)|(?:是|有|对)(?:又|也|和)(?:不是|没有|不对)", re.I
 )
 
 

@@ -20,7 +20,7 @@ import re
 from .decide import Reader, read
 from .languages import in_english, spaced
 from .plain import plain
-from .polarity import ASKED, held, meant
+from .polarity import ASKED, BOTH, held, meant
 from .wording import REFUSAL
 
 VERSION = "yesno/2"
@@ -39,7 +39,7 @@ _STATED_OTHERWISE = re.compile(r"\banswer\b\s*(?:is|:|=|-)[\s\"'(:]*")
 _ECHO = re.compile(r"^\W*(?:question|q)\s?:.{0,600}?\b(?=(?:answer|a)\s?:)|^\W*a\s?:\s*(?=\w)", re.I | re.S)
 _QUESTION = re.compile(r"(?:[^.!?]{0,400}\?\s*)+")
 _HEDGED = re.compile(
-    r"\b(?:maybe|perhaps|it depends|uncertain|ambiguous|hard to (?:say|tell)|either way|n/a|unknown)\b"
+    r"\b(?:maybe|perhaps|it depends|uncertain|ambiguous|hard to (?:say|tell)|either way|n/a|unknown|or not)\b"
 )
 _IDIOMS = re.compile(
     r"\bno (?:doubt|question|problem|wonder|matter|more than|less than|(?:reason|need|room) (?:to|for) doubt)\b|\bno\. ?\d+"
@@ -98,7 +98,7 @@ def _whole(text: str, thing: str) -> str | None:
     """Steps 1 to 7; "" is a decision too: no answer."""
     if not text:
         return None
-    if _NOTHING_SEEN.search(text):
+    if _NOTHING_SEEN.search(text) or BOTH.search(text):
         return ""
     found = _final(text)
     if found is not None:
@@ -183,7 +183,7 @@ def _short(clauses: list[str]) -> str | None:
     """Step 5, on an answer of one clause; or the verdict "that is correct"."""
     for clause in clauses[:1]:
         if re.fullmatch(rf"{_SHORT}(?:n't| not)", clause) or re.fullmatch(
-            r".*\b(?:is|are) (?:not (?:true|correct)|false|incorrect|wrong|untrue)", clause
+            r".*(?:\b(?:is|are)|'s) (?:not (?:true|correct)|false|incorrect|wrong|untrue)", clause
         ):
             return "no"
         if re.fullmatch(_SHORT, clause) or re.fullmatch(r".*\b(?:is|are) (?:indeed )?(?:true|correct)", clause):
