@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from .plain import plain
 
 _ASKED = re.compile(
-    r"(?<![\w])(?:is it |should it be |which is it[,:]? )?\(?[A-Z]\)?(?:,\s\(?[A-Z]\)?)*,?\s(?:or|vs\.?|versus)\s\(?[A-Z]\)?\s?\?",
+    r"(?<![\w])(?:is it |should it be |which is it[,:]? )?\(?[A-Z]\)?(?:,\s\(?[A-Z]\)?)*,?\s(?:or|vs\.?|versus)\s"
+    r"\(?[A-Z]\)?\s?\?",
     re.I,
 )
 _HEADING = r"(?:(?:the )?(?:options|choices|answer choices)(?: are)?\s*:?\s*)?"
@@ -17,7 +18,8 @@ _HEADING = r"(?:(?:the )?(?:options|choices|answer choices)(?: are)?\s*:?\s*)?"
 def without_lists(text: str, options: Mapping[str, str]) -> str:
     """The text without what only repeats all options in their order, if something is left of it.
 
-    That is the list of letters and texts ("A. red B. blue ...") and the row of letters ("A, B, C or D?"), also of some of them where they are a question.
+    That is the list of letters and texts ("A. red B. blue ...") and the row of letters ("A, B, C or D?"), also of some of them
+    where they are a question.
     """
     if len(options) < 2:
         return text

@@ -69,9 +69,7 @@ def _unnested(text: str) -> str:
     text = _SQRT.sub(r"√(\1)", re.sub(r"\\sqrt\s?(\d)", r"√\1", text))
     text = _POWER.sub(lambda m: f"^{m[1]}" if re.fullmatch(r"-?\d+", m[1]) else f"^({m[1]})", text)
     return (
-        _SHORT.sub(lambda m: f"\\frac{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}", text)
-        if _bare_digits(text)
-        else _over(text)
+        _SHORT.sub(lambda m: f"\\frac{{{m[1] or m[2]}}}{{{m[3] or m[4]}}}", text) if _bare_digits(text) else _over(text)
     )
 
 

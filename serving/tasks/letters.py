@@ -44,12 +44,15 @@ _STATED = re.compile(
     re.I,
 )
 _FINAL = re.compile(
-    rf"(?:\banswer|\b(?:correct|right|best|final) (?:option|choice))\b(?:\s+(?!not\b|choices|options|none\b|is\b|[a-z]\b)[\w']+){{0,7}}?"
+    r"(?:\banswer|\b(?:correct|right|best|final) (?:option|choice))\b"
+    r"(?:\s+(?!not\b|choices|options|none\b|is\b|[a-z]\b)[\w']+){0,7}?"
     rf"\s*(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b|:|=|->|-)(?!\s*(?:not\b|n't))[\s:=]*{_FILL}(?:{_LABEL})?",
     re.I,
 )
 _CHOSEN = re.compile(
-    rf"\b(?:choose|chose|select|selected|pick|go with|going with|opt for|settle on|leaving|leaves(?: us with)?|left with|answer)\s+{_FILL}{_LABEL}", re.I
+    r"\b(?:choose|chose|select|selected|pick|go with|going with|opt for|settle on|leaving|leaves(?: us with)?|left with|answer)"
+    rf"\s+{_FILL}{_LABEL}",
+    re.I,
 )
 _RIGHT = re.compile(
     rf"{_LABEL}(?:[.:]?\s*(?:(?!\b[A-Z]\b)[^.;!?\n]){{0,60}}?)\s*"

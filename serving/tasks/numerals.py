@@ -158,7 +158,7 @@ def value(text: str) -> float:
 
 
 def _prepared(part: str | None, spaces: bool = True) -> str:
-    text = _TOLERANCE.sub("", in_english(spaced(resolved(plain(linear(part or "", spaces)))), answers=True))
+    text = _TOLERANCE.sub("", in_english(resolved(plain(linear(spaced(part or ""), spaces))), answers=True))
     text = re.sub(r"\b(?:minus|negative)\s+(?=[\d.])", "-", re.sub(r"[€£¥₹]|\b(?:USD|EUR)\s?(?=\d)", "", text))
     text = re.sub(r"^\s*-\s(?=[\d.,]+\W*$)", "-", text)
     if (asked := _ASKED.match(text)) and len(asked[0].split()) > 3 and re.search(rf"[\d{OPAQUE}]", text[asked.end() :]):

@@ -4,10 +4,11 @@ Rows: `question`, `question_type` (multi_choice or free_form), `answer_type` (te
 list) for multi_choice, `precision` for float, and if there `pid`, `query`, `unit`, `metadata`, `decoded_image` or `image`.
 Prompt: `query`, which the data set brings along (hint, question, choices); if it is missing, question and choices.
 Parser: no judge. Options letters.py, and the answer is the choice's text; numbers numerals.py; texts free_text.py; lists the
-last list in brackets, else the numbers behind the last statement. Unparsed is wrong. The Levenshtein-nearest choice, which the official
-script takes in the end, would be a guess and is not taken.
-Right as in the official script: an integer after cutting off decimals (not those of a root or fraction), a float after rounding to `precision` places, a list
-if all its numbers are equal, a choice if it is the same text. 45% may mean 0.45 where a float is asked for.
+last list in brackets, else the numbers behind the last statement. Unparsed is wrong. The Levenshtein-nearest choice, which the
+official script takes in the end, would be a guess and is not taken.
+Right as in the official script: an integer after cutting off decimals (but not those of a root or fraction), a float after
+rounding to `precision` places, a list if all its numbers are equal, a choice if it is the same text. 45% may mean 0.45 where a
+float is asked for.
 Metrics: accuracy; by question and answer type, and by task, category and skill of `metadata`.
 Harnesses: lmms-eval and vlmevalkit leave all to a judge but what needs none: a choice's text (vlmevalkit also infers a letter), a
 number and nothing else. Only these are decided here, the rest counts as unparsed.

@@ -37,6 +37,7 @@ _STATED = re.compile(
 )
 _STATED_OTHERWISE = re.compile(r"\banswer\b\s*(?:is|:|=|-)[\s\"'(:]*")
 _ECHO = re.compile(r"^\W*(?:question|q)\s?:.{0,600}?\b(?=(?:answer|a)\s?:)|^\W*a\s?:\s*(?=\w)", re.I | re.S)
+_HEADING = re.compile(r"^\W*((?:final |correct )?answer)\W*\n\W*(?=\w)", re.I | re.M)
 _QUESTION = re.compile(r"(?:[^.!?]{0,400}\?\s*)+")
 _HEDGED = re.compile(
     r"\b(?:maybe|perhaps|it depends|uncertain|ambiguous|hard to (?:say|tell)|either way|n/a|unknown|or not)\b"
@@ -75,7 +76,8 @@ def yes_or_no(response: str, thing: str = "") -> str | None:
 
 def _normal(text: str) -> str:
     """One line in lower case, without what repeats the question."""
-    text = _ECHO.sub("", in_english(spaced(plain(text)), answers=True))
+    text = _HEADING.sub(r"\1: ", plain(text))
+    text = _ECHO.sub("", in_english(spaced(text), answers=True))
     text = ASKED.sub(" ", re.sub(r"\s+", " ", text.replace("\n\n", ". ").lower()))
     asked = _QUESTION.match(text)
     if asked and re.search(r"\w", text[asked.end() :]):
