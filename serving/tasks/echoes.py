@@ -42,4 +42,5 @@ def _listed(options: Mapping[str, str]) -> re.Pattern[str] | None:
 def _row(options: Mapping[str, str]) -> re.Pattern[str]:
     joint = r"[\s,/|]{0,3}(?:or\s|and\s)?\s?"
     letters = joint.join(rf"\(?{letter}\)?" for letter in options)
-    return re.compile(rf"(?<![\w])\(?{letters}\)?\s?(?:\?|(?<=\)):?|:)(?!\w)")
+    named = r"(?:[Oo]ptions|[Cc]hoices)(?: are| were)?\s?:?\s?"
+    return re.compile(rf"{named}\(?{letters}\)?\s?\.|(?<![\w])\(?{letters}\)?\s?(?:\?|(?<=\)):?|:)(?!\w)")

@@ -10,7 +10,7 @@ import re
 
 # scripts whose words are glued to Latin letters: Greek to Thai, Hangul, kana, Han
 _FOREIGN = r"\u0400-\u052f\u0590-\u0e7f\u1100-\u11ff\u3040-\u30ff\u3130-\u318f\u3400-\u9fff\uac00-\ud7af"
-_GLUED = re.compile(rf"(?<=[{_FOREIGN}])(?=[A-Za-z0-9(\[])|(?<=[A-Za-z0-9)\]%])(?=[{_FOREIGN}])")
+_GLUED = re.compile(rf"(?<=[{_FOREIGN}])(?=[A-Za-z0-9(\[])|(?<=[A-Za-z0-9)\]%.,:;!?])(?=[{_FOREIGN}])")
 _IS_FOREIGN = re.compile(rf"[{_FOREIGN}]")
 
 _HAN = (
@@ -88,6 +88,8 @@ _OTHERS = (
     ("(?:η )?(?:σωστή )?απάντηση\\s*(?:είναι|:)", " answer: "),
 )
 _LATIN = (
+    (r"\b(?:nicht|pas|niet|não|nie)(?= \(?[A-Z]\b)", "not"),
+    (r"(?<=[A-Z]), (?:sondern|mais|sino|ma|mas|maar)(?= \(?[A-Z]\b)", ", but"),
     # French
     (
         r"\b(?:la )?(?:bonne |meilleure )?r[ée]ponse (?:correcte |finale |exacte |juste )?(?:est|"
@@ -186,7 +188,7 @@ _HINT = re.compile(
     r"opç|letra|risposta|opzione|lettera"
     r"|đáp án|trả lời|chọn|phương án|jawaban|cevap|yanıt|şık|odpowied|opcja|antwoord|optie|"
     r"\best |\bist |\bes |[éè] |pilihan"
-    r"|\bis juist",
+    r"|\bis juist|\b(?:nicht|pas|niet|não|nie|sino) ",
     re.I,
 )
 

@@ -69,6 +69,10 @@ _ALTERNATIVE = re.compile(
     r"^[\s.()\]\"']*(?:[,;]\s*(?:and|or)?|/|&|\+|\band/or\b|\band\b|\bor\b|\b(?:vs|versus)\b\.?)\s*(?:maybe\s+|perhaps\s+)?(?:option\s+)?[(\[]*([A-Z])\b"
     r"(?=[\s)\].,;:!?]*(?:$|\n|[.,;!?)]|\band\b|\bor\b|\bare\b|\bboth\b|\bis possible))"
 )
+_GOOD = ("yes", "correct", "true", "right", "✓", "✔", "✅")
+_VERDICT = re.compile(
+    r"(?<!\w)\(?([A-Z])\)?\s?[?:-]\s?(yes|no|correct|incorrect|true|false|right|wrong|✓|✔|✅|✗|✘|❌|×)(?!\w)", re.I
+)
 _NO_OPTION = re.compile(r"^\s*(?:none|neither|unknown|unclear|not|cannot|can't|n/?a)\b", re.I)
 _HEAD = re.compile(rf"^\s*{_LABEL}")
 _AFTER_A = re.compile(
@@ -107,7 +111,7 @@ def _chosen(said: str, options: Mapping[str, str]) -> str | None:
     if found is not None:
         return found
     text = _cued(said, options)
-    for step in (_whole, _by_statement, _by_line):
+    for step in (_whole, _by_statement, _by_verdict, _by_line):
         found = step(text, options)
         if found is not None:
             return found
@@ -156,6 +160,13 @@ def _by_statement(
             if decision is not None:
                 found.append((match.start("letter") if match["letter"] else match.end(), decision))
     return max(found)[1] if found else None
+
+
+def _by_verdict(text: str, options: Mapping[str, str]) -> str | None:
+    """Letters each with its yes or no: the only one with a yes."""
+    found = [(m[1], m[2].lower() in _GOOD) for m in _VERDICT.finditer(text) if m[1] in options]
+    good = {letter for letter, is_good in found if is_good}
+    return good.pop() if len(found) > 1 and len(good) == 1 else None
 
 
 def _statement(text: str, match: re.Match[str], options: Mapping[str, str], strict: bool) -> str | None:

@@ -123,8 +123,14 @@ def _stated(text: str, found: list[tuple[int, int, str]], cues: re.Pattern[str])
         if _OPERATOR.match(text[behind[0][1] :]):  # "8 = 5 + 3" says 8, "it is 5 + 3" says nothing yet
             before = [n for n in found if n[1] <= mark.start()]
             return before[-1][2] if mark[0] == "=" and before else ""
-        return "" if _OR.match(text[behind[0][1] :]) else behind[0][2]
+        return "" if _OR.match(text[behind[0][1] :]) and not _alike(behind[:2]) else behind[0][2]
     return None
+
+
+def _alike(found: list[tuple[int, int, str]]) -> bool:
+    """The same amount twice: "0.75 or 75%"."""
+    amounts = {value(n) / (100 if n.endswith("%") else 1) for _, _, n in found if n}
+    return len(amounts) == 1 and len(found) == 2
 
 
 def _last(text: str) -> str | None:

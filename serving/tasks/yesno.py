@@ -45,7 +45,7 @@ _HEDGED = re.compile(
 _IDIOMS = re.compile(
     r"\bno (?:doubt|question|problem|wonder|matter|more than|less than|(?:reason|need|room) (?:to|for) doubt)\b|\bno\. ?\d+"
 )
-_BOTH = re.compile(r"\b(?:yes|no)\b\s*(?:/|\bor\b|\band\b|&)\s*\b(?:yes|no)\b|\byes no\b|\bno yes\b")
+_BOTH = re.compile(r"\b(?:yes|no)\b\s*(?:/|\||\bor\b|\band\b|&)\s*\b(?:yes|no)\b|\byes no\b|\bno yes\b")
 _NOTHING_SEEN = re.compile(
     r"^no (?:idea|clue|answer)\b"
     r"|^no (?:image|picture|photo|file|information)s? (?:(?:was|were|is|are) )?(?:provided|given|attached|available|uploaded)"
@@ -55,6 +55,10 @@ _APOLOGY = re.compile(r"^(?:i'm |i am )?(?:sorry|afraid)[\s,.]+(?:but\s+)?(?=(?:
 _SHORT = (
     r"(?:it|they|he|she|there|this|that|these|those|we|you|i|the [a-z]+(?: [a-z]+)?) "
     r"(?:is|are|does|do|did|was|were|has|have|can|will)"
+)
+_NOT_SO = re.compile(
+    r"(?:it|they|he|she) (?:is|are|does|do|did|was|were|has|have)(?:n't| not) "
+    r"(?!clear|possible|known|sure|certain|stated|given|specified|mentioned|shown|say|matter|enough|easy)[\w' -]{1,40}"
 )
 _DENIED = re.compile(
     r"\b(?:not|no|never|without|none|neither|nor|absent|missing|lacks?|cannot|nowhere|nothing)\b|n't\b"
@@ -123,7 +127,7 @@ def _whole(text: str, thing: str) -> str | None:
         _anywhere(text, said)
         or _short(clauses)
         or _elsewhere(text, clauses)
-        or (_presence(text, thing) if thing else None)
+        or (_presence(text, thing) if thing else _denied(clauses))
     )
 
 
@@ -191,6 +195,11 @@ def _short(clauses: list[str]) -> str | None:
         if re.fullmatch(_SHORT, clause) or re.fullmatch(r".*\b(?:is|are) (?:indeed )?(?:true|correct)", clause):
             return "yes"
     return None
+
+
+def _denied(clauses: list[str]) -> str | None:
+    """ "It is not taller", as the whole answer."""
+    return "no" if len(clauses) == 1 and _NOT_SO.fullmatch(clauses[0]) else None
 
 
 def _sees_nothing(text: str, thing: str) -> bool:

@@ -64,7 +64,9 @@ def test_open_answers(row: dict[str, Any]) -> None:
     assert (None if answer is None else task.judge(item, answer).correct) == row["right"]
 
 
-@pytest.mark.parametrize("case", table("field"), ids=lambda case: repr(case["row"]["response"])[:60])
+@pytest.mark.parametrize(
+    "case", [*table("field"), *table("scored")], ids=lambda case: repr(case["row"]["response"])[:60]
+)
 def test_scored(case: dict[str, Any], tmp_path: Path) -> None:
     """Whole way: a file of responses is read, parsed and judged."""
     path = tmp_path / "answers.jsonl"
