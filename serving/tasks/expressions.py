@@ -46,7 +46,7 @@ _MARKED_FACTORIAL = re.compile(r"(?<![\w.])(\d{1,3})!(?=\s?(?:\$|\\\)|\\\]|[×*/
 
 _START = re.compile(r"(?<![\w.,π√\ue000])(?=[\dπ√(]|\.\d|(?:sin|cos|tan|log|ln|lg|sqrt)\b)")
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+")
-_LETTERS = re.compile(r"[ac]?(?:[xyznθ]|[a-c](?=[\^)²³]))[xyzθ]{0,2}(?![\w'])")
+_LETTERS = re.compile(r"[ac]?(?:[xyznθ]|e(?![\w+-])|[a-c](?=[\^)²³]))[xyzθ]{0,2}(?![\w'])")
 _FUNCTION = re.compile(r"\s?(?:sin|cos|tan|log|ln|lg)(?:_\w{1,3})?\s?")
 _BEHIND = re.compile(r"\s?[rRxyznθ](?![\w'])|\s?\^|\s?(?:sin|cos|tan|log|ln)\b")
 _MATHS_BEHIND = re.compile(r"\s?(?:[×*/+=)$≈÷]|-\s?\d)")

@@ -76,7 +76,7 @@ _VERDICT = re.compile(
 _NO_OPTION = re.compile(r"^\s*(?:none|neither|unknown|unclear|not|cannot|can't|n/?a)\b", re.I)
 _HEAD = re.compile(rf"^\s*{_LABEL}")
 _AFTER_A = re.compile(
-    r"^\s*(?:$|\n|[.,;:!?)\]>\"'=&/+-]|[A-Z](?!\w)"
+    r"^\s*(?:$|\n|[.,;:!?)\]>\"'=&/+-]|[^\x00-\x7f]|[A-Z](?!\w)"
     r"|(?:because|since|as|is|was|due|and|or|for|given|seems|looks|appears|based|would|should|must|vs|versus)\b|\s*\((?:or|and|not)\b)"
 )
 _BEFORE_BARE = re.compile(

@@ -29,7 +29,7 @@ _NUMBER = re.compile(
     rf"(?P<sign>(?<![\w.)\]%])[-+])?(?<![\w.^])(?:(?P<whole>\d+)\s+(?=\d+\s*/\s*\d))?(?P<value>{_PLAIN})"
     r"(?:[eE](?P<e>[-+]?\d+)|\s?[×xX*]\s?10\s?\^\s?\(?(?P<ten>[-+]?\d+)\)?|\^(?P<power>-?\d+))?"
     r"(?:\s*/\s*(?P<under>\d+(?:\.\d+)?))?(?P<percent>\s?%|\s?per ?cent\b)?(?![\d])"
-    r"(?:\s?(?P<many>thousand|million|billion|trillion|lakh|crore|bn\b|mn\b|万|萬|亿|億|만|억)(?![a-z])|(?P<short>[KkMB])(?!\w))?"
+    r"(?:\s?(?P<many>(?i:thousand|million|billion|trillion|lakh|crore|bn\b|mn\b)|万|萬|亿|億|만|억)(?![a-z])|(?P<short>[KkMB])(?!\w))?"
 )
 _STATED = re.compile(
     r"\b(?:answer|result|total|solution|value|count|number|sum|difference)\b[^.\n=:]{0,80}?"
@@ -53,6 +53,7 @@ _REASONED = re.compile(
     rf"^{_UNIT}[\s,.;:()-]*(?:because|since|as (?:there|it|they|we|each|the)|due to|explanation|reason(?:ing)?|justification)\b",
     re.I,
 )
+_ITS_PARTS = re.compile(rf"^{_UNIT}[^\w\n]*(?:made up )?(?:of )?(?=\d)", re.I)
 _FIRST_LINE = re.compile(rf"^{_UNIT}[^\w\n]*\n\s*[a-z]", re.I)
 _AFTER_COLON = re.compile(r"^[^:\n]*[a-z)]:\s*[^\w:\n-]*(?P<number>[-+]?[\d.][^:,\n]*)$", re.I)
 _TOLERANCE = re.compile(r"\s*(?:±|\+\s?/\s?-|\\pm\b)\s*\d+(?:\.\d+)?")
@@ -65,7 +66,7 @@ _DOZEN = re.compile(r"\b(?:an?\s|(\d{1,3})\s)?dozen\b", re.I)
 _OPERATOR = re.compile(rf"^\s*[+×*/÷-]\s*[\d{OPAQUE}]")
 _MANY = {
     **{"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "lakh": 1e5, "crore": 1e7, "bn": 1e9, "mn": 1e6},
-    **{"万": 1e4, "萬": 1e4, "만": 1e4, "亿": 1e8, "億": 1e8, "억": 1e8, "K": 1e3, "k": 1e3, "M": 1e6, "B": 1e9},
+    **{"万": 1e4, "萬": 1e4, "만": 1e4, "亿": 1e8, "億": 1e8, "억": 1e8, "K": 1e3, "k": 1e3, "M": 1e6, "B": 1e9, "": 1.0},
 }  # fmt: skip
 _OR = re.compile(r"^\s*(?:[a-z°%]+\s*)?(?:or|and)\s+(?:about\s+)?[-+]?\d", re.I)
 
@@ -107,6 +108,13 @@ def _whole(said: str) -> str | None:
     start, end, first = found[0]
     in_front = not re.search(r"\w", text[:start])
     if in_front and _REASONED.match(text[end:]) and not re.search(r"\banswer\b", text, re.I):
+        return first
+    if (
+        in_front
+        and first
+        and _ITS_PARTS.match(text[end:])
+        and value(first) == sum(value(n or "nan") for _, _, n in found[1:])
+    ):
         return first
     stated = _stated(text, found, _STATED)
     if stated is not None:
@@ -202,7 +210,7 @@ def _numbers(text: str) -> list[tuple[int, int, str]]:
             tens = int(match["e"] or match["ten"] or 0)
             amount = amount * 10.0**tens if tens >= 0 else amount / 10.0**-tens
             amount **= int(match["power"] or 1)
-            amount *= _MANY[match["many"] or match["short"]] if match["many"] or match["short"] else 1.0
+            amount *= _MANY[(match["many"] or "").lower() or match["short"] or ""]
         except (OverflowError, ZeroDivisionError, ValueError):
             continue
         if not math.isfinite(amount):

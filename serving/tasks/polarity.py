@@ -45,7 +45,7 @@ STARTS = {
         r"mogę|można)|może|(?:ik )?weet (?:ik )?(?:het )?niet|misschien",
     ),
     "no": (
-        r"(?:不是|不|没有|没|沒有|沒|否|无|無|非|错误|错|錯|并没|并不|並沒|未|假)",
+        r"(?:不是|不|没有|没(?!错)|沒有|沒(?!錯)|否|无(?!疑)|無|非|错误|错|錯|并没|并不|並沒|未|假)",
         r"(?:いいえ|いえ|ううん|違います|ちがいます|いません|ありません|いない|ない|偽)",
         r"(?:아니요|아니오|아뇨|아니|없습니다|없어요|없다|틀렸|거짓)",
         r"(?:ไม่ใช่|ไม่มี|ไม่|เปล่า)",
@@ -104,6 +104,7 @@ ASKED = re.compile(
 
 
 BOTH = re.compile(
+    rf"(?<!\w)(?:{_YES_WORDS}){_JOINT}(?:{_NO_WORDS})(?!\w)|"
     rf"(?<!\w)(?:{_YES_WORDS})\s+(?:et|y|und|e|и|dan|ve|en|và|i|a)\s+(?:{_NO_WORDS})(?!\w)|"
     rf"(?:是|有|对)(?:又|也|和)(?:不是|没有|不对)",
     re.I,
@@ -121,7 +122,6 @@ def _pattern(forms: tuple[str, ...], start: bool) -> re.Pattern[str]:
 _FIRM, _ALONE = _words(FIRM), _words(ALONE)
 _STARTS = {meaning: _pattern(forms, True) for meaning, forms in STARTS.items()}
 _HOLDS = {meaning: _pattern(forms, False) for meaning, forms in HOLDS.items()}
-_FOREIGN = re.compile(r"[^\x00-\x7f]")
 
 
 def meant(clause: str) -> str | None:
@@ -138,6 +138,14 @@ def meant(clause: str) -> str | None:
     if first and first[0] in _FIRM:
         return _FIRM[first[0]]
     return None
+
+
+def exactly(clause: str) -> str | None:
+    """The same for a clause that says nothing else."""
+    for meaning in ("no", "yes"):
+        if _STARTS[meaning].fullmatch(clause):
+            return meaning
+    return _FIRM.get(clause) or _ALONE.get(clause)
 
 
 def held(sentence: str) -> str | None:

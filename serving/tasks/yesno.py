@@ -20,7 +20,7 @@ import re
 from .decide import Reader, read
 from .languages import in_english, spaced
 from .plain import plain
-from .polarity import ASKED, BOTH, held, meant
+from .polarity import ASKED, BOTH, exactly, held, meant
 from .wording import REFUSAL
 
 VERSION = "yesno/2"
@@ -94,7 +94,8 @@ def _final(text: str) -> str | None:
     for match in reversed(list(_STATED.finditer(text))):
         return _flip(match["word"]) if match["not"] else match["word"]
     for match in reversed(list(_STATED_OTHERWISE.finditer(text))):
-        found = meant(re.split(r"[.,;!?]", text[match.end() :])[0])
+        clause = re.split(r"[.,;!?]", text[match.end() :])[0].strip(" \"'()[]*-")
+        found = _bare(clause) or meant(clause)
         if found is not None:
             return found
     return None
@@ -111,7 +112,7 @@ def _whole(text: str, thing: str) -> str | None:
         return found
     clauses = [c.strip(" \"'()[]-") for c in re.split(r"[.,;:!?()\n]| - |\bbut\b", text)]
     clauses = [c for c in clauses if c]
-    found = _leading(clauses, text)
+    found = _leading(clauses, text, thing)
     if found is not None:
         return found
     if clauses and clauses[-1] in ("yes", "no") and re.search(r"\bbut\b", text):
@@ -148,7 +149,7 @@ def _bare(clause: str) -> str | None:
     return "no" if re.fullmatch(_NO, clause) else None
 
 
-def _leading(clauses: list[str], text: str) -> str | None:
+def _leading(clauses: list[str], text: str, thing: str) -> str | None:
     """Step 2; "" means that both are said."""
     if not clauses:
         return None
@@ -165,12 +166,19 @@ def _leading(clauses: list[str], text: str) -> str | None:
         return correction[1]
     # a denial in words ("No. That is wrong.") says no twice: only the word itself contradicts
     others = {said for c in clauses[1:] if (said := c if c in ("yes", "no") else _alone(c))}
-    return "" if _BOTH.search(text) or others - {first} else first
+    contradicted = others - {first} and not _of_another(text, first, thing)
+    return "" if _BOTH.search(text) or contradicted else first
+
+
+def _of_another(text: str, first: str, thing: str) -> bool:
+    """ "Yes, there is a cat; no, there is no dog": is the other word said of another thing than the one asked for?"""
+    before, other, behind = re.sub(rf"[.,;!]\s*{_flip(first)}\b", "\n", text, count=1).partition("\n")
+    return bool(thing and other) and _names(before, thing) and not _names(behind, thing) and len(behind.split()) > 2
 
 
 def _alone(clause: str) -> str | None:
     """A clause that is one word for yes or no in another language."""
-    return meant(clause) if re.fullmatch(r"\S{1,8}", clause) and not clause.isascii() else None
+    return exactly(clause) if not clause.isascii() else None
 
 
 def _words(text: str) -> set[str]:
