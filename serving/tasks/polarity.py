@@ -97,7 +97,7 @@ _JOINT = (
 )
 ASKED = re.compile(
     rf"[(\[]\s*(?:(?:{_YES_WORDS}){_JOINT}(?:{_NO_WORDS})|no\s*(?:/|or)\s*yes)\s*[)\]]|"
-    rf"(?<!\w)(?:{_YES_WORDS}){_JOINT}(?:{_NO_WORDS})\s*(?:\?|(?<=no|ue|se):)"
+    rf"(?<!\w)(?:{_YES_WORDS}){_JOINT}(?:{_NO_WORDS})\s*(?:\?|(?<=no|ue|se):|[-=]>|→)"
     r"|(?:(?<=[.?!] )|^)(?:please )?(?:answer|respond|reply)\b[^.?!]{0,60}\byes\s?(?:or|/)\s?no\b\s?[.:]?",
     re.I,
 )

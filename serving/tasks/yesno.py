@@ -95,7 +95,7 @@ def _final(text: str) -> str | None:
         return _flip(match["word"]) if match["not"] else match["word"]
     for match in reversed(list(_STATED_OTHERWISE.finditer(text))):
         clause = re.split(r"[.,;!?]", text[match.end() :])[0].strip(" \"'()[]*-")
-        found = _bare(clause) or meant(clause)
+        found = "" if BOTH.search(clause) else _bare(clause) or meant(clause)
         if found is not None:
             return found
     return None
@@ -105,11 +105,13 @@ def _whole(text: str, thing: str) -> str | None:
     """Steps 1 to 7; "" is a decision too: no answer."""
     if not text:
         return None
-    if _NOTHING_SEEN.search(text) or BOTH.search(text):
+    if _NOTHING_SEEN.search(text):
         return ""
     found = _final(text)
     if found is not None:
         return found
+    if BOTH.search(text):
+        return ""
     clauses = [c.strip(" \"'()[]-") for c in re.split(r"[.,;:!?()\n]| - |\bbut\b", text)]
     clauses = [c for c in clauses if c]
     found = _leading(clauses, text, thing)

@@ -65,7 +65,9 @@ def test_open_answers(row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [*table("field"), *table("scored")], ids=lambda case: repr(case["row"]["response"])[:60]
+    "case",
+    [*table("field"), *table("scored"), *table("scored_more")],
+    ids=lambda case: repr(case["row"]["response"])[:60],
 )
 def test_scored(case: dict[str, Any], tmp_path: Path) -> None:
     """Whole way: a file of responses is read, parsed and judged."""
