@@ -1,6 +1,7 @@
 """The letter that an answer to a multiple-choice question chooses, as a careful reader would take it.
 
-Rule, first that applies (on the part that answers, see plain.py):
+Rule, first that applies (on the part that answers, see decide.py; cues of other languages as English ones, see
+languages.py; without a repeated list of options, see echoes.py):
 
 1. The answer is nothing but a letter, bare or in brackets, either case; or "option B".
 2. It is the text of one option (case, article, end marks, "three" for "3" do not matter). A letter of its own in front
@@ -8,7 +9,7 @@ Rule, first that applies (on the part that answers, see plain.py):
 3. The last sentence of the kind "the answer is B", "Answer: b", "I choose (B)", "B is correct", "therefore B". If that
    names two letters, a letter that is no option, or none of them, there is no answer. It may name an option's text.
 4. The first line starts with a label: "B. cat", "(B) cat", "B: ...", "B because ...". If lines with different labels
-   follow, the options were only listed.
+   follow, the options were only listed. Letters each with a yes or no: the only one with a yes.
 5. The last line or sentence is nothing but a letter.
 6. A refusal gives no answer, unless an option says the same, or a "but ..." follows that gives one.
 7. Just one letter is named as "(B)" or "option B"; else just one option's text; else just one capital letter that

@@ -1,15 +1,17 @@
 """Yes or no, as a careful reader would take it.
 
-Rule, first that applies (on the part that answers, see plain.py):
+Rule, first that applies (on the part that answers, see decide.py; without a repeated question):
 
 1. The last "the answer is yes", "Answer: no"; "not yes" is no.
 2. The first word is a yes or a no: that one ("Yes, there is no doubt"), unless the other one stands somewhere between
    commas or full stops ("no, yes") or is joined to it ("yes and no", "yes/no"): no answer. "Wait, no" and "actually, no"
-   behind it correct it. Also true/false, correct/incorrect, nope, "not at all" and the like as a whole clause.
+   behind it correct it. Also true/false, correct/incorrect, nope, "not at all" and the like as a whole clause, and the words
+   of other languages (polarity.py).
 3. A refusal, "maybe", "I am not sure", "no idea": no answer.
 4. Just one of the words yes and no anywhere; both: no answer. "No doubt" and the like are no no.
 5. Short answers without the word: "it is not", "they do", "I don't think so".
-6. With the name of an object: "I see no dog", "a dog is not visible" is no; "there is a dog" is yes if it is the object that
+6. A sentence of another language that says that there is, or is not.
+7. With the name of an object: "I see no dog", "a dog is not visible" is no; "there is a dog" is yes if it is the object that
    was asked for.
 """
 
@@ -135,7 +137,7 @@ def _whole(text: str, thing: str) -> str | None:
 
 
 def _elsewhere(text: str, clauses: list[str]) -> str | None:
-    """Step 6: the last clause that is a yes or a no, else a sentence that says that there is something."""
+    """Step 6; before it the last clause, if it is a yes or a no."""
     last = meant(clauses[-1]) if len(clauses) > 1 else None
     return last or held(text)
 
@@ -225,7 +227,7 @@ def _sees_nothing(text: str, thing: str) -> bool:
 
 
 def _presence(text: str, thing: str) -> str | None:
-    """Step 6."""
+    """Step 7."""
     if not _names(text, thing):
         return "no" if re.search(r"\b(?:not|n't) (?:visible|present|shown|seen|there)\b", text) else None
     if _DENIED.search(text):
