@@ -7,8 +7,8 @@ Prompt: the question, the options as "A. ...", an empty line, then "Answer with 
 directly." or, if open, "Answer the question using a single word or phrase."; pictures where their marks stand. A question
 without a mark has its pictures in front.
 Parser: with options letters.py; open by the benchmark's own rule on what a careful reader takes as the answer (open_mmmu.py):
-the gold text is part of it, or the gold number is its number. Unparsed (with options no letter; open an empty answer or a refusal) is wrong; the
-benchmark's own parser guesses a letter at random there.
+the gold text is part of it, or the gold number is its number. Unparsed (with options no letter; open an empty answer or a
+refusal) is wrong; the benchmark's own parser guesses a letter at random there.
 Metrics: accuracy over all questions; by discipline, subject and type.
 Harnesses: lmms-eval, the benchmark's own parser with letters in the forms "(B)", "B ", "B.", else an option's text, else a
 random letter, here drawn from the seed and the item's id. vlmevalkit infers a letter or an option's text, for open
