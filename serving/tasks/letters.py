@@ -1,6 +1,7 @@
 """The letter that an answer to a multiple-choice question chooses, as a careful reader would take it.
 
-Rule, first that applies (on the part that answers, see plain.py):
+Rule, first that applies (on the part that answers, see decide.py; cues of other languages as English ones, see
+languages.py; without a repeated list of options, see echoes.py):
 
 1. The answer is nothing but a letter, bare or in brackets, either case; or "option B".
 2. It is the text of one option (case, article, end marks, "three" for "3" do not matter). A letter of its own in front
@@ -8,7 +9,7 @@ Rule, first that applies (on the part that answers, see plain.py):
 3. The last sentence of the kind "the answer is B", "Answer: b", "I choose (B)", "B is correct", "therefore B". If that
    names two letters, a letter that is no option, or none of them, there is no answer. It may name an option's text.
 4. The first line starts with a label: "B. cat", "(B) cat", "B: ...", "B because ...". If lines with different labels
-   follow, the options were only listed.
+   follow, the options were only listed. Letters each with a yes or no: the only one with a yes.
 5. The last line or sentence is nothing but a letter.
 6. A refusal gives no answer, unless an option says the same, or a "but ..." follows that gives one.
 7. Just one letter is named as "(B)" or "option B"; else just one option's text; else just one capital letter that
@@ -23,11 +24,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from .plain import answer_part, plain
+from .decide import Reader, read
+from .echoes import without_lists
+from .languages import in_english, spaced
+from .plain import plain
 from .wording import REFUSAL, canonical, mentions, negated
 from .yesno import yes_or_no
 
-VERSION = "letters/1"
+VERSION = "letters/2"
 
 _FILL = (
     r"(?:(?:therefore|thus|clearly|likely|most likely|probably|definitely|simply|just|indeed|the|option|choice|letter|answer"
@@ -40,8 +44,16 @@ _STATED = re.compile(
     rf"(?:{_LABEL})?",
     re.I,
 )
+_FINAL = re.compile(
+    r"(?:\banswer|\b(?:correct|right|best|final) (?:option|choice))\b"
+    r"(?:\s+(?!not\b|choices|options|none\b|is\b|[a-z]\b)[\w']+){0,7}?"
+    rf"\s*(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b|:|=|->|-)(?!\s*(?:not\b|n't))[\s:=]*{_FILL}(?:{_LABEL})?",
+    re.I,
+)
 _CHOSEN = re.compile(
-    rf"\b(?:choose|chose|select|selected|pick|go with|going with|opt for|settle on|answer)\s+{_FILL}{_LABEL}", re.I
+    r"\b(?:choose|chose|select|selected|pick|go with|going with|opt for|settle on|leaving|leaves(?: us with)?|left with|answer)"
+    rf"\s+{_FILL}{_LABEL}",
+    re.I,
 )
 _RIGHT = re.compile(
     rf"{_LABEL}(?:[.:]?\s*(?:(?!\b[A-Z]\b)[^.;!?\n]){{0,60}}?)\s*"
@@ -58,10 +70,14 @@ _ALTERNATIVE = re.compile(
     r"^[\s.()\]\"']*(?:[,;]\s*(?:and|or)?|/|&|\+|\band/or\b|\band\b|\bor\b|\b(?:vs|versus)\b\.?)\s*(?:maybe\s+|perhaps\s+)?(?:option\s+)?[(\[]*([A-Z])\b"
     r"(?=[\s)\].,;:!?]*(?:$|\n|[.,;!?)]|\band\b|\bor\b|\bare\b|\bboth\b|\bis possible))"
 )
+_GOOD = ("yes", "correct", "true", "right", "✓", "✔", "✅")
+_VERDICT = re.compile(
+    r"(?<!\w)\(?([A-Z])\)?\s?[?:-]\s?(yes|no|correct|incorrect|true|false|right|wrong|✓|✔|✅|✗|✘|❌|×)(?!\w)", re.I
+)
 _NO_OPTION = re.compile(r"^\s*(?:none|neither|unknown|unclear|not|cannot|can't|n/?a)\b", re.I)
 _HEAD = re.compile(rf"^\s*{_LABEL}")
 _AFTER_A = re.compile(
-    r"^\s*(?:$|\n|[.,;:!?)\]>\"'=&/+-]|[A-Z](?!\w)"
+    r"^\s*(?:$|\n|[.,;:!?)\]>\"'=&/+-]|[^\x00-\x7f]|[A-Z](?!\w)"
     r"|(?:because|since|as|is|was|due|and|or|for|given|seems|looks|appears|based|would|should|must|vs|versus)\b|\s*\((?:or|and|not)\b)"
 )
 _BEFORE_BARE = re.compile(
@@ -69,22 +85,37 @@ _BEFORE_BARE = re.compile(
     re.I,
 )
 _JOINED = re.compile(r"(?<!\w)([A-Z])[)\]]?\s*\(?(?:,|/|&|\band\b|\bor\b|\b(?:vs|versus)\b\.?)\s*(?:option\s+)?[(\[]*$")
-_CHINESE = re.compile(r"(?:正确)?答案(?:是|为|:)?\s*|(?:我)?选择?(?=\s*[(]?[A-Z]\b)")
 
 
 def choose(response: str, options: Mapping[str, str]) -> str | None:
     """The letter of the chosen option, or None; `options` is letter -> text."""
-    part = answer_part(response)
-    text = "" if part is None else _CHINESE.sub("answer: ", plain(part))
-    if not text:
+
+    def whole(text: str) -> str | None:
+        return _chosen(plain(text), options)
+
+    def stated(text: str) -> str | None:
+        return _by_statement(_cued(plain(text), options), options, (_FINAL, _CONCLUDED))
+
+    return read(response, Reader(whole, stated, whole))
+
+
+def _cued(text: str, options: Mapping[str, str]) -> str:
+    """English cues, and no list of options that only repeats the question."""
+    return without_lists(in_english(spaced(text)), options)
+
+
+def _chosen(said: str, options: Mapping[str, str]) -> str | None:
+    """The rule's steps; "" is a decision too: no answer."""
+    if not said:
         return None
-    found = _whole(text, options)
+    found = _whole(said, options)
     if found is not None:
-        return found or None
-    for step in (_by_statement, _by_line):
+        return found
+    text = _cued(said, options)
+    for step in (_whole, _by_statement, _by_verdict, _by_line):
         found = step(text, options)
         if found is not None:
-            return found or None
+            return found
     if REFUSAL.search(text):
         return _behind_a_refusal(text, options)
     return _by_mention(text, options)
@@ -117,10 +148,14 @@ def yes_or_no_option(text: str, texts: Mapping[str, str]) -> str | None:
     return next((letter for letter, option in texts.items() if option == said), None)
 
 
-def _by_statement(text: str, options: Mapping[str, str]) -> str | None:
+def _by_statement(
+    text: str,
+    options: Mapping[str, str],
+    patterns: tuple[re.Pattern[str], ...] = (_STATED, _CHOSEN, _RIGHT, _CONCLUDED),
+) -> str | None:
     """Step 3: the last statement decides."""
     found: list[tuple[int, str]] = []
-    for pattern in (_STATED, _CHOSEN, _RIGHT, _CONCLUDED):
+    for pattern in patterns:
         for match in pattern.finditer(text):
             decision = _statement(text, match, options, strict=pattern in (_RIGHT, _CHOSEN, _CONCLUDED))
             if decision is not None:
@@ -128,9 +163,16 @@ def _by_statement(text: str, options: Mapping[str, str]) -> str | None:
     return max(found)[1] if found else None
 
 
+def _by_verdict(text: str, options: Mapping[str, str]) -> str | None:
+    """Letters each with its yes or no: the only one with a yes."""
+    found = [(m[1], m[2].lower() in _GOOD) for m in _VERDICT.finditer(text) if m[1] in options]
+    good = {letter for letter, is_good in found if is_good}
+    return good.pop() if len(found) > 1 and len(good) == 1 else None
+
+
 def _statement(text: str, match: re.Match[str], options: Mapping[str, str], strict: bool) -> str | None:
     """A letter, "" for no answer, or None if this is no statement."""
-    if negated(text, *match.span()) and match.re is not _STATED:
+    if negated(text, *match.span()) and match.re not in (_STATED, _FINAL):
         return None
     if match["letter"] and _is_label(text, match, options, stated=not strict or match.re is _CONCLUDED):
         letter = match["letter"].upper()
@@ -218,7 +260,7 @@ def _behind_a_refusal(text: str, options: Mapping[str, str]) -> str | None:
     if len(same) == 1:
         return same.pop()
     rest = re.split(r"\b(?:but|however)\b,?", text)[-1]
-    return choose(rest, options) if rest != text and not REFUSAL.search(rest) else None
+    return (_chosen(rest.strip(), options) or "") if rest != text and not REFUSAL.search(rest) else ""
 
 
 def _by_mention(text: str, options: Mapping[str, str]) -> str | None:
@@ -227,12 +269,12 @@ def _by_mention(text: str, options: Mapping[str, str]) -> str | None:
         text, options, r"[(\[]\s*([A-Za-z])\s*[)\]]|\b(?:[Oo]ption|[Cc]hoice)\s+[\"']?([A-Za-z])(?![\w'-])"
     )
     if strong:
-        return strong.pop() if len(strong) == 1 else None
+        return strong.pop() if len(strong) == 1 else ""
     named = {letter for _, _, letter in mentions(canonical(text), options)}
     if named:
-        return named.pop() if len(named) == 1 else None
+        return named.pop() if len(named) == 1 else ""
     bare = _labels(text, options, _LABEL)
-    return bare.pop() if len(bare) == 1 else None
+    return bare.pop() if len(bare) == 1 else "" if bare else None
 
 
 def _labels(text: str, options: Mapping[str, str], pattern: str) -> set[str]:

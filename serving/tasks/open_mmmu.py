@@ -5,11 +5,20 @@ stop when there are none left, so it never cuts there). Of each piece that holds
 "therefore", "final", "answer", "result" (in the last piece also "="), the shortest tail behind such a word is kept; if there is
 none, the whole response. These tails and all numbers in them are the answer; numbers are rounded to two places. It is right
 if a gold text is part of one of the texts, or a gold number equals one of the numbers.
+
+`said` reads what a careful reader would: only what follows the last "the answer is"; the one number that numerals.py reads, and
+only where it reads none all numbers, none of them out of an expression.
 """
 
 from __future__ import annotations
 
 import re
+
+from .decide import FINAL
+from .numerals import number, numbers, readable, value
+from .plain import plain
+
+VERSION = "mmmu-open/2"
 
 _CUES = ("could be ", "so ", "is ", "thus ", "therefore ", "final ", "answer ", "result ")
 _TRIVIAL = (":", ",", ".", "!", "?", ";", "'")
@@ -23,8 +32,19 @@ _NUMBERS = (
 def pieces(response: str) -> tuple[str | float, ...]:
     """What a response to an open question says, sorted, so that it is the same in every run."""
     tails = _tails(response)
-    said = [*tails, *(number for tail in tails for pattern in _NUMBERS for number in pattern.findall(tail))]
-    return tuple(sorted({form for text in said for form in normal_forms(text)}, key=lambda x: (isinstance(x, str), x)))
+    parts = [*tails, *(number for tail in tails for pattern in _NUMBERS for number in pattern.findall(tail))]
+    return tuple(sorted({form for text in parts for form in normal_forms(text)}, key=lambda x: (isinstance(x, str), x)))
+
+
+def said(part: str) -> tuple[str | float, ...]:
+    """What the part that answers says: its texts by the benchmark's rule, its numbers as they are meant."""
+    stated = list(FINAL.finditer(part))
+    part = part[stated[-1].end() :] if stated and re.search(r"\w", part[stated[-1].end() :]) else part
+    texts = {piece for form in (part, plain(part), readable(part)) for piece in pieces(form) if isinstance(piece, str)}
+    one = number(part)
+    held = [one] if one is not None else [n for tail in _tails(readable(part)) for n in numbers(tail)]
+    found = {round(value(n), 2) for n in held}
+    return tuple(sorted({*texts, *found}, key=lambda x: (isinstance(x, str), x)))
 
 
 def holds(said: tuple[str | float, ...], gold: tuple[str, ...]) -> bool:
@@ -48,8 +68,8 @@ def _tails(response: str) -> list[str]:
     whole = response.strip().strip(".").lower()
     parts = whole.split("\n")
     tails = []
-    for number, part in enumerate(parts):
-        cues = (*_CUES, "=") if number == len(parts) - 1 else _CUES
+    for position, part in enumerate(parts):
+        cues = (*_CUES, "=") if position == len(parts) - 1 else _CUES
         behind = [part.split(cue)[-1].strip() for cue in cues if cue in part]
         shortest = ""
         for tail in behind:  # an empty tail is replaced by the next one, as the rule has it

@@ -3,11 +3,12 @@
 Rows: `question`, `question_type` (multi_choice or free_form), `answer_type` (text, integer, float, list), `answer`, `choices` (a
 list) for multi_choice, `precision` for float, and if there `pid`, `query`, `unit`, `metadata`, `decoded_image` or `image`.
 Prompt: `query`, which the data set brings along (hint, question, choices); if it is missing, question and choices.
-Parser: no judge. Options letters.py, and the answer is the choice's text; numbers numerals.py; lists the last list in
-brackets, else the numbers behind the last statement. Unparsed is wrong. The Levenshtein-nearest choice, which the official
-script takes in the end, would be a guess and is not taken.
-Right as in the official script: an integer after cutting off decimals, a float after rounding to `precision` places, a list
-if all its numbers are equal, a choice if it is the same text. 45% may mean 0.45 where a float is asked for.
+Parser: no judge. Options letters.py, and the answer is the choice's text; numbers numerals.py; texts free_text.py; lists the
+last list in brackets, else the numbers behind the last statement. Unparsed is wrong. The Levenshtein-nearest choice, which the
+official script takes in the end, would be a guess and is not taken.
+Right as in the official script: an integer after cutting off decimals (but not those of a root or fraction), a float after
+rounding to `precision` places, a list if all its numbers are equal, a choice if it is the same text. 45% may mean 0.45 where a
+float is asked for.
 Metrics: accuracy; by question and answer type, and by task, category and skill of `metadata`.
 Harnesses: lmms-eval and vlmevalkit leave all to a judge but what needs none: a choice's text (vlmevalkit also infers a letter), a
 number and nothing else. Only these are decided here, the rest counts as unparsed.
@@ -15,15 +16,17 @@ number and nothing else. Only these are decided here, the rest counts as unparse
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
-from . import harness_lmms, harness_vlmevalkit, letters, numerals
+from . import free_text, harness_lmms, harness_vlmevalkit, letters, numerals
 from .measure import accuracy, breakdown
 from .row import Row, options_of
 from .task import NATIVE, Answer, Item, Judged, Rule, Task, register_task
 
 _TYPES = {"text": "text", "integer": "integer", "float": "float", "list": "list"}
+_ENDLESS = re.compile(r"\.\d{9}")  # the value of a root or a fraction: no whole number with decimals to cut off
 _HINTS = {
     "text": ("the question", "correct option letter, e.g., A, B, C, D,"),
     "integer": ("the question requiring an integer answer", "final value, e.g., 1, 2, 3,"),
@@ -90,20 +93,24 @@ def _parse(response: str, item: Item) -> Answer | None:
         return item.options[letter] if letter else None
     if item.details["kind"] == "list":
         return numerals.number_list(response)
+    if item.details["kind"] == "text":
+        return free_text.open_answer(response)
     return numerals.number(response)
 
 
 def _correct(answer: Answer, item: Item) -> bool:
     kind, gold = item.details["kind"], str(item.gold)
-    if item.options or kind == "text":
+    if item.options:
         return answer == gold
+    if kind == "text":
+        return free_text.same(str(answer), gold)
     if isinstance(answer, tuple):
         return answer == tuple(map(numerals.value, numerals.numbers(gold)))
     wanted = numerals.numbers(gold)
     if len(wanted) != 1:
         return False
     if kind == "integer":
-        return int(numerals.value(answer)) == int(numerals.value(wanted[0]))
+        return not _ENDLESS.search(answer) and int(numerals.value(answer)) == int(numerals.value(wanted[0]))
     meant = [numerals.value(answer)] + [numerals.value(answer) / 100] * answer.endswith("%")
     return any(abs(round(m, item.details["places"]) - numerals.value(wanted[0])) < 1e-9 for m in meant)
 
@@ -144,7 +151,7 @@ register_task(
         prompts={"default": _item},
         version="1",
         rules={
-            NATIVE: Rule(f"{letters.VERSION}, {numerals.VERSION}", _parse, _correct),
+            NATIVE: Rule(f"{letters.VERSION}, {numerals.VERSION}, {free_text.VERSION}", _parse, _correct),
             "lmms-eval": Rule(harness_lmms.VERSION, _quick, _same),
             "vlmevalkit": Rule(harness_vlmevalkit.VERSION, _prefetched, _same),
         },

@@ -6,9 +6,9 @@ holds one; pictures may stand in it too), `answer` (a letter, or for open questi
 Prompt: the question, the options as "A. ...", an empty line, then "Answer with the option's letter from the given choices
 directly." or, if open, "Answer the question using a single word or phrase."; pictures where their marks stand. A question
 without a mark has its pictures in front.
-Parser: with options letters.py; open by the benchmark's own rule (open_mmmu.py): the gold text is part of what is said, or
-the gold number is among its numbers. Unparsed (with options no letter; open an empty answer or a refusal) is wrong; the
-benchmark's own parser guesses a letter at random there.
+Parser: with options letters.py; open by the benchmark's own rule on what a careful reader takes as the answer (open_mmmu.py):
+the gold text is part of it, or the gold number is its number. Unparsed (with options no letter; open an empty answer or a
+refusal) is wrong; the benchmark's own parser guesses a letter at random there.
 Metrics: accuracy over all questions; by discipline, subject and type.
 Harnesses: lmms-eval, the benchmark's own parser with letters in the forms "(B)", "B ", "B.", else an option's text, else a
 random letter, here drawn from the seed and the item's id. vlmevalkit infers a letter or an option's text, for open
@@ -88,7 +88,7 @@ def _parse(response: str, item: Item) -> Answer | None:
     if item.options:
         return letters.choose(response, item.options)
     part = answer_part(response) or ""
-    return None if not re.search(r"\w", part) or REFUSAL.search(part) else open_mmmu.pieces(part)
+    return None if not re.search(r"\w", part) or REFUSAL.search(part) else open_mmmu.said(part)
 
 
 def _correct(answer: Answer, item: Item) -> bool:
@@ -124,7 +124,7 @@ register_task(
         prompts={"default": _item},
         version="1",
         rules={
-            NATIVE: Rule(f"{letters.VERSION}, mmmu-open/1", _parse, _correct),
+            NATIVE: Rule(f"{letters.VERSION}, {open_mmmu.VERSION}", _parse, _correct),
             "lmms-eval": Rule(harness_lmms.VERSION, _lmms, _correct, guesses=True),
             "vlmevalkit": Rule(
                 harness_vlmevalkit.VERSION,

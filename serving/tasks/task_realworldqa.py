@@ -3,10 +3,8 @@
 Rows: `question`, `answer`, and if there `image_path`, `image`; options are read from the lines "A. ..." of the question, or from
 the fields A, B, C, ... if there are any.
 Prompt: the question as it is; it says itself how to answer. With options in fields, they are put behind it.
-Parser: with options letters.py. An open answer is the whole response, or what stands behind its last "answer is"; without
-case, articles, end marks. Unparsed is only an empty one or a refusal.
-Right is the letter; an open answer if it equals the gold answer ("three" equals "3"), and for a number or yes or no also if
-this is the one number, or the yes or no, that it holds ("3 cars", "Yes, there is.").
+Parser: with options letters.py. Open answers free_text.py; unparsed is only an empty one or a refusal.
+Right is the letter; an open answer if it says the same as the gold answer ("three" and "3 cars" are "3").
 Metrics: accuracy, also of the questions with options and of the open ones.
 Harnesses: lmms-eval ranks all letters by their form, and wants open answers exactly, but for case and the last full stop;
 vlmevalkit infers a letter or an option's text; its data has no open questions, so it gives them no answer.
@@ -17,17 +15,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from . import harness_lmms, harness_vlmevalkit, letters
+from . import free_text, harness_lmms, harness_vlmevalkit, letters
 from .measure import accuracy, breakdown
-from .numerals import numbers
-from .plain import answer_part, plain
 from .row import Row
 from .task import NATIVE, Answer, Item, Judged, Rule, Task, exact_rule, register_task
-from .wording import REFUSAL, canonical
-from .yesno import yes_or_no
 
 _LINES = re.compile(r"(?m)^\s*\(?([A-Z])[.):]\s*(\S.*?)\s*$")
-_ANSWER_IS = re.compile(r"\b(?:answer|result)\b[^.\n]{0,40}?(?:\bis\b|:)\s*", re.I)
 
 
 def _item(row: Row) -> Item:
@@ -58,27 +51,13 @@ def _item(row: Row) -> Item:
 
 
 def _parse(response: str, item: Item) -> Answer | None:
-    return letters.choose(response, item.options) if item.options else open_answer(response)
-
-
-def open_answer(response: str) -> str | None:
-    """The short text that an open question was answered with."""
-    text = plain(answer_part(response) or "")
-    if not re.search(r"\w", text) or REFUSAL.search(text):
-        return None
-    tail = _ANSWER_IS.split(text)[-1]
-    return canonical(tail if re.search(r"\w", tail) else text) or None
+    return letters.choose(response, item.options) if item.options else free_text.open_answer(response)
 
 
 def _correct(answer: Answer, item: Item) -> bool:
     if item.options or not isinstance(answer, str):
         return answer == item.gold
-    gold = canonical(str(item.gold))
-    if answer == gold:
-        return True
-    if gold in ("yes", "no"):
-        return yes_or_no(answer) == gold
-    return bool(re.fullmatch(r"-?\d+(\.\d+)?", gold)) and set(numbers(answer)) == set(numbers(gold))
+    return free_text.same(answer, str(item.gold))
 
 
 def _lmms(response: str, item: Item) -> Answer | None:
@@ -101,7 +80,7 @@ register_task(
         prompts={"default": _item},
         version="1",
         rules={
-            NATIVE: Rule(f"{letters.VERSION}, realworldqa-open/1", _parse, _correct),
+            NATIVE: Rule(f"{letters.VERSION}, {free_text.VERSION}", _parse, _correct),
             "lmms-eval": Rule(
                 harness_lmms.VERSION,
                 _lmms,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from .expressions import linear
 from .plain import plain
 
 _UNITS = [
@@ -14,7 +15,8 @@ _UNITS = [
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
 _SMALL = {w: i for i, w in enumerate(_UNITS)} | {w: 20 + 10 * i for i, w in enumerate(_TENS)}
 _WORD = "|".join([*_TENS, *reversed(_UNITS), "hundred", "thousand", "million"])
-_RUN = re.compile(rf"(?<![\w-])(?:{_WORD})(?:(?:\s+and\s+|[\s-]+)(?:{_WORD}))*(?![\w-])", re.I)
+NUMBER_WORDS = rf"(?:{_WORD})(?:(?:\s+and\s+|[\s-]+)(?:{_WORD}))*"
+_RUN = re.compile(rf"(?<![\w-]){NUMBER_WORDS}(?![\w-])", re.I)
 
 REFUSAL = re.compile(
     r"\b(?:cannot|can't|can not|could not|couldn't|unable to|not able to|impossible to|not possible to|no way to)\s+"
@@ -26,6 +28,10 @@ REFUSAL = re.compile(
 _BEFORE = re.compile(
     r"(?:\b(?:not|never|neither|nor|no|without|except|excluding|excludes?|eliminates?|eliminated|rejects?|rejected|cannot|unlike"
     r"|rules? out|ruled out|rather than|instead of|as opposed to)|n't)\s+(?:\w+\s+){0,2}[(\[\"']*$",
+    re.I,
+)
+_NOT_ANY = re.compile(
+    r"(?:\b(?:not|neither|never)|n't)\s([\w'() -]{1,40}(?:,\s[\w'() -]{1,30}){0,6},?\s(?:or|nor)\s[\w'()-]+(?:\s[\w'()-]+)?)",
     re.I,
 )
 _AFTER = re.compile(
@@ -53,9 +59,18 @@ def digits(text: str) -> str:
     return _RUN.sub(value, text)
 
 
+def _in_a_line(text: str) -> str:
+    """TeX in a line, without brackets around what is no sum."""
+    if "\\" in text:
+        text = linear(text, spaces=False)
+        for _ in range(2):
+            text = re.sub(r"\(([\w.√/]{1,12})\)", r"\1", text)
+    return text
+
+
 def canonical(text: str) -> str:
     """For comparing texts: plain, lower case, without articles, end marks, commas between thousands; numbers as digits."""
-    text = digits(plain(text)).lower()
+    text = digits(plain(_in_a_line(text))).lower()
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     text = re.sub(r"(?<=\d)\s*/\s*(?=\d)", "/", re.sub(r"(?<=\d)(?=[a-z])", " ", text))
     text = re.sub(r"\s*%", "%", re.sub(r"\s+", " ", text)).strip(" .,;:!?\"'()[]{}")
@@ -90,5 +105,8 @@ def telling(option: str) -> bool:
 
 def negated(text: str, start: int, end: int) -> bool:
     """Is what stands there denied: "not X", "X is wrong"?"""
+    before = text[max(0, start - 90) : start]
+    if any(m.start(1) <= len(before) < m.end(1) for m in _NOT_ANY.finditer(before + text[start : end + 60])):
+        return True
     clause = re.split(r"[.;,!?:\n]|\bbut\b", text[max(0, start - 60) : start])[-1]
     return bool(_BEFORE.search(clause) or _AFTER.search(text[end : end + 60]))

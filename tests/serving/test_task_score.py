@@ -168,7 +168,7 @@ def test_tasks(run: Run) -> None:
     assert found.exit_code == 0 and "hallusionbench" in found.stdout and "suyc21/VMCBench" in found.stdout
     rows = {r["task"]: r for r in json.loads(run("tasks", "--json").stdout)}
     assert len(rows) == 8 and rows["vmcbench"]["prompt versions"] == ["vmcbench-default/1", "vmcbench-authors/1"]
-    assert rows["mmmu"]["parsers"]["lostattn"] == "letters/1, mmmu-open/1" and "question_type" in rows["mmmu"]["needs"]
+    assert rows["mmmu"]["parsers"]["lostattn"] == "letters/2, mmmu-open/2" and "question_type" in rows["mmmu"]["needs"]
 
 
 def test_repeated_ids_are_counted_and_said(run: Run) -> None:

@@ -25,7 +25,7 @@ YES = [
     "It cannot be seen well, but yes.", "Yes, although I am not sure.", "That is correct.", "I think so",
     "Yes, of course not hidden",
     "Yes — there is", '{"answer": "yes"}', "Yes</s>", "yes<|im_end|>", "Answer - yes", "<answer>yes</answer> no",
-    "yes (100%)", "I see no reason to doubt: yes, there is a dog.", "Yes\r\n",
+    "yes (100%)", "ja", "yes or no? yes", "I see no reason to doubt: yes, there is a dog.", "Yes\r\n",
 ]  # fmt: skip
 
 NO = [
@@ -54,8 +54,8 @@ NEITHER = [
     "yesterday", "Norway", "know", "nobody", "yes-man", "eyes", "nose", "Noise", "A dog.", "42", "The circle is larger.",
     "<think>yes", "<answer></answer>",
     "<think>yes</think>", "There is no way to tell.", "No image was provided.", "Uncertain", "The answer is yes or no",
-    "🙂", "ja",
-    "Yes\n\nNo", "Yes, but no", "It is not possible to tell", "Y", "0", "1", "yes or no? yes", "Sorry", "nothing",
+    "🙂",
+    "Yes\n\nNo", "Yes, but no", "It is not possible to tell", "Y", "0", "1", "Sorry", "nothing",
 ]  # fmt: skip
 
 DOG = [
