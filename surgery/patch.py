@@ -41,7 +41,7 @@ class Prepared:
 
 
 def prepare(
-    src: str | Path,
+    src: str | Path | Source,
     spec: PatchSpec,
     *,
     revision: str | None = None,
@@ -52,7 +52,7 @@ def prepare(
 
     Heads that have to be ranked without a calibration file are ranked on a small built-in set, which loads the model.
     """
-    source = resolve_source(src, revision, allow_code=allow_code)
+    source = src if isinstance(src, Source) else resolve_source(src, revision, allow_code=allow_code)
     check_fit(source.config, source.tensors)
     planned = make_plan(
         spec, source.config, source.path, lambda: _calibrate_builtin(source, say), lambda: source.identity
@@ -131,7 +131,7 @@ def patch_checkpoint(
 
 
 def patch_from_spec(
-    src: str | Path,
+    src: str | Path | Source,
     out: str | Path,
     spec: PatchSpec,
     *,

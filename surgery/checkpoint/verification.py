@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, read_json
-from ..model_fit import check_fit
 from .folder import is_weights, list_files, real_file
 from .hashing import fingerprint, sha256_file
 from .manifest import MANIFEST, FileRecord, Manifest, read_manifest, read_plan
@@ -109,6 +108,8 @@ def _check_weights(root: Path, manifest: Manifest) -> Check:
         config = read_json(real_file(root, "config.json"), "config.json")
         names = tuple(name for name in manifest.files if (root / name).is_file())
         weights = check_weights(root, names, config.get("transformers_weights"))
+        from ..model_fit import check_fit  # needs torch, which most refusals do not
+
         check_fit(config, weights.tensors)
     except LostattnError as error:
         return Check("config.json", "weights", False, str(error))

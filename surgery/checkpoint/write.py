@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
-from ...patches.family import get_family
 from ...patches.plan import Plan, one_of
-from ...patches.saving import auto_map
 from ...serving.disk import disk_errors, sync_tree, to_json, write_bytes, write_json
 from .folder import blobs_of, is_weights, real_file
 from .hashing import FULL_LIMIT, fingerprint, sha256_bytes, sha256_file
@@ -69,6 +67,8 @@ def write_patched(
     Raises:
         LostattnError: any mistake of the user, a full disk, or a result that differs from the source.
     """
+    from ...patches.family import get_family
+
     one_of("weights", weights, WEIGHTS)
     if get_family(plan.family).name != source.config["model_type"]:
         raise LostattnError(f"the plan is for '{plan.family}', the source a '{source.config['model_type']}': plan anew")
@@ -97,6 +97,9 @@ def write_patched(
 
 def patched_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """config.json of the patched folder: the source's, with five keys set in place or appended."""
+    from ...patches.family import get_family
+    from ...patches.saving import auto_map
+
     family = get_family(plan.family)
     return {
         **config,

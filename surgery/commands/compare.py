@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from .base import json_option, print_json, print_table, say
+from .checks import need_data, need_models
 from .data_option import data_option
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
 
 
-@click.command(cls=BehindDashes)
+@click.command(cls=BehindDashes, short_help="Put the same questions to models in vLLM: answers, speed, memory.")
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("patched", nargs=-1, required=True, type=click.Path(path_type=Path))
 @data_option("image, question, answer, and perhaps options", required=True)
@@ -40,6 +41,8 @@ def compare(base: Path, patched: tuple[Path, ...], data: str, out: Path, as_json
       lostattn compare ./qwen ./qwen-sap --data questions.jsonl --out comparison
       lostattn compare ./qwen ./qwen-sap ./qwen-noise --data ./dataset --limit 500 --no-bench --out comparison
     """
+    need_models(base, *patched)
+    need_data(data)
     from ...serving.judging.compare import CompareSettings, compare
     from ...serving.judging.compare_report import HEAD, accuracy_rows, headline
     from ...serving.judging.settings import BenchSettings

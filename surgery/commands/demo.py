@@ -9,7 +9,7 @@ import click
 from .base import json_option, print_json, print_table, say
 
 
-@click.command()
+@click.command(short_help="Patch a small real model in every mode; nothing is downloaded.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -35,7 +35,10 @@ def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json
       lostattn demo
       lostattn demo --questions 2000 --out results --json
     """
-    from ..demo.report import table
+    from ..demo.folder import check_wish
+
+    check_wish(out, seed, force)
+    from ..demo.report import table  # these need torch, which the mistakes above do not
     from ..demo.run import run_demo
 
     report = run_demo(out, questions, seed, force, say, serve)

@@ -8,15 +8,19 @@ from typing import Any
 import click
 
 from .base import json_option, print_json, print_table, say
+from .checks import need_sources
+from .choices import BACKEND
 from .serving_options import BehindDashes, vllm_options
 from .task_options import task_options
 
 
-@click.command("eval", cls=BehindDashes)
+@click.command("eval", cls=BehindDashes, short_help="Evaluate models, plain or patched, on benchmark tasks.")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @task_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for answers and report.")
-@click.option("--backend", default="transformers", show_default=True, help="transformers, vllm, or a server's URL.")
+@click.option(
+    "--backend", type=BACKEND, default="transformers", show_default=True, help="What answers; a URL: of a server."
+)
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Items at once at a server.")
 @click.option("--api-key", envvar="LOSTATTN_API_KEY", help="Of the server at a URL.  [env: LOSTATTN_API_KEY]")
 @click.option(
@@ -36,18 +40,21 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
       lostattn eval demo/base demo/noise --task digits --limit 200 --out results
       lostattn eval qwen-sap --task pope --data ./POPE --backend http://127.0.0.1:8000/v1 --out results
     """
-    from ...serving.evaluation.report import HEAD, result_rows
-    from ..evaluation.run import EvalSettings, run_eval
-    from ..evaluation.tasks import read_tasks
-
     _refuse_unused(backend, given["via"])
+    if "://" not in backend:
+        need_sources(models)
     if given["via"]:
         _via_lmms_eval(models, out, backend, as_json, given)
         return
+    from ..evaluation.tasks import read_tasks
+
     asked = read_tasks(
         given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
         prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
     )  # fmt: skip
+    from ...serving.evaluation.report import HEAD, result_rows
+    from ..evaluation.run import EvalSettings, run_eval
+
     settings = EvalSettings(
         backend=backend, batch=given["batch"], concurrency=given["concurrency"], dtype=given["dtype"],
         device=given["device"], options=vllm_options(), seed=given["seed"], harness=given["harness"],

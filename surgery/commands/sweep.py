@@ -8,17 +8,20 @@ from typing import Any
 import click
 
 from .base import json_option, print_json, print_table, say
+from .checks import need_sources
+from .choices import GRID
 from .task_options import task_options
 
 
-@click.command()
+@click.command(short_help="Evaluate many plans on one loaded model, writing none.")
 @click.argument("base")
 @click.option(
     "--spec",
     "specs",
     multiple=True,
     required=True,
-    help="table2, heads, layers, table8 or a YAML file; may be repeated.",
+    type=GRID,
+    help="A grid of the paper, or a YAML file; may be repeated.",
 )
 @task_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for answers and report.")
@@ -54,16 +57,18 @@ def sweep(
       lostattn sweep ./qwen --spec layers --task pope --data /data/POPE --ray --out layers
       lostattn sweep ./qwen --spec my-grid.yaml --task vmcbench --data ./VMCBench --split test --out grid
     """
-    from ..evaluation.run import EvalSettings
     from ..evaluation.tasks import read_tasks
-    from ..sweep.tables import grid_table
 
     ctx = click.get_current_context()
     _refuse_together(ctx)
+    need_sources([base])
     asked = read_tasks(
         given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
         prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
     )  # fmt: skip
+    from ..evaluation.run import EvalSettings  # these need torch, which the mistakes above do not
+    from ..sweep.tables import grid_table
+
     settings = EvalSettings(
         batch=given["batch"], dtype=given["dtype"], device=given["device"], seed=given["seed"], harness=given["harness"]
     )

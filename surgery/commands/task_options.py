@@ -8,9 +8,12 @@ from typing import Any
 import click
 
 from ...serving.reading.forms import HELP
+from .choices import DTYPE, HARNESS, TASK
 
 OPTIONS = (
-    click.option("--task", multiple=True, required=True, help="Benchmark; may be repeated. lostattn tasks lists them."),
+    click.option(
+        "--task", type=TASK, multiple=True, required=True, help="Benchmark, see lostattn tasks; may be repeated."
+    ),
     click.option(
         "--data",
         multiple=True,
@@ -27,9 +30,7 @@ OPTIONS = (
     click.option(
         "--batch", type=click.IntRange(1), default=16, show_default=True, help="Items at once in transformers."
     ),
-    click.option(
-        "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16 (transformers)."
-    ),
+    click.option("--dtype", type=DTYPE, default="auto", show_default=True, help="Of the weights (transformers)."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ... (transformers)."),
     click.option(
         "--seed",
@@ -38,9 +39,7 @@ OPTIONS = (
         show_default=True,
         help="Of the bootstrap, of the demo's questions, of harnesses that guess.",
     ),
-    click.option(
-        "--harness", default="lostattn", show_default=True, help="Whose rule reads: lostattn, lmms-eval, vlmevalkit."
-    ),
+    click.option("--harness", type=HARNESS, default="lostattn", show_default=True, help="Whose rule reads answers."),
 )
 
 

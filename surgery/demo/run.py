@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import torch
 
-from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ...serving.disk import disk_errors, write_json
 from ...serving.hardware import hardware
@@ -18,54 +16,16 @@ from ..calibrate import calibrate
 from ..chat import Chat
 from ..checkpoint.provenance import versions
 from ..patch import patch_from_spec
-from ..spec import PatchSpec
-from .builtin import SEED as CALIBRATION_SEED
 from .builtin import builtin_examples
 from .digits import held_out
 from .evaluate import PARSER, evaluate
+from .folder import MODEL, check_wish, folder_name, unpack_model, wishes
 from .gallery import draw_gallery
 from .report import line, markdown
 from .served import compare_served
 
-MODEL = Path(__file__).parent / "model"
-MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
-FILES = ("calibration.json", "comparison", "gallery.png", "picture.png", "report.json", "report.md")
+__all__ = ["MODEL", "run_demo", "unpack_model", "wishes"]
 Say = Callable[[str], None]
-
-
-def unpack_model(out: Path, force: bool) -> Path:
-    """Copy the shipped model out of the package.
-
-    Raises:
-        LostattnError: the destination exists and force is not given.
-    """
-    if not (MODEL / "model.safetensors").is_file():
-        raise LostattnError("the demo model is not part of this installation: install lostattn anew")
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise LostattnError(f"{out} exists and is not a folder: choose another --out")
-    with disk_errors(f"cannot write {out}"):
-        found = {path.name for path in out.iterdir()} if out.exists() else set()
-        if found and not force:
-            raise LostattnError(f"{out} exists and is not empty: choose another --out, or add --force")
-        if strange := sorted(found - {"base", *FILES, *map(_folder, wishes(out))}):
-            raise LostattnError(f"{out} holds '{strange[0]}', which is not of the demo: choose another --out")
-        for name in found:
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        shutil.copytree(MODEL, out / "base", copy_function=shutil.copyfile)
-    return out / "base"
-
-
-def wishes(calibration: Path) -> dict[str, PatchSpec]:
-    """What the demo compares: the paper's band in every mode, whole layers, and a negative control."""
-    found = {mode: PatchSpec(mode=mode, calibration=str(calibration)) for mode in MODES}
-    found["patch_complexity, whole layers 1-5"] = PatchSpec(mode="patch_complexity", layers="1-5", heads="all")
-    found["uniform, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
-    return found
-
-
-def _folder(name: str) -> str:
-    return name.replace(",", "").replace(" ", "-")
 
 
 def run_demo(
@@ -90,8 +50,7 @@ def run_demo(
         The report that is also written to `out/report.json` and `out/report.md`; `out/gallery.png` shows some answers.
     """
     out = Path(out)
-    if seed == CALIBRATION_SEED:
-        raise LostattnError(f"seed {seed} draws the questions that heads are ranked on: take another --seed")
+    check_wish(out, seed, force)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
     try:
@@ -113,7 +72,7 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
     results, answers = [original.result], {"original": original.answers}
     say(line(original.result))
     for name, spec in wishes(out / "calibration.json").items():
-        folder = out / _folder(name)
+        folder = out / folder_name(name)
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
         found_here = evaluate(name, Chat.load(folder), asked, original)
         results.append(found_here.result)
@@ -126,7 +85,7 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
         "results": [asdict(r) for r in results],
     }  # fmt: skip
     if serve:
-        whole = out / _folder("patch_complexity, whole layers 1-5")
+        whole = out / folder_name("patch_complexity, whole layers 1-5")
         report["served"] = compare_served(base, whole, out / "comparison", seed, say)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")

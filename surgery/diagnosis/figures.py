@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,17 @@ ROPE = "#2ca02c"
 MARKERS = "osD^vP*X<>"
 
 
+def need_matplotlib() -> None:
+    """LostattnError says how to install it where it is missing; nothing is imported."""
+    if find_spec("matplotlib") is None:
+        raise LostattnError("pictures need matplotlib: pip install 'lostattn[report]'")
+
+
 def pyplot() -> Any:
     """matplotlib.pyplot without a display; LostattnError says how to install it."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise LostattnError("pictures need matplotlib: pip install 'lostattn[report]'") from error
+    need_matplotlib()
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 

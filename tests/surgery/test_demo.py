@@ -15,8 +15,9 @@ from lostattn.surgery.checkpoint.write import verify
 from lostattn.surgery.demo.builtin import builtin_examples
 from lostattn.surgery.demo.digits import held_out
 from lostattn.surgery.demo.evaluate import evaluate
+from lostattn.surgery.demo.folder import MODES, folder_name, unpack_model, wishes
 from lostattn.surgery.demo.report import markdown, table, verdict
-from lostattn.surgery.demo.run import MODES, _folder, run_demo, unpack_model, wishes
+from lostattn.surgery.demo.run import run_demo
 from PIL import Image
 
 QUESTIONS = 40
@@ -85,7 +86,7 @@ def test_tables_for_people(report: dict[str, Any], out: Path) -> None:
 def test_what_is_said_and_left(report: dict[str, Any], out: Path, said: list[str], demo: Path) -> None:
     assert said[0].startswith("calibrating") and len(said) == 1 + len(report["results"])
     for name in wishes(out):
-        assert verify(out / _folder(name)).ok
+        assert verify(out / folder_name(name)).ok
     for path in demo.iterdir():
         assert (out / "base" / path.name).read_bytes() == path.read_bytes()
     with Image.open(out / "picture.png") as picture:
