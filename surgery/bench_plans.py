@@ -10,6 +10,7 @@ from typing import Any
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
 from ..serving.data import Example
+from ..serving.evaluation.rate import LazyBar
 from ..serving.hardware import hardware
 from ..serving.shape import Shape, model_shape
 from ..serving.stats import paired_difference, share
@@ -131,13 +132,14 @@ def answer_all(
     chat: Chat, whole: Plan, plans: Sequence[Plan], examples: Sequence[Example], max_new_tokens: int, say: Say
 ) -> list[list[str]]:
     """Greedy answers of every plan to every question; pictures are prepared once."""
-    answers = [[""] * len(examples) for _ in plans]
+    answers, shown = [[""] * len(examples) for _ in plans], LazyBar(say, "questions")
     with swapping(chat.model, whole) as swap:
         for start in range(0, len(examples), CHUNK):
             inputs = [chat.encode(e.open(), e.question) for e in examples[start : start + CHUNK]]
             for plan, found in zip(plans, answers, strict=True):
                 _answer(chat, swap, plan, inputs, start, found, max_new_tokens)
-            say(f"{start + len(inputs)}/{len(examples)} questions")
+            if not shown(start + len(inputs), len(examples)):
+                say(f"{start + len(inputs)}/{len(examples)} questions")
     return answers
 
 

@@ -16,6 +16,23 @@ def bar_of(say: Say, what: str, total: int, before: int = 0) -> Bar:
     return (lambda _: None) if make is None else make(what, total, before)
 
 
+class LazyBar:
+    """A bar that begins with the first count; calls give False where none is shown."""
+
+    def __init__(self, say: Say, what: str) -> None:
+        self._say, self._what = say, what
+        self._bar: Bar | None = None
+
+    def __call__(self, done: int, total: int) -> bool:
+        """Tell how many of how many are done."""
+        if getattr(self._say, "bar", None) is None:
+            return False
+        if self._bar is None:
+            self._bar = bar_of(self._say, self._what, total, done - 1)
+        self._bar(done)
+        return True
+
+
 class Rate:
     """A bar if `say` can show one; else a line at most every few seconds, and one at the end.
 

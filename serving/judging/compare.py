@@ -15,6 +15,7 @@ from ...patches.errors import LostattnError
 from ..byte_model import kv_bytes
 from ..data import Example
 from ..disk import disk_errors
+from ..evaluation.rate import LazyBar
 from ..hardware import hardware
 from ..resume import Progress
 from ..versions import serving_versions
@@ -132,7 +133,11 @@ def _never(_: Question) -> Any:
 
 
 def _counter(name: str, say: Say) -> Any:
+    shown = LazyBar(say, f"{name}, answers")
+
     def count(done: int, total: int) -> None:
+        if shown(done, total):
+            return
         if done == total or 10 * done // total != 10 * (done - 1) // total:
             say(f"{name}: {done}/{total} answers")
 

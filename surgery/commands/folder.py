@@ -45,7 +45,7 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     """
     from ..checkpoint.write import verify as check
 
-    found = check(folder, quick=quick)
+    found = check(folder, quick=quick, say=say)
     rows = [[c.file, c.level, "ok" if c.ok else "FAILED", c.problem] for c in found.checks]
     if as_json:
         print_json(

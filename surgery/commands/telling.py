@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ...serving.evaluation.rate import Bar, bar_of
+from ...serving.evaluation.rate import Bar, LazyBar
 
 
 class Teller:
@@ -86,12 +86,9 @@ class Counter:
 
     def __init__(self, what: str) -> None:
         self.what, self.shown = what, -1
-        self._bar: Bar | None = None
+        self._bar = LazyBar(say, what)
 
     def __call__(self, done: int, total: int) -> None:
-        if say.bar is not None:
-            self._bar = self._bar or bar_of(say, self.what, total, done - 1)
-            self._bar(done)
-        elif (part := 10 * done // total) != self.shown:
+        if not self._bar(done, total) and (part := 10 * done // total) != self.shown:
             self.shown = part
             say(f"{self.what} {done}/{total}")

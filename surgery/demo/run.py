@@ -11,6 +11,7 @@ import torch
 
 from ...patches.family import get_family
 from ...serving.disk import disk_errors, write_json
+from ...serving.evaluation.rate import bar_of
 from ...serving.hardware import hardware
 from ..calibrate import calibrate
 from ..chat import Chat
@@ -63,6 +64,8 @@ def run_demo(
 def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: bool) -> dict[str, Any]:
     base = unpack_model(out, force)
     say("calibrating: ranking the heads of the original model")
+    planned = wishes(out / "calibration.json")
+    bar = bar_of(say, "models", len(planned) + 1)
     chat = Chat.load(base)
     found = calibrate(chat, get_family("qwen2_5_vl"), builtin_examples(64), "pictures of handwritten digits")
     write_json(out / "calibration.json", found.to_json())
@@ -71,13 +74,15 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
     original = evaluate("original", chat, asked)
     results, answers = [original.result], {"original": original.answers}
     say(line(original.result))
-    for name, spec in wishes(out / "calibration.json").items():
+    bar(1)
+    for name, spec in planned.items():
         folder = out / folder_name(name)
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
         found_here = evaluate(name, Chat.load(folder), asked, original)
         results.append(found_here.result)
         answers[name] = found_here.answers
         say(line(found_here.result))
+        bar(len(results))
     draw_gallery(asked, answers).save(out / "gallery.png")
     report = {
         "questions": questions, "seed": seed, "versions": versions(), "hardware": hardware(),
