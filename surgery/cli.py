@@ -45,6 +45,12 @@ SECTIONS = {
 COMMANDS = {name: target for names in SECTIONS.values() for name, target in names.items()}
 
 
+EPILOG = """\b
+Completion in the shell, of commands, options and their values:
+  eval "$(_LOSTATTN_COMPLETE=bash_source lostattn)"
+"""
+
+
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from .checkpoint.provenance import lostattn_version
@@ -54,7 +60,10 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(
-    cls=Root, sections=SECTIONS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=Root,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EPILOG,
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."

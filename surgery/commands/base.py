@@ -51,10 +51,12 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """The command; what its options would read from the line otherwise than it stands there is refused."""
+        if ctx.resilient_parsing:  # the shell asks how a line could go on
+            return super().resolve_command(ctx, args)
         self._refuse_unknown(ctx, args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not isinstance(command, click.Group):
-            refuse_ambiguous(command, name or "", rest)
+            refuse_ambiguous(ctx, command, name or "", rest)
         return name, command, rest
 
     def _refuse_unknown(self, ctx: click.Context, name: str) -> None:
@@ -99,12 +101,12 @@ class Root(Group):
         return self.main(*args, **kwargs)
 
 
-def refuse_ambiguous(command: click.Command, name: str, args: list[str]) -> None:
+def refuse_ambiguous(parent: click.Context, command: click.Command, name: str, args: list[str]) -> None:
     """Raise UserMistake for an option that is given twice (the last would win), and for numbers in unusual digits.
 
     Python reads 1_0 and digits of any script as numbers; what a user meant by them, nobody knows. nan is no number.
     """
-    context = click.Context(command, info_name=name, **command.context_settings)
+    context = click.Context(command, parent=parent, info_name=name, **command.context_settings)
     try:
         given, _, order = command.make_parser(context).parse_args(args=list(args))
     except click.UsageError:

@@ -23,14 +23,14 @@ class OneOf(click.ParamType):
     Args:
         what: what the words are, for messages.
         names: the words, or what finds them.
-        strict: refuse other words; else they are only completed, and whoever uses the value judges it.
-        more: what else it may be, for help.
+        also: whether a word is taken that is none of them; whoever uses it judges it.
+        more: what such a word is, for help.
     """
 
     name = "choice"
 
-    def __init__(self, what: str, names: Names, strict: bool = True, more: str = "") -> None:
-        self.what, self._names, self.strict, self.more = what, names, strict, more
+    def __init__(self, what: str, names: Names, also: Callable[[str], bool] = lambda _: False, more: str = "") -> None:
+        self.what, self._names, self._also, self.more = what, names, also, more
 
     @property
     def choices(self) -> Sequence[str]:
@@ -43,14 +43,15 @@ class OneOf(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """The word itself; UserMistake if there is no such word."""
-        if self.strict and value not in self.choices:
+        if value not in self.choices and not self._also(str(value)):
             raise UserMistake(self.refusal(str(value)))
         return value
 
     def refusal(self, value: str) -> str:
         """The sentence about a word that is none of them."""
-        near = suggestion(value, self.choices)
-        return f"unknown {self.what} '{value[:80]}'{near}: choose one of {', '.join(self.choices)}"
+        near, known = suggestion(value, self.choices), ", ".join(self.choices)
+        more = f", or give a {self.more}" if self.more else ""
+        return f"unknown {self.what} '{value[:80]}'{near}: choose one of {known}{more}"
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The words that begin so."""
@@ -79,14 +80,20 @@ def mode_names() -> list[str]:
 
 
 MODE = OneOf("mode", mode_names)
-TASK = OneOf("task", task_names, strict=False)
+TASK = OneOf("task", task_names)
+ANY_TASK = OneOf("task", task_names, also=lambda _: True)  # of lmms-eval too; whoever asks it judges
 HARNESS = OneOf("harness", harness_names)
 PRESET = OneOf("preset", PRESETS)
 SCORE_RULE = OneOf("scores", SCORES)
 ROWS = OneOf("queries", QUERIES)
 RANKING = OneOf("rank_by", RANK_BY)
-BACKEND = OneOf("backend", ("transformers", "vllm"), strict=False, more="URL")
+BACKEND = OneOf("backend", ("transformers", "vllm"), also=lambda word: "://" in word, more="URL")
 DTYPE = OneOf("dtype", DTYPES)
 PATH = OneOf("attention path", lambda: constant("patches/call.py", "PATHS"))
 TOKENS = OneOf("tokens", lambda: constant("surgery/diagnosis/samples.py", "TOKENS"))
-GRID = OneOf("spec", lambda: constant("surgery/sweep/ready.py", "READY"), strict=False, more="FILE")
+GRID = OneOf(
+    "sweep",
+    lambda: constant("surgery/sweep/ready.py", "READY"),
+    also=lambda word: word.endswith((".yaml", ".yml")),
+    more="FILE.yaml",
+)

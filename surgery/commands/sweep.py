@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from .base import json_option, print_json, print_table, say
-from .checks import need_sources
+from .checks import need_files, need_sources
 from .choices import GRID
 from .task_options import task_options
 
@@ -62,6 +62,9 @@ def sweep(
     ctx = click.get_current_context()
     _refuse_together(ctx)
     need_sources([base])
+    need_files(
+        *(("--spec", spec) for spec in specs if spec.endswith((".yaml", ".yml"))), ("--calibration", calibration)
+    )
     asked = read_tasks(
         given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
         prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],

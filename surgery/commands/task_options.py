@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from ...serving.reading.forms import HELP
-from .choices import DTYPE, HARNESS, TASK
+from .choices import ANY_TASK, DTYPE, HARNESS
 
 OPTIONS = (
     click.option(
-        "--task", type=TASK, multiple=True, required=True, help="Benchmark, see lostattn tasks; may be repeated."
+        "--task", type=ANY_TASK, multiple=True, required=True, help="Benchmark, see lostattn tasks; may be repeated."
     ),
     click.option(
         "--data",

@@ -22,10 +22,11 @@ class Teller:
         self._progress: Any = None
 
     def __call__(self, text: str) -> None:
-        if self._progress is None:
+        console = self._given if self._progress is None else self._progress.console
+        if console is None:
             click.echo(text, err=True)
         else:
-            self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @property
     def bar(self) -> Callable[[str, int, int], Bar] | None:
