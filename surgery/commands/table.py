@@ -20,12 +20,19 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def table_text(head: Sequence[str], rows: Sequence[Sequence[object]], width: int, colours: bool = False) -> str:
-    """The table in `width` columns; where the longest words do not stand beside each other, a block of lines per row."""
+    """The table in `width` columns.
+
+    Where the longest words do not stand beside each other: turned round, with a column per row, or a block of lines per row.
+    """
     from rich.console import Console
 
     console = Console(width=width, force_terminal=colours, no_color=not colours, highlight=False, soft_wrap=False)
     cells = [[str(cell) for cell in row] for row in (head, *rows)]
-    widths = column_widths(cells, width - GAP * (len(head) - 1))
+    widths = column_widths(cells, width - GAP * (len(cells[0]) - 1))
+    if widths is None:
+        turned = [list(column) for column in zip(*cells, strict=True)]
+        widths = column_widths(turned, width - GAP * (len(turned[0]) - 1))
+        cells = turned if widths else cells
     with console.capture() as capture:
         if widths is None:
             _blocks(console, cells, width)

@@ -41,11 +41,15 @@ def test_every_table_fits_and_keeps_every_word_whole(rows: list[list[str]]) -> N
             assert word in words
 
 
+def test_a_table_of_many_columns_is_turned_round() -> None:
+    text = table_text(["name", *(f"number-{i}" for i in range(12))], [["a", *"b" * 12], ["c", *"d" * 12]], 80)
+    assert text.splitlines()[:3] == ["name       a  c", "---------  -  -", "number-0   b  d"]
+    assert len(text.splitlines()) == 14
+
+
 def test_wide_tables_become_blocks() -> None:
-    text = table_text(["name", "one", "two"], [["a", "x" * 50, "y" * 50], ["b", "z", ""]], 80)
-    assert text.splitlines() == [
-        "name  a", f"one   {'x' * 50}", f"two   {'y' * 50}", "", "name  b", "one   z", "two",
-    ]  # fmt: skip
+    text = table_text(["name", "one", "two"], [["a", "x" * 60, "z"], ["b", "y" * 60, ""]], 80)
+    assert text.splitlines() == ["name  a", f"one   {'x' * 60}", "two   z", "", "name  b", f"one   {'y' * 60}", "two"]
 
 
 def test_a_narrow_table_is_as_wide_as_its_cells() -> None:
