@@ -8,6 +8,8 @@ import click
 
 from .base import json_option, print_json, print_table, say
 
+SHOWN = ("prior", "layers", "heads", "right", "difference (95 %)", "verdict")  # the report has all columns
+
 
 @click.command(short_help="Patch a small real model in every mode; nothing is downloaded.")
 @click.option(
@@ -46,7 +48,8 @@ def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json
         print_json(report)
         return
     head, *rows = table(report)
-    print_table(head, rows)
+    at = [head.index(name) for name in SHOWN]
+    print_table(SHOWN, [[row[i] for i in at] for row in rows])
     patched, base = out / "patch_complexity", out / "base"
     if report.get("served"):
         click.echo(f"\nOriginal and patched in vLLM: {out / 'comparison' / 'compare.html'}")

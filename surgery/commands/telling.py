@@ -73,9 +73,10 @@ def _progress(console: Any) -> Any:
             passed = task.finished_time if task.finished else task.elapsed
             return Text(f"{new / passed:.3g}/s" if passed and new > 0 else "-/s", style="progress.data.speed")
 
+    # redrawn seldom: the thread that does it runs beside what is measured
     return Progress(
         TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(),
-        console=console or Console(stderr=True), redirect_stdout=False,
+        console=console or Console(stderr=True), redirect_stdout=False, refresh_per_second=4,
     )  # fmt: skip
 
 
