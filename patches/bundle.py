@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from .discover import names_of, suggestion
 from .errors import LostattnError
 
 ENTRY = "modeling_sap.py"
@@ -37,7 +38,8 @@ def bundle(family: str, mode: str) -> str:
     """
     for kind, name in (("family", family), ("mode", mode)):
         if not (_HERE / f"{kind}_{name}.py").is_file():
-            raise LostattnError(f"there is no {kind} '{name}': see 'lostattn families' and 'lostattn modes'")
+            near = suggestion(name, names_of(kind))
+            raise LostattnError(f"there is no {kind} '{name}'{near}: see 'lostattn families' and 'lostattn modes'")
     first = _ordered([FIRST], {})
     modules = _ordered([FIRST, f"family_{family}", f"mode_{mode}", LAST[0]], {})
     rest = {name: module for name, module in modules.items() if name not in first}

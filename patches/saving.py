@@ -13,7 +13,6 @@ import platform
 import re
 import shutil
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,7 @@ from transformers.utils import cached_file
 
 from .errors import LostattnError
 from .plan import Plan
-
-CODE, RECORD, CARD = "modeling_sap.py", "lostattn.json", "README.md"
-# Files beside the weights that belong to a model, whoever writes them and whenever.
-SIDE_FILES = (
-    "generation_config.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
-    "chat_template.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "tokenizer.model",
-    "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt",
-)  # fmt: skip
-TEMPLATES = "additional_chat_templates/*.jinja"
-
-
-def is_side_file(name: str) -> bool:
-    """True for files of processor, tokenizer and generation, which may be written after the record."""
-    return name in SIDE_FILES or fnmatch(name, TEMPLATES)
+from .side_files import CARD, CODE, RECORD, SIDE_FILES
 
 
 def auto_map(config_class: type, model_class: type) -> dict[str, str]:

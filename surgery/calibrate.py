@@ -111,7 +111,7 @@ def calibrate(
     examples: Sequence[Example],
     data: str,
     partial: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
     weights: str = "",
 ) -> Calibration:
     """Measure a plain model on examples; memory does not grow with their number.

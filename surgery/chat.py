@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,9 +18,10 @@ from ..patches.errors import LostattnError
 from ..patches.plan import one_of
 from ..serving.cause import cause
 from ..serving.refusals import unusable_pictures
+from .model_folder import DTYPES, is_patched
 from .processing import load_processor
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+__all__ = ["DTYPES", "Chat", "batches", "is_patched", "stack", "torch_device", "without_progress_bars"]
 
 
 @dataclass
@@ -120,21 +120,6 @@ def without_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def is_patched(folder: str | Path) -> bool:
-    """Whether a folder holds a patched checkpoint.
-
-    Raises:
-        LostattnError: no folder, or no readable config.json in it.
-    """
-    path = Path(folder) / "config.json"
-    try:
-        return str(json.loads(path.read_text(encoding="utf-8")).get("model_type", "")).startswith("sap_")
-    except OSError as error:
-        raise LostattnError(f"{folder} is not a model folder: it has no readable config.json") from error
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise LostattnError(f"config.json in {folder} is not a JSON object") from error
 
 
 def _load_plain(folder: str | Path, **kwargs: Any) -> Any:

@@ -4,34 +4,51 @@ from __future__ import annotations
 
 import click
 
-from .commands.base import Group
+from .commands.base import Root
 
-COMMANDS = {
-    "demo": "commands.demo:demo",
-    "plan": "commands.patch:plan",
-    "patch": "commands.patch:patch",
-    "calibrate": "commands.calibrate:calibrate",
-    "frontier": "commands.frontier:frontier",
-    "show": "commands.folder:show",
-    "verify": "commands.folder:verify",
-    "unpatch": "commands.folder:unpatch",
-    "push": "commands.push:push",
-    "pull": "commands.pull:pull",
-    "ask": "commands.ask:ask",
-    "trace": "commands.trace:trace",
-    "diagnose": "commands.diagnose:diagnose",
-    "serve": "commands.serve:serve",
-    "conform": "commands.conform:conform",
-    "compare": "commands.compare:compare",
-    "eval": "commands.eval:evaluate",
-    "sweep": "commands.sweep:sweep",
-    "score": "commands.score:score",
-    "tasks": "commands.tasks:tasks",
-    "bench": "commands.bench:bench",
-    "families": "commands.families:families",
-    "modes": "commands.about:modes",
-    "doctor": "commands.about:doctor",
+SECTIONS = {
+    "Surgery": {
+        "demo": "commands.demo:demo",
+        "plan": "commands.patch:plan",
+        "patch": "commands.patch:patch",
+        "calibrate": "commands.calibrate:calibrate",
+        "frontier": "commands.frontier:frontier",
+        "show": "commands.folder:show",
+        "verify": "commands.folder:verify",
+        "unpatch": "commands.folder:unpatch",
+    },
+    "Serving": {
+        "ask": "commands.ask:ask",
+        "serve": "commands.serve:serve",
+        "conform": "commands.conform:conform",
+        "bench": "commands.bench:bench",
+    },
+    "Evaluation": {
+        "compare": "commands.compare:compare",
+        "eval": "commands.eval:evaluate",
+        "sweep": "commands.sweep:sweep",
+        "score": "commands.score:score",
+        "tasks": "commands.tasks:tasks",
+    },
+    "Understanding": {
+        "trace": "commands.trace:trace",
+        "diagnose": "commands.diagnose:diagnose",
+        "modes": "commands.about:modes",
+        "families": "commands.families:families",
+        "doctor": "commands.about:doctor",
+    },
+    "Hub": {
+        "push": "commands.push:push",
+        "pull": "commands.pull:pull",
+    },
 }
+COMMANDS = {name: target for names in SECTIONS.values() for name, target in names.items()}
+
+
+EPILOG = """\b
+Completion in the shell, of commands, options and their values:
+  eval "$(_LOSTATTN_COMPLETE=bash_source lostattn)"
+"""
 
 
 def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
@@ -43,7 +60,10 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(
-    cls=Group, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=Root,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=EPILOG,
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."

@@ -15,6 +15,7 @@ from ..patches.errors import LostattnError
 from ..serving.cause import cause
 from ..serving.client import Answer, Client, Turn
 from ..serving.engine.versions import check_served
+from ..serving.evaluation.rate import bar_of
 from ..serving.safety import cpu_defaults, names
 from ..serving.server import Server
 from .chat import Chat
@@ -119,7 +120,11 @@ def conform(
         _refuse_other_prompt(case, one["input_ids"][0].tolist(), answer.prompt)
     say("transformers answers")
     chat = Chat.load(folder, dtype, device)
-    return [_judge(chat, case, one, a, TOLERANCE[dtype]) for case, one, a in zip(cases, inputs, answers, strict=True)]
+    bar, found = bar_of(say, "prompts", len(cases)), list[Result]()
+    for case, one, answer in zip(cases, inputs, answers, strict=True):
+        found.append(_judge(chat, case, one, answer, TOLERANCE[dtype]))
+        bar(len(found))
+    return found
 
 
 def _server_options(cases: Sequence[Case], inputs: Sequence[Any], max_tokens: int, given: Sequence[str]) -> list[str]:

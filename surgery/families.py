@@ -1,15 +1,15 @@
-"""What every family can do, for `lostattn families`: told by the code that does it, so that new families appear unasked."""
+"""What every family can do, for `lostattn families`: read from the files that do it, so that new families appear unasked."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from types import SimpleNamespace
 from typing import Any
 
-from .. import patches  # noqa: F401 - registers families and modes
 from ..patches.errors import LostattnError
-from ..patches.family import FAMILIES, Family
-from ..patches.mode import MODES
 from ..serving.engine.versions import check_served, check_vllm, installed_vllm
+from .written import written
 
 MEASURED = ("llava", "llava_onevision", "qwen2_5_vl")  # families for which the paper's tables choose layers and heads
 
@@ -55,7 +55,8 @@ class FamilyState:
 
 def family_states() -> list[FamilyState]:
     """All registered families, by name."""
-    return [_state(FAMILIES[name]) for name in sorted(FAMILIES)]
+    modes = written("mode")
+    return [_state(family, modes) for family in written("family")]
 
 
 def installed_engine() -> str:
@@ -68,14 +69,14 @@ def installed_engine() -> str:
     return " ".join(found) if found else ""
 
 
-def _state(family: Family) -> FamilyState:
-    served, reason = _served(family.name)
+def _state(family: SimpleNamespace, modes: Sequence[SimpleNamespace]) -> FamilyState:
+    served, reason = _served(family.name, modes)
     return FamilyState(
         family=family.name,
         models=family.title,
         text_models=tuple(family.text_models),
         towers=tuple(family.towers),
-        transformers=tuple(sorted(MODES)),
+        transformers=tuple(mode.name for mode in modes),
         vllm=served,
         vllm_reason=reason,
         video=family.video,
@@ -87,12 +88,12 @@ def _state(family: Family) -> FamilyState:
     )
 
 
-def _served(name: str) -> tuple[tuple[str, ...], str]:
+def _served(name: str, modes: Sequence[SimpleNamespace]) -> tuple[tuple[str, ...], str]:
     """Modes that vLLM runs for a family, and the reason why others do not."""
     try:
         check_served(name)
     except LostattnError as error:
         return (), str(error)
-    asking = sorted(m.name for m in MODES.values() if m.needs)
-    modes = tuple(sorted(m.name for m in MODES.values() if not m.needs))
-    return modes, f"{', '.join(asking)}: takes its prior from the caller, which no request can give" if asking else ""
+    asking = [m.name for m in modes if m.needs]
+    served = tuple(m.name for m in modes if not m.needs)
+    return served, f"{', '.join(asking)}: takes its prior from the caller, which no request can give" if asking else ""

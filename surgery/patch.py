@@ -12,6 +12,7 @@ from typing import Any
 from ..patches import Plan
 from ..patches.errors import LostattnError
 from ..serving.byte_model import read_weight_bytes
+from ..serving.evaluation.rate import LazyBar
 from ..serving.shape import model_shape
 from .calibration import Calibration
 from .checkpoint.card import card_text
@@ -41,7 +42,7 @@ class Prepared:
 
 
 def prepare(
-    src: str | Path,
+    src: str | Path | Source,
     spec: PatchSpec,
     *,
     revision: str | None = None,
@@ -52,7 +53,7 @@ def prepare(
 
     Heads that have to be ranked without a calibration file are ranked on a small built-in set, which loads the model.
     """
-    source = resolve_source(src, revision, allow_code=allow_code)
+    source = src if isinstance(src, Source) else resolve_source(src, revision, allow_code=allow_code)
     check_fit(source.config, source.tensors)
     planned = make_plan(
         spec, source.config, source.path, lambda: _calibrate_builtin(source, say), lambda: source.identity
@@ -131,7 +132,7 @@ def patch_checkpoint(
 
 
 def patch_from_spec(
-    src: str | Path,
+    src: str | Path | Source,
     out: str | Path,
     spec: PatchSpec,
     *,
@@ -157,7 +158,16 @@ def patch_from_spec(
         measured=measured, spec=text, original=original,
     )  # fmt: skip
     written = write_patched(
-        source, plan, out, card=card, weights=weights, force=force, command=command, spec=text, full_hash=full_hash
+        source,
+        plan,
+        out,
+        card=card,
+        weights=weights,
+        force=force,
+        command=command,
+        spec=text,
+        full_hash=full_hash,
+        say=say,
     )
     return prepared, written
 
@@ -189,4 +199,5 @@ def _calibrate_builtin(source: Source, say: Say) -> Calibration:
         chat = Chat.load(source.path)
     except LostattnError as error:
         raise LostattnError(f"{error}; or give --heads all, lists of heads, --dynamic or --calibration FILE") from error
-    return calibrate(chat, model_shape(source.config).family, examples, "built-in pictures of handwritten digits")
+    what, shown = "built-in pictures of handwritten digits", LazyBar(say, "ranking heads")
+    return calibrate(chat, model_shape(source.config).family, examples, what, progress=shown)

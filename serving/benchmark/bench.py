@@ -13,6 +13,7 @@ from typing import Any
 from ...patches.errors import LostattnError
 from ..byte_model import kv_bytes
 from ..disk import disk_errors
+from ..evaluation.rate import bar_of
 from ..hardware import hardware
 from ..pages.charts import need_matplotlib
 from ..resume import Progress
@@ -118,11 +119,13 @@ def measure(
             for side in sides:
                 servers.use(side)
         runner = _Runner(sides, settings, servers, generator)
+        bar = bar_of(say, "loads", len(jobs), len(done))
         for number, job in enumerate(left, len(done) + 1):
             loads.add(row := runner.run(job))
             servers.note_memory()
             _note_facts(probes, servers)
             say(f"{number}/{len(jobs)} {_told(row)}")
+            bar(number)
     rows = {_row_key(row): row for row in loads.rows}
     return _report(sides, settings, servers, probes.rows, [rows[job.key] for job in jobs])
 

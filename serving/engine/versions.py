@@ -6,8 +6,8 @@ import re
 from importlib import metadata
 from importlib.util import find_spec
 
+from ...patches.discover import names_of
 from ...patches.errors import LostattnError
-from ...patches.family import FAMILIES
 
 # releases that are let in, and what of the plugin has been run beside each
 TESTED: dict[tuple[int, ...], str] = {
@@ -64,7 +64,7 @@ def check_served(family: str) -> None:
         LostattnError: with the families that it has one for.
     """
     if not serves(family):
-        known = ", ".join(sorted(name for name in FAMILIES if serves(name)))
+        known = ", ".join(name for name in names_of("family") if serves(name))
         raise LostattnError(
             f"patched models of family '{family}' run in transformers alone (lostattn ask, lostattn eval): in vLLM lostattn "
             f"serves {known}"

@@ -6,11 +6,38 @@ import time
 from collections.abc import Callable
 
 Say = Callable[[str], None]
+Bar = Callable[[int], None]  # gets how many are done
 PAUSE = 5.0  # seconds between lines
 
 
+def bar_of(say: Say, what: str, total: int, before: int = 0) -> Bar:
+    """A bar where whoever listens can show one (`say.bar`), else nothing. Called with how many are done."""
+    make = getattr(say, "bar", None)
+    return (lambda _: None) if make is None else make(what, total, before)
+
+
+class LazyBar:
+    """A bar that begins with the first count; calls give False where none is shown."""
+
+    def __init__(self, say: Say, what: str) -> None:
+        self._say, self._what = say, what
+        self._bar: Bar | None = None
+
+    def __call__(self, done: int, total: int) -> bool:
+        """Tell how many of how many are done."""
+        if getattr(self._say, "bar", None) is None:
+            return False
+        if self._bar is None:
+            self._bar = bar_of(self._say, self._what, total, done - 1)
+        self._bar(done)
+        return True
+
+
 class Rate:
-    """A line at most every few seconds, and one at the end. What was done before counts, but not for the rate."""
+    """A bar if `say` can show one; else a line at most every few seconds, and one at the end.
+
+    What was done before counts, but not for the rate.
+    """
 
     def __init__(
         self, what: str, total: int, before: int, say: Say, clock: Callable[[], float] = time.monotonic
@@ -19,9 +46,13 @@ class Rate:
         self.began = self._told = clock()
         if 0 < before < total:
             say(f"{what}: {before} of {total} answers were there before")
+        self._bar: Bar | None = bar_of(say, what, total, before) if getattr(say, "bar", None) else None
 
     def __call__(self, done: int) -> None:
         """Tell, if it is time for it."""
+        if self._bar is not None:
+            self._bar(done)
+            return
         now = self._clock()
         if done < self.total and now - self._told < PAUSE:
             return

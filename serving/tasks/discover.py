@@ -6,8 +6,15 @@ import importlib
 import pkgutil
 from pathlib import Path
 
+from ...patches.discover import suggestion
 from ...patches.errors import LostattnError
 from .task import TASKS, Task
+
+
+def task_names() -> list[str]:
+    """Names of all tasks, by their files, none of which is run."""
+    found = (m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return sorted(name.removeprefix("task_") for name in found if name.startswith("task_"))
 
 
 def all_tasks() -> dict[str, Task]:
@@ -22,5 +29,5 @@ def get_task(name: str) -> Task:
     """The task of that name; LostattnError lists the known ones."""
     tasks = all_tasks()
     if name not in tasks:
-        raise LostattnError(f"unknown task '{name}': choose one of {', '.join(tasks)}")
+        raise LostattnError(f"unknown task '{name}'{suggestion(name, list(tasks))}: choose one of {', '.join(tasks)}")
     return tasks[name]

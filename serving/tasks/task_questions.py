@@ -5,24 +5,22 @@ What the answer is decides how responses are read: with options a letter (the an
 else yes or no, a number, or a text.
 Prompt: the question as it is; options that it does not list itself follow, one a line behind their letters, and "Answer
 with the option's letter from the given choices directly."
-Parser: letters.py, yesno.py, numerals.py; of a text the part that answers, without case, outer punctuation and articles.
-Unparsed is wrong. Numbers are compared as numbers.
+Parser: letters.py, yesno.py, numerals.py, free_text.py. Unparsed is wrong. Numbers are compared as numbers.
 Metrics: accuracy; by form of the answer (option, yes_no, number, text), and by kind where rows have one.
 """
 
 from __future__ import annotations
 
 import re
-import string
 from collections.abc import Mapping, Sequence
 
 from ..data import options_in
 from ..shown import shown
-from . import letters, numerals, yesno
+from . import free_text, letters, numerals, yesno
 from .measure import accuracy, breakdown
-from .plain import answer_part, plain
 from .row import Row, options_of
 from .task import NATIVE, Answer, Item, Judged, Rule, Task, register_task
+from .wording import canonical
 
 OPTIONS_PROMPT = "{question}\n{options}\nAnswer with the option's letter from the given choices directly."
 _NUMBER = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?|[-+]?\.\d+")
@@ -30,7 +28,6 @@ _THING = re.compile(
     r"\b(?:is|are) there (?:(?:an?|the|any|some) )?(.+?)(?: (?:in|on|at) (?:the|this) (?:image|picture|photo)|\?|$)",
     re.I,
 )
-_ENDS = string.punctuation + " "
 
 
 def _item(row: Row) -> Item:
@@ -62,7 +59,7 @@ def _letter(row: Row, answer: str, options: Mapping[str, str]) -> str:
     bare = answer.strip("().: ").upper()
     if bare in options:
         return bare
-    same = [letter for letter, text in options.items() if _normal(text) == _normal(answer)]
+    same = [letter for letter, text in options.items() if canonical(text) == canonical(answer)]
     if len(same) != 1:
         known = "".join(options)
         raise row.error(
@@ -88,7 +85,7 @@ def _parse(response: str, item: Item) -> Answer | None:
         return yesno.yes_or_no(response, item.details["thing"])
     if form == "number":
         return numerals.number(response)
-    return _normal(plain(answer_part(response) or "")) or None
+    return free_text.open_answer(response)
 
 
 def _correct(answer: Answer, item: Item) -> bool:
@@ -96,13 +93,8 @@ def _correct(answer: Answer, item: Item) -> bool:
     if item.details["form"] == "number":
         return numerals.value(str(answer)) == float(gold.replace(",", ""))
     if item.details["form"] == "text":
-        return answer == _normal(gold)
+        return free_text.same(str(answer), gold)
     return answer == gold
-
-
-def _normal(text: str) -> str:
-    words = " ".join(text.casefold().split()).strip(_ENDS)
-    return re.sub(r"^(?:a|an|the) ", "", words)
 
 
 def _measure(judged: Sequence[Judged]) -> dict[str, float]:
@@ -118,7 +110,11 @@ register_task(
         needs="question and answer, and optionally options (a list, or A, B, C, ...)",
         prompts={"default": _item},
         version="1",
-        rules={NATIVE: Rule(f"{letters.VERSION}, {yesno.VERSION}, {numerals.VERSION}", _parse, _correct)},
+        rules={
+            NATIVE: Rule(
+                f"{letters.VERSION}, {yesno.VERSION}, {numerals.VERSION}, {free_text.VERSION}", _parse, _correct
+            )
+        },
         measure=_measure,
     )
 )

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
+
+from ...serving.evaluation.rate import Say, bar_of
 
 FULL_LIMIT = 2**30  # bytes of weights up to which all of them are hashed
 _BLOCK = 2**16
 _SAMPLES = 64
+_MIB = 20  # bits
+TOLD_FROM = 2**28  # bytes from which a bar is worth its line
+_LISTENER: ContextVar[Callable[[int], None] | None] = ContextVar("lostattn_bytes_read", default=None)
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -19,7 +28,47 @@ def sha256_bytes(data: bytes) -> str:
 def sha256_file(path: Path) -> str:
     """sha256 of a whole file, hex; constant memory."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, Sha256).hexdigest()  # type: ignore[arg-type]  # typeshed asks for all of a hash
+
+
+class Sha256:
+    """hashlib's sha256, whose bytes `bytes_told` hears of."""
+
+    def __init__(self) -> None:
+        self._digest, self._heard = hashlib.sha256(), _LISTENER.get()
+
+    def update(self, data: Any) -> None:
+        """Take bytes in."""
+        self._digest.update(data)
+        if self._heard is not None:
+            self._heard(len(data))
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def bytes_told(say: Say, what: str, total: int) -> Iterator[None]:
+    """A block whose hashed bytes, `total` at most, move a bar of MiB, where `say` can show one and they are many."""
+    if total < TOLD_FROM or getattr(say, "bar", None) is None:
+        yield
+        return
+    whole, seen = total >> _MIB, 0
+    bar = bar_of(say, f"{what} (MiB)", whole)
+
+    def heard(count: int) -> None:
+        nonlocal seen
+        before, seen = seen, seen + count
+        if before >> _MIB != seen >> _MIB:
+            bar(min(seen >> _MIB, whole - 1))
+
+    token = _LISTENER.set(heard)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+    bar(whole)
 
 
 def fingerprint(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...patches.plan import Plan
-from ...patches.saving import CARD, is_side_file
+from ...patches.side_files import CARD, is_side_file
 from ...serving.disk import read_json
 from .folder import inside_name, list_files, real_file
 from .hashing import sha256_file

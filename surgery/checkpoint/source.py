@@ -20,7 +20,7 @@ from .runtime import ENTRY
 from .tensor_table import Tensor
 from .weights import check_weights
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-][\w.-]*", re.ASCII)
+_HUB_ID = re.compile(r"(?!\.\.?/)(?:[\w.-]+/[\w.-]+|[\w-][\w.-]*)", re.ASCII)
 _CODE_CONFIGS = ("tokenizer_config.json", "processor_config.json", "preprocessor_config.json")
 
 
@@ -94,8 +94,8 @@ def resolve_source(src: str | Path, revision: str | None = None, *, allow_code: 
     )  # fmt: skip
 
 
-def _locate(src: str | Path, revision: str | None) -> tuple[Path, tuple[str, str] | None]:
-    """The folder, resolved, and where on the Hub it comes from."""
+def local_folder(src: str | Path, revision: str | None = None) -> Path | None:
+    """The folder that a source is, resolved; None for a Hub id. LostattnError if it is neither."""
     if not str(src).strip():
         raise LostattnError("the source is empty: give a folder, or a Hub id such as org/name")
     if revision is not None and not revision.strip():
@@ -107,13 +107,18 @@ def _locate(src: str | Path, revision: str | None) -> tuple[Path, tuple[str, str
         if folder.is_dir():
             if revision is not None:
                 raise LostattnError("--revision belongs to Hub ids, the source is a local folder: leave it out")
-            resolved = folder.resolve()
-            return resolved, cache_origin(resolved)
+            return folder.resolve()
         if folder.exists():
             raise LostattnError(f"{src} is a file: give the folder that holds config.json and the weights")
     if isinstance(src, Path) or not _HUB_ID.fullmatch(src):
         raise LostattnError(f"{src} does not exist: give an existing folder, or a Hub id such as org/name")
-    return _download(src, revision)
+    return None
+
+
+def _locate(src: str | Path, revision: str | None) -> tuple[Path, tuple[str, str] | None]:
+    """The folder, resolved, and where on the Hub it comes from."""
+    folder = local_folder(src, revision)
+    return _download(str(src), revision) if folder is None else (folder, cache_origin(folder))
 
 
 def _download(repo: str, revision: str | None) -> tuple[Path, tuple[str, str]]:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, read_json
-from ..model_fit import check_fit
 from .folder import is_weights, list_files, real_file
-from .hashing import fingerprint, sha256_file
+from .hashing import Say, bytes_told, fingerprint, sha256_file
 from .manifest import MANIFEST, FileRecord, Manifest, read_manifest, read_plan
 from .tensor_table import read_table
 from .weights import check_weights
@@ -52,19 +51,21 @@ class Verification:
         return tuple(check for check in self.checks if not check.ok)
 
 
-def verify(directory: str | Path, *, quick: bool = False) -> Verification:
+def verify(directory: str | Path, *, quick: bool = False, say: Say = lambda _: None) -> Verification:
     """Compare a patched folder with its record: every file, the tensor tables, the plan, the travelling code.
 
     Args:
         directory: what `lostattn patch` wrote, or a download of it.
         quick: look at fingerprints of weights only, even where all bytes are on record.
+        say: gets the progress.
 
     Raises:
         LostattnError: not a folder patched by lostattn, or an unreadable record.
     """
     path = Path(directory).expanduser()
     manifest, root = read_manifest(path), path.resolve()
-    checks = [check_file(root, name, record, quick) for name, record in sorted(manifest.files.items())]
+    with bytes_told(say, "reading", 0 if quick else sum(record.size for record in manifest.files.values())):
+        checks = [check_file(root, name, record, quick) for name, record in sorted(manifest.files.items())]
     checks.append(_check_plan(root, manifest))
     if all(check.ok for check in checks):  # else the rows above tell the cause
         checks.append(_check_weights(root, manifest))
@@ -109,6 +110,8 @@ def _check_weights(root: Path, manifest: Manifest) -> Check:
         config = read_json(real_file(root, "config.json"), "config.json")
         names = tuple(name for name in manifest.files if (root / name).is_file())
         weights = check_weights(root, names, config.get("transformers_weights"))
+        from ..model_fit import check_fit  # needs torch, which most refusals do not
+
         check_fit(config, weights.tensors)
     except LostattnError as error:
         return Check("config.json", "weights", False, str(error))

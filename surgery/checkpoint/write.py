@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.errors import LostattnError
-from ...patches.family import get_family
 from ...patches.plan import Plan, one_of
-from ...patches.saving import auto_map
 from ...serving.disk import disk_errors, sync_tree, to_json, write_bytes, write_json
 from .folder import blobs_of, is_weights, real_file
-from .hashing import FULL_LIMIT, fingerprint, sha256_bytes, sha256_file
+from .hashing import FULL_LIMIT, Say, Sha256, bytes_told, fingerprint, sha256_bytes, sha256_file
 from .manifest import MANIFEST, FileRecord, Manifest, Patched, read_patched
 from .place import WEIGHTS, place
 from .provenance import lostattn_version, portable, utc_now, versions
@@ -51,6 +48,7 @@ def write_patched(
     command: str = "",
     spec: str | None = None,
     full_hash: bool = False,
+    say: Say = lambda _: None,
 ) -> Written:
     """Write the patched checkpoint: whole and verified, or not at all.
 
@@ -65,16 +63,20 @@ def write_patched(
         spec: the user's YAML spec, recorded likewise.
         full_hash: record sha256 of all weights, however large; else up to 1 GiB in all, above that fingerprints of what
             was linked.
+        say: gets the progress.
 
     Raises:
         LostattnError: any mistake of the user, a full disk, or a result that differs from the source.
     """
+    from ...patches.family import get_family
+
     one_of("weights", weights, WEIGHTS)
     if get_family(plan.family).name != source.config["model_type"]:
         raise LostattnError(f"the plan is for '{plan.family}', the source a '{source.config['model_type']}': plan anew")
     with publishing(out, force=force, source=source.path) as (folder, target):
         originals = {name: _original(source, name) for name in REPLACED if name in source.files}
-        files = _carry(source, folder, weights, full_hash)
+        with bytes_told(say, "writing", _size_of(source)):
+            files = _carry(source, folder, weights, full_hash)
         files |= _write_own(folder, _own_files(source, plan, card), originals)
         manifest = Manifest(
             lostattn=lostattn_version(),
@@ -90,13 +92,17 @@ def write_patched(
         )
         write_json(folder / MANIFEST, manifest.to_json())
         sync_tree(folder)
-        _check_written(source, folder, manifest)
+        with bytes_told(say, "checking", _size_of(source)):
+            _check_written(source, folder, manifest)
     how = [record.placed for name, record in files.items() if is_weights(name)]
     return Written(target, manifest, {kind: how.count(kind) for kind in sorted(set(how))})
 
 
 def patched_config(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
     """config.json of the patched folder: the source's, with five keys set in place or appended."""
+    from ...patches.family import get_family
+    from ...patches.saving import auto_map
+
     family = get_family(plan.family)
     return {
         **config,
@@ -139,13 +145,18 @@ def _carry(source: Source, folder: Path, weights: str, full_hash: bool) -> dict[
     """Place all files of the source but the replaced ones."""
     names = [name for name in source.files if name not in REPLACED]
     with disk_errors("cannot read the source"):
-        total = sum(source.real(name).stat().st_size for name in names if is_weights(name))
+        total = _size_of(source)
     full = full_hash or total <= FULL_LIMIT
     return {name: _carry_one(source, name, folder / name, weights, full) for name in names}
 
 
+def _size_of(source: Source) -> int:
+    """Bytes of all weights."""
+    return sum(source.real(name).stat().st_size for name in source.files if is_weights(name))
+
+
 def _carry_one(source: Source, name: str, target: Path, weights: str, full: bool) -> FileRecord:
-    real, digest = source.real(name), hashlib.sha256()
+    real, digest = source.real(name), Sha256()
     placed = _place(real, target, weights, digest)
     claimed = _claimed(source, real)
     sha256 = digest.hexdigest() if placed == "copy" else sha256_file(target) if full else claimed

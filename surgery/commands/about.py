@@ -7,21 +7,20 @@ import click
 from .base import json_option, print_json, print_table, say
 
 
-@click.command()
+@click.command(short_help="List the modes: where a prior can come from.")
 @json_option
 def modes(as_json: bool) -> None:
     """List the modes: where a prior can come from."""
-    from ... import patches  # noqa: F401 - registers them
-    from ...patches.mode import MODES
+    from ..written import written
 
     rows = [
         {"mode": m.name, "options": "; ".join(f"{k}: {', '.join(v)}" for k, v in m.options.items()), "prior": m.summary}
-        for m in MODES.values()
+        for m in written("mode")
     ]
     print_json(rows) if as_json else print_table(list(rows[0]), [list(r.values()) for r in rows])
 
 
-@click.command()
+@click.command(short_help="Tell what of this installation works.")
 @click.option(
     "--mend", "change", flag_value="mend", help="Make torchvision and torchaudio importable for all programs."
 )

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .base import json_option, print_json, print_table
+from .checks import need_data, need_files, need_models, need_picture
+from .choices import DTYPE, PATH
 from .data_option import data_option
 
 if TYPE_CHECKING:
     from ..asking import Asking
 
 
-@click.command()
+@click.command(short_help="Ask a model about a picture, or the questions of some data.")
 @click.argument("folder")
 @click.argument("question", required=False)
 @click.option("--image", metavar="FILE", help="Picture file, or its base64 text or data URL.")
@@ -24,9 +26,9 @@ if TYPE_CHECKING:
 @click.option("--boxes", type=click.Path(), help="JSON file [[x, y, width, height], ...] in pixels, for mode region.")
 @click.option("--compare", metavar="BASE", help="Ask the plain checkpoint BASE too and print both answers.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer.")
-@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--dtype", type=DTYPE, default="auto", show_default=True, help="Of the weights; auto: as stored.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
-@click.option("--attention", default="auto", show_default=True, help="Force a path: auto, closed, any_mask or eager.")
+@click.option("--attention", type=PATH, default="auto", show_default=True, help="Force a path of patched models.")
 @json_option
 def ask(
     folder: str, question: str | None, image: str | None, data: str | None, samples: int | None, boxes: str | None,
@@ -41,14 +43,16 @@ def ask(
       lostattn ask ./qwen2.5-vl-sap --compare ./qwen2.5-vl --data digits:4
       lostattn ask ./qwen2.5-vl-sap --data ./photos --samples 3 "What is in the picture?"
     """
-    from ..asking import one_picture, rows_of
-    from ..chat import Chat, is_patched
-
     _refuse(question, image, data, samples, boxes)
+    need_models(folder, compare)  # a wrong folder shall not be found out after minutes
+    need_data(data)
+    need_picture(image)
+    need_files(("--boxes", boxes))
+    from ..asking import one_picture, rows_of  # these need torch, which the mistakes above do not
+    from ..chat import Chat
+
     one = data is None
     asked = [one_picture(str(image), str(question), boxes)] if one else rows_of(str(data), samples or 8, question or "")
-    if compare:
-        is_patched(compare)  # a wrong folder shall not be found out after minutes
     found = []
     for name in [folder, *([compare] if compare else [])]:
         chat = Chat.load(name, dtype, device, attention if name == folder else "auto")

@@ -1,14 +1,20 @@
-"""What all commands share: errors as one sentence, tables, JSON, progress."""
+"""What all commands share: groups, errors as one sentence, JSON; tables and progress by their own files."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
+
+from .table import print_table
+from .telling import Counter, say
+
+__all__ = [
+    "Counter", "Group", "Root", "UserMistake", "json_option", "print_json", "print_table", "refuse_ambiguous", "say",
+]  # fmt: skip
 
 _WHOLE = re.compile(r"[-+]?\d{1,40}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)
@@ -45,10 +51,20 @@ class Group(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """The command; what its options would read from the line otherwise than it stands there is refused."""
+        if ctx.resilient_parsing:  # the shell asks how a line could go on
+            return super().resolve_command(ctx, args)
+        self._refuse_unknown(ctx, args[0])
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None and not isinstance(command, click.Group):
-            refuse_ambiguous(command, name or "", rest)
+            refuse_ambiguous(ctx, command, name or "", rest)
         return name, command, rest
+
+    def _refuse_unknown(self, ctx: click.Context, name: str) -> None:
+        """A mistyped command is told with the nearest one."""
+        from ...patches.discover import suggestion
+
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            ctx.fail(f"no such command '{name[:80]}'{suggestion(name, self.list_commands(ctx))}")
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; a LostattnError ends the command with its sentence and exit code 2."""
@@ -58,14 +74,39 @@ class Group(click.Group):
             if type(error).__name__ != "LostattnError":
                 raise
             raise UserMistake(str(error)) from error
+        finally:
+            say.close()
 
 
-def refuse_ambiguous(command: click.Command, name: str, args: list[str]) -> None:
+class Root(Group):
+    """The command `lostattn` itself, whose help lists its commands under headings."""
+
+    def __init__(self, *args: Any, sections: Mapping[str, Mapping[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, lazy={n: where for names in sections.values() for n, where in names.items()}, **kwargs)
+        self.sections = sections
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Every command with its short help, one line each."""
+        longest = max(map(len, self.lazy))
+        for title, names in self.sections.items():
+            found = [(name.ljust(longest), self.get_command(ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl([(name, one.short_help or "") for name, one in found if one is not None])
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Called as the process's own command, never from Python code: what needs torch is loaded when it is needed."""
+        from .stand_in import stand_in
+
+        stand_in()
+        return self.main(*args, **kwargs)
+
+
+def refuse_ambiguous(parent: click.Context, command: click.Command, name: str, args: list[str]) -> None:
     """Raise UserMistake for an option that is given twice (the last would win), and for numbers in unusual digits.
 
     Python reads 1_0 and digits of any script as numbers; what a user meant by them, nobody knows. nan is no number.
     """
-    context = click.Context(command, info_name=name, **command.context_settings)
+    context = click.Context(command, parent=parent, info_name=name, **command.context_settings)
     try:
         given, _, order = command.make_parser(context).parse_args(args=list(args))
     except click.UsageError:
@@ -94,38 +135,9 @@ def _python_reads(value: str) -> bool:
     return True
 
 
-def say(text: str) -> None:
-    """A line of progress, on stderr."""
-    click.echo(text, err=True)
-
-
 def print_json(value: Any) -> None:
     """Results as JSON, on stdout."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
-
-
-def print_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Results as an aligned table, on stdout."""
-    cells = [[str(c) for c in row] for row in (head, *rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    for number, row in enumerate(cells):
-        click.echo("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
-        if number == 0:
-            click.echo("  ".join("-" * w for w in widths))
-
-
-class Counter:
-    """`done/total` on one line of a terminal, or every tenth part as a line of its own elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        self.what, self.shown = what, -1
-
-    def __call__(self, done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            click.echo(f"\r{self.what} {done}/{total}", err=True, nl=done == total)
-        elif (part := 10 * done // total) != self.shown:
-            self.shown = part
-            say(f"{self.what} {done}/{total}")
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")

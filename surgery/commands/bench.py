@@ -8,16 +8,17 @@ from typing import Any
 import click
 
 from .base import Group, json_option, print_json, print_table, say
+from .checks import need_models
 from .data_option import data_option
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
 
 
-@click.group(cls=Group)
+@click.group(cls=Group, short_help="Measure what SAP saves on this machine.")
 def bench() -> None:
     """Measure what SAP saves on this machine."""
 
 
-@bench.command()
+@bench.command(short_help="One attention layer: SAP against torch's SDPA.")
 @click.option("--visual-tokens", default="256,512,1024,2048,4096,8192", show_default=True, help="Sizes of the image.")
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="1 counts CPU time, more count wall time."
@@ -40,15 +41,16 @@ def attention(visual_tokens: str, threads: int, seconds: float, dtype: str, as_j
     Example:
       lostattn bench attention --visual-tokens 1024,4096
     """
-    import torch
-
     from ...patches.errors import LostattnError
-    from ..bench_attention import bench_attention
     from ..ranges import parse_numbers
 
     sizes = parse_numbers(visual_tokens, "visual tokens")
     if sizes[0] < 1:
         raise LostattnError("an image has at least one visual token: leave 0 out of --visual-tokens")
+    import torch
+
+    from ..bench_attention import bench_attention
+
     found = bench_attention(sizes, threads, seconds, getattr(torch, dtype), say)
     if as_json:
         print_json(found)
@@ -64,7 +66,7 @@ def attention(visual_tokens: str, threads: int, seconds: float, dtype: str, as_j
     say(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))  # type: ignore[attr-defined]
 
 
-@bench.command()
+@bench.command(short_help="Patch a sparse checkpoint of many gigabytes.")
 @click.option(
     "--gigabytes",
     type=click.FloatRange(0, min_open=True),
@@ -89,7 +91,7 @@ def patch(gigabytes: float, as_json: bool) -> None:
         print_table(["quantity", "value"], [(k, f"{v:.2f}" if isinstance(v, float) else v) for k, v in found.items()])
 
 
-@bench.command()
+@bench.command(short_help="RID of one layer: one factorisation against many.")
 @click.option("--shapes", default="1024x3584,4096x3584", show_default=True, help="Tokens x features.")
 @click.option(
     "--threads", type=click.IntRange(1), default=1, show_default=True, help="1 counts CPU time, more count wall time."
@@ -103,7 +105,6 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
       lostattn bench measures --shapes 1024x3584
     """
     from ...patches.errors import LostattnError
-    from ..bench_measures import bench_measures
 
     try:
         pairs = [(int(a), int(b)) for a, b in (part.split("x") for part in shapes.split(","))]
@@ -111,6 +112,8 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
         raise LostattnError(
             f"cannot read shapes '{shapes}': write TOKENSxFEATURES, such as 1024x3584,4096x3584"
         ) from error
+    from ..bench_measures import bench_measures
+
     found = bench_measures(pairs, threads=threads, progress=say)
     if as_json:
         print_json(found)
@@ -119,7 +122,7 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
     print_table(list(found["rows"][0]), [[f"{c:.3g}" if isinstance(c, float) else c for c in r] for r in rows])  # type: ignore[index]
 
 
-@bench.command()
+@bench.command(short_help="Preset efficient against other choices of KV groups.")
 @click.argument("src")
 @click.option(
     "--calibration", type=click.Path(path_type=Path), required=True, help="File from 'lostattn calibrate --frontier'."
@@ -148,19 +151,19 @@ def plans(
     Example:
       lostattn bench plans ./qwen2.5-vl --calibration qwen.calibration.json --data test.jsonl --out plans
     """
-    from ..bench_plans import bench_plans
     from ..calibration import Calibration
     from ..checkpoint.source import resolve_source
-    from ..evaluation.run import EvalSettings
     from ..evaluation.tasks import read_tasks
     from ..ranges import parse_numbers
 
     (asked,) = read_tasks([task] if task else [], [data], limit=questions, max_tokens=max_tokens, seed=seed)
     counts = None if groups is None else parse_numbers(groups, "groups")
+    source, measured = resolve_source(src), Calibration.read(calibration)
+    from ..bench_plans import bench_plans  # needs torch, which the mistakes above do not
+    from ..evaluation.run import EvalSettings
+
     settings = EvalSettings(batch=32, dtype=dtype, device=device, seed=seed)
-    found = bench_plans(
-        resolve_source(src), Calibration.read(calibration), asked, out, counts, random_plans, settings, say
-    )
+    found = bench_plans(source, measured, asked, out, counts, random_plans, settings, say)
     if as_json:
         print_json(found)
         return
@@ -187,7 +190,7 @@ def _interval(found: dict[str, Any] | None) -> str:
     return f"{100 * found['difference']:+.2f} ({100 * found['low']:+.2f} to {100 * found['high']:+.2f})"
 
 
-@bench.command(cls=BehindDashes)
+@bench.command(cls=BehindDashes, short_help="Original and patched models in vLLM under the same load.")
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("patched", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
@@ -227,14 +230,16 @@ def serve(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **giv
       lostattn bench serve ./qwen ./qwen-sap --out bench
       lostattn bench serve ./qwen ./qwen-sap --visual-tokens 4096 --concurrency 8 --out bench -- --dtype bfloat16
     """
+    sizes = positive_numbers(given["visual_tokens"], "visual tokens")
+    concurrency = positive_numbers(given["concurrency"], "concurrency")
+    need_models(base, *patched)
     from ...serving.benchmark.bench import bench_serve
     from ...serving.benchmark.report import HEAD, speed_rows
     from ...serving.benchmark.settings import BenchSettings
 
     options = vllm_options()
     settings = BenchSettings(
-        visual_tokens=positive_numbers(given["visual_tokens"], "visual tokens"),
-        concurrency=positive_numbers(given["concurrency"], "concurrency"),
+        visual_tokens=sizes, concurrency=concurrency,
         text_tokens=given["text_tokens"], output_tokens=given["output_tokens"], repeats=given["repeats"],
         requests=given["requests"], warmups=given["warmups"], kv_budget=budget_bytes(given["kv_budget"]),
         together=given["together"], seed=given["seed"],

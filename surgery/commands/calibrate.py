@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from .base import Counter, json_option, print_json, print_table, say
+from .choices import DTYPE, MODE
 from .data_option import data_option
 
 
-@click.command()
+@click.command(short_help="Measure every head of a model on pictures and questions.")
 @click.argument("src")
 @data_option("image and question", required=True)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Calibration file to be written.")
@@ -21,12 +22,12 @@ from .data_option import data_option
     "--sensitivity", is_flag=True, help="Also measure what patching each whole KV group alone does to the output."
 )
 @click.option("--frontier", is_flag=True, help="Also search which KV groups can go together (implies --sensitivity).")
-@click.option("--mode", help="Mode of the plans that are measured.  [default: patch_complexity]")
+@click.option("--mode", type=MODE, help="Mode of the plans that are measured.  [default: patch_complexity]")
 @click.option("--option", "mode_options", multiple=True, metavar="NAME=VALUE", help="Option of the mode.")
 @click.option("--seed", type=click.IntRange(0), help="Of mode noise.  [default: 0]")
 @click.option("--width", type=click.IntRange(1), help="Groups tried at every step of the search.  [default: 4]")
 @click.option("--max-new-tokens", type=click.IntRange(1), help="Answers are compared so far.  [default: 16]")
-@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--dtype", type=DTYPE, default="auto", show_default=True, help="Of the weights; auto: as stored.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--revision", help="Branch, tag or commit of a Hub id.")
 @click.option("--allow-code", is_flag=True, help="Accept a source that brings Python files (never run).")
@@ -50,13 +51,8 @@ def calibrate(
     """
     from ...patches.errors import LostattnError
     from ...serving.disk import disk_errors, write_json
-    from ...serving.shape import model_shape
-    from ..calibrate import calibrate as measure
-    from ..chat import Chat
     from ..checkpoint.source import resolve_source
     from ..data import find_place, read_examples
-    from ..model_fit import check_fit
-    from .frontier import print_groups
 
     if out.is_dir():
         raise LostattnError(f"{out} is a folder: give the name of a file as --out")
@@ -64,11 +60,18 @@ def calibrate(
         raise LostattnError(f"{out} exists: choose another --out, or add --force")
     if not out.parent.is_dir():
         raise LostattnError(f"the folder of {out} does not exist: make it first")
-    wish = _group_wish(**of_groups)
+    _refuse_unused(**of_groups)
     source = resolve_source(src, revision, allow_code=allow_code)
-    check_fit(source.config, source.tensors)
     place = find_place(data)
     examples = read_examples(place, samples)
+    from ...serving.shape import model_shape  # these need torch, which the mistakes above do not
+    from ..calibrate import calibrate as measure
+    from ..chat import Chat
+    from ..model_fit import check_fit
+    from .frontier import print_groups
+
+    wish = _group_wish(**of_groups)
+    check_fit(source.config, source.tensors)
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
     found = measure(
@@ -108,14 +111,12 @@ class GroupWish:
     max_new_tokens: int
 
 
-def _group_wish(
+def _refuse_unused(
     sensitivity: bool, frontier: bool, mode: str | None, mode_options: tuple[str, ...], seed: int | None,
     width: int | None, max_new_tokens: int | None,
-) -> GroupWish | None:  # fmt: skip
-    """None if no groups are to be measured. Refuses what nobody would look at, before anything long is done."""
+) -> None:  # fmt: skip
+    """Refuse what nobody would look at, before anything long is done."""
     from ...patches.errors import LostattnError
-    from ...patches.mode import get_mode
-    from .patch import parse_options
 
     given = {
         "--mode": mode, "--option": mode_options or None, "--seed": seed, "--width": width,
@@ -125,6 +126,16 @@ def _group_wish(
     for name in unused:
         if given[name] is not None:
             raise LostattnError(f"{name} says how KV groups are measured: add --frontier")
+
+
+def _group_wish(
+    sensitivity: bool, frontier: bool, mode: str | None, mode_options: tuple[str, ...], seed: int | None,
+    width: int | None, max_new_tokens: int | None,
+) -> GroupWish | None:  # fmt: skip
+    """None if no groups are to be measured."""
+    from ...patches.mode import get_mode
+    from .patch import parse_options
+
     if not (sensitivity or frontier):
         return None
     found = get_mode(mode or "patch_complexity")

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, say
+from .checks import need_models
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
-from .task_options import question_options, read_asked
+from .task_options import power_option, question_options, read_asked, show_results
 
 
-@click.command(cls=BehindDashes)
+@click.command(cls=BehindDashes, short_help="Put the same questions to models in vLLM: answers, speed, memory.")
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("patched", nargs=-1, required=True, type=click.Path(path_type=Path))
 @question_options
@@ -27,6 +28,7 @@ from .task_options import question_options, read_asked
 @click.option("--bench-concurrency", default="1,8", show_default=True, help="Requests at once in the measurement.")
 @click.option("--bench-repeats", type=click.IntRange(1), default=3, show_default=True, help="How often it measures.")
 @load_options
+@power_option
 @json_option
 def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
     """Ask original and patched models the same questions in vLLM: accuracy, speed and memory in one report.
@@ -38,12 +40,12 @@ def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **g
       lostattn compare ./qwen ./qwen-sap --data questions.jsonl --out comparison
       lostattn compare ./qwen ./qwen-sap ./qwen-noise --data ./dataset --limit 500 --no-bench --out comparison
     """
+    need_models(base, *patched)
+    asked = read_asked(given)
     from ...serving.benchmark.report import lead
     from ...serving.benchmark.settings import BenchSettings
-    from ...serving.evaluation.report import HEAD, result_rows
     from ..evaluation.compare import CompareSettings, compare
 
-    asked = read_asked(given)
     bench = BenchSettings(
         visual_tokens=positive_numbers(given["bench_visual_tokens"], "visual tokens") if given["bench_visual_tokens"] else (),
         concurrency=positive_numbers(given["bench_concurrency"], "concurrency"), repeats=given["bench_repeats"],
@@ -54,10 +56,8 @@ def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **g
         harness=given["harness"],
     )  # fmt: skip
     report = compare(base, patched, asked, out, settings, say)
-    if as_json:
-        print_json(report)
+    if not show_results(report, given["power"], as_json):
         return
-    print_table(HEAD, result_rows(report["results"]))
     if report["bench"]:
         click.echo(lead(report["bench"]))
     click.echo(f"\nThe report is the page {out / 'compare.html'}; the same as Markdown and JSON lies beside it.")

@@ -8,10 +8,11 @@ from pathlib import Path
 import click
 
 from .base import json_option, print_json, print_table, say
+from .checks import need_data, need_models
 from .data_option import data_option
 
 
-@click.command()
+@click.command(short_help="Check that vLLM computes what transformers computes.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @data_option("image and question", default=None, show_default="built-in pictures of several shapes")
 @click.option("--limit", type=click.IntRange(1), help="At most so many rows of --data.")
@@ -46,6 +47,8 @@ def conform(
       lostattn conform ./qwen2.5-vl-sap
       lostattn conform ./qwen2.5-vl-sap --data questions.jsonl --limit 50 --dtype bfloat16
     """
+    need_models(folder)
+    need_data(data)
     from ..conform import TOLERANCE, builtin_cases, data_cases
     from ..conform import conform as compare
 

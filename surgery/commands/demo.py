@@ -8,8 +8,10 @@ import click
 
 from .base import json_option, print_json, print_table, say
 
+SHOWN = ("prior", "layers", "heads", "right", "difference (95 %)", "verdict")  # the report has all columns
 
-@click.command()
+
+@click.command(short_help="Patch a small real model in every mode; nothing is downloaded.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -35,7 +37,10 @@ def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json
       lostattn demo
       lostattn demo --questions 2000 --out results --json
     """
-    from ..demo.report import table
+    from ..demo.folder import check_wish
+
+    check_wish(out, seed, force)
+    from ..demo.report import table  # these need torch, which the mistakes above do not
     from ..demo.run import run_demo
 
     report = run_demo(out, questions, seed, force, say, serve)
@@ -43,7 +48,8 @@ def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json
         print_json(report)
         return
     head, *rows = table(report)
-    print_table(head, rows)
+    at = [head.index(name) for name in SHOWN]
+    print_table(SHOWN, [[row[i] for i in at] for row in rows])
     patched, base = out / "patch_complexity", out / "base"
     if report.get("served"):
         click.echo(f"\nOriginal and patched in vLLM: {out / 'comparison' / 'compare.html'}")

@@ -7,19 +7,21 @@ from pathlib import Path
 import click
 
 from .base import Counter, json_option, print_json, print_table, say
+from .checks import need_data, need_models
+from .choices import DTYPE, TOKENS
 from .data_option import data_option
 
 
-@click.command()
+@click.command(short_help="Measure what each layer adds to the stream: RID and MixIG.")
 @click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path))
 @data_option("image and question", required=True)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for the report.")
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="At most so many questions.")
 @click.option("--controls", is_flag=True, help="Also Noise-Delta, Noise-QKV and Noise-FFN (two more runs a question).")
-@click.option("--tokens", default="all", show_default=True, help="Rows of the states that count: all, visual or text.")
+@click.option("--tokens", type=TOKENS, default="all", show_default=True, help="Rows of the states that count.")
 @click.option("--compare", type=click.Path(path_type=Path), help="Plain checkpoint that the MODELS are compared with.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the controls.")
-@click.option("--dtype", default="float32", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="Of the weights; auto: as stored.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @json_option
 def diagnose(
@@ -44,13 +46,16 @@ def diagnose(
       lostattn diagnose ./qwen2.5-vl --data questions.jsonl --controls --out diagnosis
       lostattn diagnose ./qwen2.5-vl-sap --compare ./qwen2.5-vl --data questions.jsonl --out diagnosis
     """
-    from ..data import find_place, read_examples
-    from ..diagnosis.figures import pyplot
+    from ...serving.pages.charts import need_matplotlib
+
+    need_matplotlib()  # say that it is missing before the work, not after it
+    need_models(compare, *models)
+    need_data(data)
+    from ..data import find_place, read_examples  # these need torch, which the mistakes above do not
     from ..diagnosis.report import comparison, table
     from ..diagnosis.run import Settings
     from ..diagnosis.run import diagnose as measure
 
-    pyplot()  # say that matplotlib is missing before the work, not after it
     settings = Settings(tokens, controls, seed)
     place = find_place(data)
     examples = read_examples(place, samples)

@@ -8,20 +8,25 @@ from typing import Any
 import click
 
 from .base import json_option, print_json, print_table, say
+from .checks import need_sources
+from .choices import BACKEND
 from .serving_options import BehindDashes, vllm_options
-from .task_options import read_asked, task_options
+from .task_options import power_option, read_asked, show_results, task_options
 
 
-@click.command("eval", cls=BehindDashes)
+@click.command("eval", cls=BehindDashes, short_help="Evaluate models, plain or patched, on benchmark tasks.")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @task_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for answers and report.")
-@click.option("--backend", default="transformers", show_default=True, help="transformers, vllm, or a server's URL.")
+@click.option(
+    "--backend", type=BACKEND, default="transformers", show_default=True, help="What answers; a URL: of a server."
+)
 @click.option("--concurrency", type=click.IntRange(1), default=8, show_default=True, help="Items at once at a server.")
 @click.option("--api-key", envvar="LOSTATTN_API_KEY", help="Of the server at a URL.  [env: LOSTATTN_API_KEY]")
 @click.option(
     "--via", type=click.Choice(["lmms-eval"]), help="Let that harness ask a server (vllm or a URL) and score."
 )
+@power_option
 @json_option
 def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **given: Any) -> None:
     """Evaluate every MODEL, plain or patched, on benchmark tasks; the first is what the others are held against.
@@ -36,25 +41,23 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
       lostattn eval demo/base demo/noise --task digits --limit 200 --out results
       lostattn eval qwen-sap --task pope --data ./POPE --backend http://127.0.0.1:8000/v1 --out results
     """
-    from ...serving.evaluation.report import HEAD, result_rows
-    from ..evaluation.run import EvalSettings, run_eval
-
     _refuse_unused(backend, given["via"])
+    if "://" not in backend:
+        need_sources(models)
     if given["via"]:
         _via_lmms_eval(models, out, backend, as_json, given)
         return
     asked = read_asked(given)
+    from ..evaluation.run import EvalSettings, run_eval
+
     settings = EvalSettings(
         backend=backend, batch=given["batch"], concurrency=given["concurrency"], dtype=given["dtype"],
         device=given["device"], options=vllm_options(), seed=given["seed"], harness=given["harness"],
         api_key=given["api_key"],
     )  # fmt: skip
     report = run_eval(models, asked, out, settings, say)
-    if as_json:
-        print_json(report)
-        return
-    print_table(HEAD, result_rows(report["results"]))
-    click.echo(f"\nThe report is the page {out / 'eval.html'}; the same as Markdown and JSON lies beside it.")
+    if show_results(report, given["power"], as_json):
+        click.echo(f"\nThe report is the page {out / 'eval.html'}; the same as Markdown and JSON lies beside it.")
 
 
 IDLE = {"transformers": ("concurrency", "api_key"), "vllm": ("batch", "dtype", "device", "api_key")}

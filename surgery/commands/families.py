@@ -7,7 +7,7 @@ import click
 from .base import json_option, print_json, print_table, say
 
 
-@click.command()
+@click.command(short_help="List the model families: what runs where, and defaults.")
 @json_option
 def families(as_json: bool) -> None:
     """List the supported model families: what runs where, and the defaults of layers and heads."""
@@ -18,14 +18,18 @@ def families(as_json: bool) -> None:
         print_json([state.to_json() for state in found])
         return
     print_table(
-        ["family", "models", "layers", "heads", "text models", "vision towers", "video", "vLLM"],
+        ["family", "models", "layers", "heads", "video", "vLLM"],
         [
             [
-                s.family, s.models, f"{s.layers[0]}-{s.layers[1]}", f"{s.heads[0]}-{s.heads[1]}",
-                ", ".join(s.text_models) or "its own", ", ".join(s.towers) or "its own", s.video,
+                s.family, s.models, f"{s.layers[0]}-{s.layers[1]}", f"{s.heads[0]}-{s.heads[1]}", s.video,
                 "served" if s.vllm else "not served",
             ] for s in found
         ],
     )  # fmt: skip
+    click.echo("\nWhat a family covers, where it is more than its own:")
+    print_table(
+        ["family", "text models", "vision towers"],
+        [[s.family, ", ".join(s.text_models), ", ".join(s.towers)] for s in found if s.text_models or s.towers],
+    )
     say(f"vLLM here: {installed_engine()}")
     say("layers are clipped to a model's depth; --json tells modes, reasons, and where the defaults come from")

@@ -9,7 +9,7 @@ import click
 from .base import json_option, print_json, print_table, say
 
 
-@click.command()
+@click.command(short_help="Print plan and provenance of a patched folder.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @json_option
 def show(folder: Path, as_json: bool) -> None:
@@ -32,7 +32,7 @@ def show(folder: Path, as_json: bool) -> None:
     print_table(["what", "value"], describe_origin(found.manifest))
 
 
-@click.command()
+@click.command(short_help="Check a patched folder against its recorded hashes.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--quick", is_flag=True, help="Check sizes, tables and samples of large weights instead of every byte.")
 @json_option
@@ -45,7 +45,7 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     """
     from ..checkpoint.write import verify as check
 
-    found = check(folder, quick=quick)
+    found = check(folder, quick=quick, say=say)
     rows = [[c.file, c.level, "ok" if c.ok else "FAILED", c.problem] for c in found.checks]
     if as_json:
         print_json(
@@ -61,7 +61,7 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
         raise SystemExit(1)
 
 
-@click.command()
+@click.command(short_help="Write the original of a patched folder, byte for byte.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(

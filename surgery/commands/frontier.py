@@ -10,7 +10,7 @@ import click
 from .base import json_option, print_json, print_table, say
 
 
-@click.command()
+@click.command(short_help="Show which KV groups can go, as calibrate measured them.")
 @click.argument("calibration", type=click.Path(path_type=Path))
 @click.option("--plot", type=click.Path(path_type=Path), help="Also draw it, as a PNG file.")
 @json_option

@@ -9,13 +9,19 @@ from typing import Any
 import click
 
 from .base import json_option, print_json, print_table, say
+from .checks import need_readable
+from .choices import MODE, PRESET, RANKING, ROWS, SCORE_RULE
 
 _OPTIONS = [
     click.option(
         "--spec", "spec_file", type=click.Path(), help="YAML file with the options below; options given here win."
     ),
-    click.option("--preset", help="paper (default), reference (the authors' code), or efficient (whole KV groups)."),
-    click.option("--mode", help="Where the prior comes from, see 'lostattn modes'. Default patch_complexity."),
+    click.option(
+        "--preset", type=PRESET, help="paper (default), reference (the authors' code), or efficient (whole KV groups)."
+    ),
+    click.option(
+        "--mode", type=MODE, help="Where the prior comes from, see 'lostattn modes'. Default patch_complexity."
+    ),
     click.option("--layers", help="1-27, 1,3,5-7, all, or none. Default: the family's, see 'lostattn families'."),
     click.option("--heads", help="all, a percentile band 0.3-0.6, or lists 3:0,1,5;4:2. Default: the family's band."),
     click.option("--groups", help="Whole KV groups by name, instead of layers and heads: 3:0,1;5:1 (layer:KV heads)."),
@@ -30,15 +36,15 @@ _OPTIONS = [
         type=click.FloatRange(0, 1),
         help="Preset efficient: the fewest KV groups that leave at most this share of the visual tokens' KV cache.",
     ),
-    click.option("--rank-by", help="What ranks heads for a band: mass (paper) or score (authors' code)."),
+    click.option("--rank-by", type=RANKING, help="What ranks heads for a band: mass (paper) or score (authors' code)."),
     click.option(
         "--dynamic/--static",
         default=None,
         help="Choose the heads of a band anew at every step, or once and for all (default, but for preset reference).",
     ),
     click.option("--calibration", help="File from 'lostattn calibrate' that ranks the heads."),
-    click.option("--scores", help="How prior numbers become scores: raw, prob, prob_rescaled, log."),
-    click.option("--queries", help="Patched query rows: all, after_image, last."),
+    click.option("--scores", type=SCORE_RULE, help="How prior numbers become scores."),
+    click.option("--queries", type=ROWS, help="Patched query rows."),
     click.option("--blend", type=float, help="1 replaces scores (default), 0 changes nothing, between mixes."),
     click.option("--seed", type=int, help="Seed of mode noise. Default 0."),
     click.option("--temperature", type=float, help="Of the softmax in prob, prob_rescaled, log. Default 1."),
@@ -56,10 +62,15 @@ def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str, Any]) -> Any:
     """The spec from file and options."""
+    from ..calibration import Calibration
     from ..spec import PatchSpec, read_spec
 
     spec = read_spec(spec_file) if spec_file is not None else PatchSpec()
-    return spec.with_changes(**wishes, options=dict(spec.options) | parse_options(mode_options))
+    spec = spec.with_changes(**wishes, options=dict(spec.options) | parse_options(mode_options))
+    need_readable(spec)
+    if spec.calibration is not None:
+        Calibration.read(spec.calibration)
+    return spec
 
 
 def parse_options(mode_options: tuple[str, ...]) -> dict[str, str]:
@@ -77,7 +88,7 @@ def parse_options(mode_options: tuple[str, ...]) -> dict[str, str]:
     return options
 
 
-@click.command()
+@click.command(short_help="Print what patch would do, without doing it.")
 @click.argument("src")
 @_plan_options
 @json_option
@@ -97,13 +108,16 @@ def plan(
       lostattn plan Qwen/Qwen2.5-VL-7B-Instruct --layers 1-27 --heads all
       lostattn plan ./my-llava --preset reference --mode noise --json
     """
-    from ..patch import prepare
+    from ..checkpoint.source import resolve_source
 
     spec = _spec(spec_file, mode_options, wishes)
-    _print_prepared(prepare(src, spec, revision=revision, allow_code=allow_code, say=say), as_json)
+    source = resolve_source(src, revision, allow_code=allow_code)
+    from ..patch import prepare  # needs torch, which the mistakes above do not
+
+    _print_prepared(prepare(source, spec, say=say), as_json)
 
 
-@click.command()
+@click.command(short_help="Write the patched checkpoint of a folder or Hub id.")
 @click.argument("src")
 @click.argument("out", type=click.Path(path_type=Path))
 @_plan_options
@@ -134,16 +148,21 @@ def patch(
       lostattn patch --preset efficient --calibration qwen.json --keep-agreement 0.98 ./qwen2.5-vl ./qwen2.5-vl-sap
       lostattn patch --spec plan.yaml ./model ./out --force
     """
-    from ..patch import patch_from_spec, prepare
+    from ..checkpoint.publish import check_replaceable
+    from ..checkpoint.source import resolve_source
 
     spec = _spec(spec_file, mode_options, wishes)
+    if not dry_run:
+        check_replaceable(out, force)
+    source = resolve_source(src, revision, allow_code=allow_code)
+    from ..patch import patch_from_spec, prepare  # needs torch, which the mistakes above do not
+
     if dry_run:
-        _print_prepared(prepare(src, spec, revision=revision, allow_code=allow_code, say=say), as_json)
+        _print_prepared(prepare(source, spec, say=say), as_json)
         say("dry run: nothing was written")
         return
     prepared, written = patch_from_spec(
-        src, out, spec, revision=revision, weights=weights, force=force, allow_code=allow_code, full_hash=full_hash,
-        say=say,
+        source, out, spec, weights=weights, force=force, full_hash=full_hash, say=say
     )  # fmt: skip
     _print_prepared(prepared, as_json, {"out": str(out), "weights": dict(written.placed)})
     placed = ", ".join(f"{n} {how}" for how, n in written.placed.items())

@@ -9,7 +9,7 @@ import click
 from .base import json_option, print_json, say
 
 
-@click.command()
+@click.command(short_help="Fetch a model from the Hub, and verify it if it is patched.")
 @click.argument("repo", metavar="USER/NAME")
 @click.argument("folder", required=False, type=click.Path(path_type=Path))
 @click.option("--revision", help="Branch, tag or commit. Default: main.")

@@ -12,7 +12,7 @@ import click
 from .base import json_option, print_json, print_table, say
 
 
-@click.command()
+@click.command(short_help="Push a patched folder to the Hub, in one commit.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("repo", metavar="USER/NAME")
 @click.option("--private", is_flag=True, help="Make the repository private if it is new.")

@@ -7,19 +7,20 @@ from pathlib import Path
 import click
 
 from .base import json_option, print_json, print_table, say
+from .choices import HARNESS, TASK
 
 COUNTS = ("n", "unparsed", "guessed", "sets")
 
 
-@click.command()
-@click.option("--task", "name", required=True, help="Which benchmark; lostattn tasks lists them.")
+@click.command(short_help="Score answers that were made elsewhere.")
+@click.option("--task", "name", type=TASK, required=True, help="Which benchmark, see lostattn tasks.")
 @click.option(
     "--responses",
     required=True,
     type=click.Path(path_type=Path),
     help="JSONL, JSON, CSV, TSV or parquet: in each row the task's fields and `response`.",
 )
-@click.option("--harness", default="lostattn", show_default=True, help="Whose rule: lostattn, lmms-eval or vlmevalkit.")
+@click.option("--harness", type=HARNESS, default="lostattn", show_default=True, help="Whose rule reads answers.")
 @click.option("--items", type=click.Path(path_type=Path), help="Write every parsed answer to this JSONL file.")
 @click.option("--force", is_flag=True, help="Overwrite --items.")
 @click.option(

@@ -12,9 +12,10 @@ from typing import Any
 import click
 
 from .base import print_table, say
+from .checks import need_models
 
 
-@click.command()
+@click.command(short_help="Serve a model with vLLM behind an OpenAI-style API.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--name", help="Model name in requests. Default: the folder's name.")
 @click.option(
@@ -58,6 +59,7 @@ def serve(
       lostattn serve ./qwen2.5-vl-sap --port 9000 -- --max-model-len 8192 --dtype bfloat16
       LOSTATTN_API_KEY=... lostattn serve ./qwen2.5-vl-sap --host 0.0.0.0
     """
+    need_models(folder)
     from ...serving.engine.versions import how_tested
     from ...serving.ports import need_free
     from ...serving.server import unused_log

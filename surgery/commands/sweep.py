@@ -8,17 +8,20 @@ from typing import Any
 import click
 
 from .base import json_option, print_json, print_table, say
+from .checks import need_files, need_sources
+from .choices import GRID
 from .task_options import read_asked, task_options
 
 
-@click.command()
+@click.command(short_help="Evaluate many plans on one loaded model, writing none.")
 @click.argument("base")
 @click.option(
     "--spec",
     "specs",
     multiple=True,
     required=True,
-    help="table2, heads, layers, table8 or a YAML file; may be repeated.",
+    type=GRID,
+    help="A grid of the paper, or a YAML file; may be repeated.",
 )
 @task_options
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for answers and report.")
@@ -54,12 +57,16 @@ def sweep(
       lostattn sweep ./qwen --spec layers --task pope --data /data/POPE --ray --out layers
       lostattn sweep ./qwen --spec my-grid.yaml --task vmcbench --data ./VMCBench --split test --out grid
     """
-    from ..evaluation.run import EvalSettings
-    from ..sweep.tables import grid_table
-
     ctx = click.get_current_context()
     _refuse_together(ctx)
+    need_sources([base])
+    need_files(
+        *(("--spec", spec) for spec in specs if spec.endswith((".yaml", ".yml"))), ("--calibration", calibration)
+    )
     asked = read_asked(given)
+    from ..evaluation.run import EvalSettings  # these need torch, which the mistakes above do not
+    from ..sweep.tables import grid_table
+
     settings = EvalSettings(
         batch=given["batch"], dtype=given["dtype"], device=given["device"], seed=given["seed"], harness=given["harness"]
     )

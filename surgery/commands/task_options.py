@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...serving.reading.forms import HELP
+from .base import print_json, print_table
+from .choices import ANY_TASK, DTYPE, HARNESS
 
 if TYPE_CHECKING:
     from ..evaluation.tasks import Asked
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 WHAT = (
     click.option(
         "--task",
+        type=ANY_TASK,
         multiple=True,
         help="Benchmark; may be repeated.  [default: digits for the demo's questions, else questions]",
     ),
@@ -38,18 +41,14 @@ WHAT = (
         show_default=True,
         help="Of the bootstrap, of the demo's questions, of harnesses that guess.",
     ),
-    click.option(
-        "--harness", default="lostattn", show_default=True, help="Whose rule reads: lostattn, lmms-eval, vlmevalkit."
-    ),
+    click.option("--harness", type=HARNESS, default="lostattn", show_default=True, help="Whose rule reads answers."),
 )
 
 HOW = (
     click.option(
         "--batch", type=click.IntRange(1), default=16, show_default=True, help="Items at once in transformers."
     ),
-    click.option(
-        "--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16 (transformers)."
-    ),
+    click.option("--dtype", type=DTYPE, default="auto", show_default=True, help="Of the weights (transformers)."),
     click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ... (transformers)."),
 )
 
@@ -62,6 +61,29 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def question_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """--task, --data and what belongs to them."""
     return _with(command, WHAT)
+
+
+power_option = click.option(
+    "--power",
+    is_flag=True,
+    help="Print which difference so many questions would show, and how many 1 point needs.",
+)
+
+
+def show_results(report: dict[str, Any], power: bool, as_json: bool) -> bool:
+    """Print what a report found, as JSON or as tables; whether it was tables."""
+    from ...serving.evaluation.report import HEAD, result_rows
+    from ...serving.evaluation.versus import POWER_HEAD, power_rows
+
+    rows = power_rows(report["results"]) if power else []
+    if as_json:
+        print_json(report | ({"power": [dict(zip(POWER_HEAD, row, strict=True)) for row in rows]} if power else {}))
+        return False
+    print_table(HEAD, result_rows(report["results"]))
+    if power:
+        click.echo()
+        print_table(POWER_HEAD, rows)
+    return True
 
 
 def read_asked(given: Mapping[str, Any]) -> list[Asked]:

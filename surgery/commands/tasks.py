@@ -7,7 +7,7 @@ import click
 from .base import json_option, print_json, print_table
 
 
-@click.command()
+@click.command(short_help="List the benchmark tasks: data, prompts, parsers.")
 @json_option
 def tasks(as_json: bool) -> None:
     """List the benchmark tasks: their data, prompts, parsers."""
@@ -35,5 +35,13 @@ def tasks(as_json: bool) -> None:
             for t in all_tasks().values()
         ]
         print_json([{**a, **b} for a, b in zip(rows, more, strict=True)])
-    else:
-        print_table(list(rows[0]), [list(r.values()) for r in rows])
+        return
+    print_table(["task", "main metric", "questions"], [[t.name, t.main, t.summary] for t in all_tasks().values()])
+    click.echo("\nWhere their data is (--data takes other), their prompts, and whose rules read the answers:")
+    print_table(
+        ["task", "data", "prompts", "rules"],
+        [
+            [t.name, f"{t.hub}#{t.splits[0]}" if t.hub else t.name, ", ".join(t.prompts), ", ".join(t.rules)]
+            for t in all_tasks().values()
+        ],
+    )

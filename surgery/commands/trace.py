@@ -8,10 +8,12 @@ from typing import Any
 import click
 
 from .base import Counter, json_option, print_json, print_table, say
+from .checks import need_data, need_files, need_models, need_picture
+from .choices import DTYPE
 from .data_option import data_option
 
 
-@click.command()
+@click.command(short_help="Show which parts of a picture every layer connects.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--image", type=click.Path(), help="Picture file; with --question.")
 @click.option("--question", help="What to ask about the picture.")
@@ -23,7 +25,7 @@ from .data_option import data_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for pictures, JSON and CSV.")
 @click.option("--samples", type=click.IntRange(1), help="At most so many rows of --data.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=64, show_default=True, help="Longest answer.")
-@click.option("--dtype", default="auto", show_default=True, help="auto, float32, bfloat16 or float16.")
+@click.option("--dtype", type=DTYPE, default="auto", show_default=True, help="Of the weights; auto: as stored.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1, ...")
 @click.option("--force", is_flag=True, help="Write over an earlier trace.")
 @json_option
@@ -50,10 +52,8 @@ def trace(
       lostattn trace ./qwen2.5-vl --data pope.jsonl --out trace
     """
     from ...patches.errors import LostattnError
-    from ..diagnosis.figures import pyplot
-    from ..tracing.files import make_folder
+    from ...serving.pages.charts import need_matplotlib
 
-    pyplot()  # say that matplotlib is missing before the work, not after it
     if data is not None and (image or question or boxes or name):
         raise LostattnError(
             "--data brings its own pictures, questions and boxes: leave --image, --question, --boxes, --object out"
@@ -64,6 +64,13 @@ def trace(
         raise LostattnError("--coco and --object belong together: give the annotations and the name of the object")
     if boxes and coco:
         raise LostattnError("--boxes and --coco both say where the evidence is: give one of them")
+    need_matplotlib()  # say that it is missing before the work, not after it
+    need_models(model)
+    need_data(data)
+    need_picture(image)
+    need_files(("--boxes", boxes), ("--coco", coco))
+    from ..tracing.files import make_folder
+
     make_folder(out, force)
     if data is not None:
         report = _many(model, data, coco, out, settings)

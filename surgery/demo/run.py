@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ...serving.disk import disk_errors, write_json
 from ...serving.evaluation.store import read_answers
@@ -18,64 +16,17 @@ from ..chat import Chat
 from ..evaluation.run import EvalSettings, run_eval
 from ..evaluation.tasks import read_tasks
 from ..patch import patch_from_spec
-from ..spec import PatchSpec
-from .builtin import SEED as CALIBRATION_SEED
 from .builtin import builtin_examples
 from .digits import held_out
 from .evaluate import MAX_TOKENS, demo_rows
+from .folder import MODEL, check_wish, folder_name, unpack_model, wishes
 from .gallery import draw_gallery
 from .report import markdown, page
 from .served import compare_served
 
-MODEL = Path(__file__).parent / "model"
+__all__ = ["MODEL", "run_demo", "unpack_model", "wishes"]
 BATCH = 32
-MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
-FILES = (
-    "calibration.json",
-    "comparison",
-    "evaluation",
-    "gallery.png",
-    "picture.png",
-    "report.html",
-    "report.json",
-    "report.md",
-)
 Say = Callable[[str], None]
-
-
-def unpack_model(out: Path, force: bool) -> Path:
-    """Copy the shipped model out of the package.
-
-    Raises:
-        LostattnError: the destination exists and force is not given.
-    """
-    if not (MODEL / "model.safetensors").is_file():
-        raise LostattnError("the demo model is not part of this installation: install lostattn anew")
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise LostattnError(f"{out} exists and is not a folder: choose another --out")
-    with disk_errors(f"cannot write {out}"):
-        found = {path.name for path in out.iterdir()} if out.exists() else set()
-        if found and not force:
-            raise LostattnError(f"{out} exists and is not empty: choose another --out, or add --force")
-        if strange := sorted(found - {"base", *FILES, *map(_folder, wishes(out))}):
-            raise LostattnError(f"{out} holds '{strange[0]}', which is not of the demo: choose another --out")
-        for name in found:
-            path = out / name
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-        shutil.copytree(MODEL, out / "base", copy_function=shutil.copyfile)
-    return out / "base"
-
-
-def wishes(calibration: Path) -> dict[str, PatchSpec]:
-    """What the demo compares: the paper's band in every mode, whole layers, and a negative control."""
-    found = {mode: PatchSpec(mode=mode, calibration=str(calibration)) for mode in MODES}
-    found["patch_complexity, whole layers 1-5"] = PatchSpec(mode="patch_complexity", layers="1-5", heads="all")
-    found["uniform, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
-    return found
-
-
-def _folder(name: str) -> str:
-    return name.replace(",", "").replace(" ", "-")
 
 
 def run_demo(
@@ -100,8 +51,7 @@ def run_demo(
         The report that is also written to `out/report.json` and `out/report.md`; `out/gallery.png` shows some answers.
     """
     out = Path(out)
-    if seed == CALIBRATION_SEED:
-        raise LostattnError(f"seed {seed} draws the questions that heads are ranked on: take another --seed")
+    check_wish(out, seed, force)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
     try:
@@ -119,7 +69,7 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
     write_json(out / "calibration.json", found.to_json())
     names = {"base": "original"}
     for name, spec in wishes(out / "calibration.json").items():
-        folder = out / _folder(name)
+        folder = out / folder_name(name)
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
         names[folder.name] = name
     asked = read_tasks(["digits"], limit=questions, max_tokens=MAX_TOKENS, seed=seed)
@@ -134,7 +84,7 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
         "results": demo_rows(evaluated, names),
     }  # fmt: skip
     if serve:
-        whole = out / _folder("patch_complexity, whole layers 1-5")
+        whole = out / folder_name("patch_complexity, whole layers 1-5")
         report["served"] = compare_served(base, whole, out / "comparison", seed, say)
     write_json(out / "report.json", report)
     (out / "report.md").write_text(markdown(report), encoding="utf-8")

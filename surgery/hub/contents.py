@@ -10,7 +10,7 @@ from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, to_json
 from ..checkpoint.belongings import PRIVATE, TRAINING, file_reason, holds_key, refuse_keys
 from ..checkpoint.folder import ESSENTIAL, is_weights, real_file
-from ..checkpoint.hashing import sha256_bytes, sha256_file
+from ..checkpoint.hashing import bytes_told, sha256_bytes, sha256_file
 from ..checkpoint.manifest import MANIFEST, Manifest, read_patched
 from ..checkpoint.verification import verify
 from .names import size_text
@@ -80,7 +80,9 @@ def read_contents(directory: str | Path, say: Say = lambda _: None) -> Contents:
         )
     kept_back = _kept_back(patched.path, patched.manifest)
     names = [name for name in patched.manifest.files if name not in kept_back]
-    files = {name: _local(patched.path, patched.manifest, name, say) for name in names if name != CARD}
+    read = sum(patched.manifest.files[name].size for name in names if is_weights(name))
+    with bytes_told(say, "reading", read):
+        files = {name: _local(patched.path, patched.manifest, name, say) for name in names if name != CARD}
     records = {
         name: replace(patched.manifest.files[name], sha256=files[name].sha256)
         if name in files

@@ -80,7 +80,7 @@ def pull(
         with publishing(target, force=force, source=staging) as (folder, path):
             _prepare(staging, repo, str(found.commit), files, say)
             _fetch(api, repo, str(found.commit), staging, list(files))
-            _check(staging, files, patched)
+            _check(staging, files, patched, say)
             _finish(staging, folder)
     size = sum(file.size for file in files.values())
     return Pulled(path, repo, str(found.commit), len(files), size, patched, left_out)
@@ -135,7 +135,7 @@ def _literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _check(staging: Path, files: Mapping[str, RemoteFile], patched: bool) -> None:
+def _check(staging: Path, files: Mapping[str, RemoteFile], patched: bool, say: Say) -> None:
     """Every byte by the Hub's hashes, or by the model's own record; what is wrong is removed, to be fetched again."""
     recorded = read_manifest(staging).files if patched else {}
     with disk_errors("cannot read what was fetched"):
@@ -147,7 +147,7 @@ def _check(staging: Path, files: Mapping[str, RemoteFile], patched: bool) -> Non
             if not file.holds(path.stat().st_size, "" if file.sha256 is None else sha256_file(path), path):
                 path.unlink()
                 raise LostattnError(f"{name} arrived damaged: run again, it is fetched anew")
-    if patched and (wrong := verify(staging).problems):
+    if patched and (wrong := verify(staging, say=say).problems):
         _drop_damaged(staging, wrong[0].file, files)
         raise LostattnError(
             f"{wrong[0].file}: {wrong[0].problem}; run again, and if it stays so, the repository is damaged or was changed: "

@@ -15,8 +15,9 @@ from lostattn.surgery.chat import Chat
 from lostattn.surgery.checkpoint.write import verify
 from lostattn.surgery.demo.builtin import builtin_examples
 from lostattn.surgery.demo.digits import held_out
+from lostattn.surgery.demo.folder import MODES, folder_name, unpack_model, wishes
 from lostattn.surgery.demo.report import markdown, page, table
-from lostattn.surgery.demo.run import MODES, _folder, run_demo, unpack_model, wishes
+from lostattn.surgery.demo.run import run_demo
 from PIL import Image
 
 QUESTIONS = 40
@@ -93,7 +94,7 @@ def test_what_is_said_and_left(report: dict[str, Any], out: Path, said: list[str
         rows(report)
     )
     for name in wishes(out):
-        assert verify(out / _folder(name)).ok
+        assert verify(out / folder_name(name)).ok
     for path in demo.iterdir():
         assert (out / "base" / path.name).read_bytes() == path.read_bytes()
     with Image.open(out / "picture.png") as picture:

@@ -104,7 +104,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "other settings": (["--limit", "5"], "holds answers of another run"),
     "unknown task": (["--task", "nonsense"], "unknown task 'nonsense'"),
     "no data": (["--task", "pope", "--data", "nowhere"], "does not exist"),
-    "no rule": (["--limit", str(N), "--harness", "x"], "no rule 'x'"),
+    "no rule": (["--limit", str(N), "--harness", "vlmevalkit"], "no rule 'vlmevalkit'"),
     "unknown backend": (["--backend", "x"], "unknown backend 'x'"),
     "batch for a server": (["--backend", "http://127.0.0.1:1/v1", "--batch", "3"], "--batch"),
     "key for nobody": (["--api-key", "x"], "--api-key"),

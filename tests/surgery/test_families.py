@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from lostattn.patches import discover
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.family import FAMILIES
 from lostattn.patches.mode import MODES
 from lostattn.serving.engine.versions import check_served, serves
+from lostattn.surgery import written
 from lostattn.surgery.cli import main
 from lostattn.surgery.families import family_states
 
@@ -44,13 +49,26 @@ def test_vllm_runs_what_it_says(name: str) -> None:
         assert row["reason"] == str(caught.value)
 
 
-def test_a_new_family_appears_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    monkeypatch.setitem(FAMILIES, "brand_new", replace(FAMILIES["llava"], name="brand_new", plain_causal=False))
+def test_a_new_family_appears_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = tmp_path / "patches"
+    shutil.copytree(discover.FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (copy / "family_llava.py").read_text(encoding="utf-8")
+    text = text.replace('name="llava"', 'name="brand_new", plain_causal=False')
+    (copy / "family_brand_new.py").write_text(text, encoding="utf-8")
+    for module in (discover, written):
+        monkeypatch.setattr(module, "FOLDER", copy)
     (row,) = [s for s in family_states() if s.family == "brand_new"]
     assert not row.vllm and "brand_new" in row.vllm_reason and row.prefill == "any-mask"
     assert row.defaults_from == "taken over from a relative in the paper"
+
+
+@pytest.mark.parametrize(("kind", "registered"), [("family", FAMILIES), ("mode", MODES)])
+def test_what_is_read_is_what_is_registered(kind: str, registered: Mapping[str, Any]) -> None:
+    found = {entry.name: vars(entry) for entry in written.written(kind)}
+    assert list(found) == sorted(registered)
+    for name, values in found.items():
+        real = {key: getattr(registered[name], key) for key in values}
+        assert values == real and {"name", "summary" if kind == "mode" else "title"} <= values.keys()
 
 
 def test_the_table() -> None:

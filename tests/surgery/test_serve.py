@@ -98,7 +98,7 @@ def test_plugins_that_are_chosen_must_include_ours(monkeypatch: pytest.MonkeyPat
 
 def test_user_mistakes_are_one_sentence(tmp_path: Path, plain: Path) -> None:
     for arguments, said in [
-        ([str(tmp_path / "none")], "is not a folder"),
+        ([str(tmp_path / "none")], "is not a model folder"),
         ([str(tmp_path)], "no readable config.json"),
         ([str(plain), "--api-key", "a b"], "printable ASCII"),
         ([str(plain), "--", "--port", "3"], "put --port in front"),

@@ -264,7 +264,7 @@ def test_wrong_specs_are_one_sentence_before_anything_runs(
 
 
 def test_unknown_grids_are_told(demo: Path, tmp_path: Path) -> None:
-    for given, told in (("table9", "choose one of table2"), ("no.yaml", "cannot read the sweep's spec")):
+    for given, told in (("table9", "choose one of table2"), ("no.yaml", "--spec no.yaml cannot be read")):
         found = lostattn("sweep", demo, "--spec", given, "--task", "digits", "--out", tmp_path / "out")
         assert found.exit_code == 2 and told in found.stderr and not (tmp_path / "out").exists()
 

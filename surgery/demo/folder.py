@@ -1,0 +1,67 @@
+"""The demo's folder: what comes into it, and whether it is free. Nothing here needs torch."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ...patches.errors import LostattnError
+from ...serving.disk import disk_errors
+from ...serving.reading.place import RANKING_SEED
+from ..spec import PatchSpec
+
+MODEL = Path(__file__).parent / "model"
+MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
+FILES = (
+    "calibration.json", "comparison", "evaluation", "gallery.png", "picture.png", "report.html", "report.json", "report.md",
+)  # fmt: skip
+
+
+def check_wish(out: Path, seed: int, force: bool) -> None:
+    """LostattnError for the questions that heads are ranked on, and for a folder that is not free."""
+    if seed == RANKING_SEED:
+        raise LostattnError(f"seed {seed} draws the questions that heads are ranked on: take another --seed")
+    check_free(out, force)
+
+
+def check_free(out: Path, force: bool) -> set[str]:
+    """Names of what lies in the folder. LostattnError unless it is free, or of the demo and `force` is given."""
+    if not (MODEL / "model.safetensors").is_file():
+        raise LostattnError("the demo model is not part of this installation: install lostattn anew")
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise LostattnError(f"{out} exists and is not a folder: choose another --out")
+    with disk_errors(f"cannot write {out}"):
+        found = {path.name for path in out.iterdir()} if out.exists() else set()
+        if found and not force:
+            raise LostattnError(f"{out} exists and is not empty: choose another --out, or add --force")
+        if strange := sorted(found - {"base", *FILES, *map(folder_name, wishes(out))}):
+            raise LostattnError(f"{out} holds '{strange[0]}', which is not of the demo: choose another --out")
+    return found
+
+
+def unpack_model(out: Path, force: bool) -> Path:
+    """Copy the shipped model out of the package.
+
+    Raises:
+        LostattnError: the destination exists and force is not given.
+    """
+    found = check_free(out, force)
+    with disk_errors(f"cannot write {out}"):
+        for name in found:
+            path = out / name
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        shutil.copytree(MODEL, out / "base", copy_function=shutil.copyfile)
+    return out / "base"
+
+
+def wishes(calibration: Path) -> dict[str, PatchSpec]:
+    """What the demo compares: the paper's band in every mode, whole layers, and a negative control."""
+    found = {mode: PatchSpec(mode=mode, calibration=str(calibration)) for mode in MODES}
+    found["patch_complexity, whole layers 1-5"] = PatchSpec(mode="patch_complexity", layers="1-5", heads="all")
+    found["uniform, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
+    return found
+
+
+def folder_name(name: str) -> str:
+    """The folder of a patched model by the name of its wish."""
+    return name.replace(",", "").replace(" ", "-")

@@ -1,0 +1,150 @@
+"""What the command line shows: tables that fit, bars where somebody watches, plain lines in a pipe."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lostattn.serving.evaluation.rate import LazyBar, Rate, bar_of
+from lostattn.surgery import doctor
+from lostattn.surgery.checkpoint import hashing
+from lostattn.surgery.cli import main
+from lostattn.surgery.commands import telling
+from lostattn.surgery.commands.table import table_text
+from lostattn.surgery.commands.telling import Teller
+from rich.console import Console
+
+WORD = st.text("abc_-.0123456789", min_size=1, max_size=25)
+CELL = st.lists(WORD, max_size=8).map(" ".join)
+
+
+def shown(width: int = 80) -> tuple[Teller, io.StringIO]:
+    """What a terminal of that width is told."""
+    out = io.StringIO()
+    return Teller(Console(file=out, force_terminal=True, width=width, color_system=None)), out
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 6).flatmap(lambda n: st.lists(st.lists(CELL, min_size=n, max_size=n), min_size=2, max_size=6)))
+def test_every_table_fits_and_keeps_every_word_whole(rows: list[list[str]]) -> None:
+    text = table_text([cell or "x" for cell in rows[0]], rows[1:], 80)
+    assert max(map(len, text.splitlines())) <= 80 and "\x1b" not in text
+    words = text.split()
+    for cell in (cell for row in rows[1:] for cell in row):
+        for word in cell.split():
+            assert word in words
+
+
+def test_a_table_of_many_columns_is_turned_round() -> None:
+    text = table_text(["name", *(f"number-{i}" for i in range(12))], [["a", *"b" * 12], ["c", *"d" * 12]], 80)
+    assert text.splitlines()[:3] == ["name       a  c", "---------  -  -", "number-0   b  d"]
+    assert len(text.splitlines()) == 14
+
+
+def test_wide_tables_become_blocks() -> None:
+    rows = [["a", "x" * 50, "y" * 50], ["b", "z" * 50, ""]]
+    assert table_text(["name", "one", "two"], rows, 80).splitlines() == [
+        "name  a", f"one   {'x' * 50}", f"two   {'y' * 50}", "", "name  b", f"one   {'z' * 50}", "two",
+    ]  # fmt: skip
+
+
+def test_a_narrow_table_is_as_wide_as_its_cells() -> None:
+    text = table_text(["metric", "value"], [["accuracy", "91.20 %"], ["n", 500]], 80)
+    assert text.splitlines() == [
+        "metric    value", "--------  -------", "accuracy  91.20 %", "n         500",
+    ]  # fmt: skip
+    assert "\x1b[" in table_text(["a"], [["[bold]b"]], 80, colours=True) and "[bold]b" in table_text(
+        ["a"], [["[bold]b"]], 80
+    )
+
+
+@pytest.mark.parametrize("command", ["families", "modes", "tasks", "doctor"])
+def test_listings_fit_80_columns_without_codes(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = doctor.Check("vllm plugin", "ok", "knows " + ", ".join(f"Sap{i}ForConditionalGeneration" for i in range(9)))
+    monkeypatch.setattr(doctor, "diagnose", lambda: [long])
+    found = CliRunner().invoke(main, [command], env={"COLUMNS": "300"})
+    assert found.exit_code == 0 and "\x1b" not in found.output
+    assert max(map(len, found.stdout.splitlines())) <= 100 and found.stdout.count("\n") > 5
+    tables = [row for row in found.stdout.splitlines() if not row.endswith((":", "answers:"))]
+    assert max(map(len, tables)) <= 80
+
+
+def test_a_bar_tells_done_total_rate_and_rest_and_lines_stand_above_it() -> None:
+    say, out = shown()
+    bar = bar_of(say, "answers", 40, 10)
+    for done in range(11, 41):
+        bar(done)
+        if done == 20:
+            say("a line in between [not markup]")
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert "40/40" in text and "/s" in text and "0:00:00" in text and "answers" in text
+    lines = [row.strip() for row in re.split(r"[\r\n]", text)]
+    assert "a line in between [not markup]" in lines, "a whole line of its own"
+    say("afterwards")
+    assert say._progress is None, "a full bar ends the display"
+
+
+def test_rate_and_counters_use_the_bar_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    say, out = shown()
+    rate, lazy = Rate("pope, qwen", 4, 1, say), LazyBar(say, "questions")
+    assert "1 of 4 answers were there before" in out.getvalue()
+    rate(2), rate(4)
+    assert lazy(1, 2) and lazy(2, 2)
+    text = out.getvalue()
+    assert "4/4" in text and "2/2" in text and "answers, " not in text
+    monkeypatch.setattr(telling, "say", say)
+    count = telling.Counter("calibrating")
+    count(1, 1)
+    assert "calibrating" in out.getvalue()
+
+
+def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    say = Teller()
+    assert say.bar is None and not LazyBar(say, "x")(1, 2)
+    bar_of(say, "x", 3)(2)
+    count = telling.Counter("calibrating")
+    for done in range(1, 21):
+        count(done, 20)
+    found = capsys.readouterr()
+    assert found.out == "" and found.err.splitlines()[0] == "calibrating 1/20" and len(found.err.splitlines()) == 11
+
+
+def test_an_error_ends_the_display(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from lostattn.surgery.commands import base
+
+    say, out = shown()
+    monkeypatch.setattr(base, "say", say)
+    bar_of(say, "x", 3)(1)
+    found = CliRunner().invoke(main, ["show", str(tmp_path / "none")])
+    assert found.exit_code == 2 and say._progress is None and out.getvalue().count("1/3") >= 1
+
+
+def test_hashed_bytes_move_a_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hashing, "TOLD_FROM", 1)
+    (tmp_path / "w").write_bytes(bytes(5 << 20))
+    say, out = shown()
+    plain = hashing.sha256_file(tmp_path / "w")
+    with hashing.bytes_told(say, "writing", 5 << 20):
+        assert hashing.sha256_file(tmp_path / "w") == plain
+    assert "writing (MiB)" in out.getvalue() and "5/5" in out.getvalue() and say._progress is None
+    with hashing.bytes_told(lambda text: None, "writing", 5 << 20):
+        assert hashing.sha256_file(tmp_path / "w") == plain
+
+
+def test_json_stands_alone_on_stdout_while_bars_are_shown(
+    monkeypatch: pytest.MonkeyPatch, demo: Path, tmp_path: Path
+) -> None:
+    say, out = shown()
+    for module in ("calibrate", "diagnose", "folder"):
+        monkeypatch.setattr(f"lostattn.surgery.commands.{module}.say", say)
+    monkeypatch.setattr(telling, "say", say)
+    found = CliRunner().invoke(
+        main, ["calibrate", str(demo), "--data", "digits:3", "--out", str(tmp_path / "c.json"), "--json"]
+    )
+    assert found.exit_code == 0 and json.loads(found.stdout)["samples"] == 3 and "3/3" in out.getvalue()
