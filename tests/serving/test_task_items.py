@@ -37,6 +37,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "question_type": "multi_choice", "answer_type": "text",
         "metadata": {"task": "geometry", "category": "math", "skills": ["algebra", "logic"]},
     },
+    "questions": {"question": "What does the sign say?", "answer": "Stop", "options": ["Go", "Stop"], "kind": "sign"},
     "digits": {"question": "Which of these digits is in the image? A. 3 B. 5 C. 7 D. 9", "answer": "C", "kind": "choice"},
 }  # fmt: skip
 
@@ -50,6 +51,7 @@ PROMPTS = {
     "Answer with the option's letter from the given choices directly.\n",
     "hallusionbench": "<image>Is it so?",
     "mathvista": "<image>Hint: ...\nQuestion: Which?\nChoices:\n(A) 3/11\n(B) 8/11",
+    "questions": "<image>What does the sign say?\nA. Go\nB. Stop\nAnswer with the option's letter from the given choices directly.",
     "digits": "<image>Which of these digits is in the image? A. 3 B. 5 C. 7 D. 9",
 }
 

@@ -148,7 +148,7 @@ def test_wrong_rows(run: Run, rows: list[Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--task", "popes"], "unknown task 'popes': choose one of 3dsrbench, digits,"),
+        (["--task", "popes"], "unknown task 'popes' (did you mean pope?): choose one of 3dsrbench, digits,"),
         (["--task", "pope", "--harness", "x"], "choose one of lostattn, lmms-eval"),
         (["--task", "digits", "--harness", "lmms-eval"], "task digits has no rule 'lmms-eval'"),
         (["--task", "pope", "--responses", "none.jsonl"], "cannot read none.jsonl"),
