@@ -51,7 +51,8 @@ PROMPTS = {
     "Answer with the option's letter from the given choices directly.\n",
     "hallusionbench": "<image>Is it so?",
     "mathvista": "<image>Hint: ...\nQuestion: Which?\nChoices:\n(A) 3/11\n(B) 8/11",
-    "questions": "<image>What does the sign say?\nA. Go\nB. Stop\nAnswer with the option's letter from the given choices directly.",
+    "questions": "<image>What does the sign say?\nA. Go\nB. Stop\n"
+    "Answer with the option's letter from the given choices directly.",
     "digits": "<image>Which of these digits is in the image? A. 3 B. 5 C. 7 D. 9",
 }
 
