@@ -71,7 +71,7 @@ def _card(report: Mapping[str, Any], number: int) -> dict[str, Any]:
         "verdicts": [],
     }
     card["big"] = percent(rows[0]["accuracy"]["share"]) if len(rows) == 1 else ""
-    card["small"] = "right" if number or len(report["models"]) == 1 else "right; the others are held against this"
+    card["small"] = "right" if number or len(report["models"]) == 1 else "right; the others are compared with this"
     compared = [row for row in rows if "verdict" in row]
     if len(rows) == 1:
         card["verdicts"] = [(row["verdict"], "") for row in compared]
