@@ -1,12 +1,14 @@
-"""An evaluation as one HTML page that stands alone."""
+"""An evaluation as files: JSON, Markdown, and one HTML page that stands alone."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..benchmark import report as bench_report
+from ..disk import disk_errors, write_json
 from ..pages.forest import Forest, forest
 from ..pages.pictures import thumbnail
 from ..pages.render import render
@@ -16,6 +18,22 @@ from . import report as words
 
 QUESTION, ANSWER = 700, 300  # characters that are shown
 PLOT_NOTE = f"The shaded band is {MARGIN_TEXT} to each side; an arrow stands where a value lies outside of the axis."
+
+
+def write_report(
+    report: Mapping[str, Any], out: Path, pictures: Mapping[tuple[str, str], Any] | None = None
+) -> list[Path]:
+    """`NAME.json`, `NAME.md` and `NAME.html` of `report["command_name"]`; what was written.
+
+    Args:
+        pictures: (task, id) of a question that changed -> its picture, opened or as a data URL.
+    """
+    name = report.get("command_name", "eval")
+    with disk_errors(f"cannot write {out}"):
+        write_json(out / f"{name}.json", report)
+        (out / f"{name}.md").write_text(words.markdown(report), encoding="utf-8")
+        (out / f"{name}.html").write_text(page(report, pictures), encoding="utf-8")
+    return [out / f"{name}.{kind}" for kind in ("json", "md", "html")]
 
 
 def page(report: Mapping[str, Any], pictures: Mapping[tuple[str, str], Any] | None = None) -> str:

@@ -1,17 +1,15 @@
-"""An evaluation for people: Markdown, JSON and a page."""
+"""An evaluation in words and tables, for Markdown, pages and terminals."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from ..benchmark import report as bench_report
-from ..disk import disk_errors, write_json
 from ..pages.words import MARGIN_TEXT, filled, interval_text, listed, mood, named, p_text, percent, share_text, table
 
-__all__ = ["HEAD", "interval_text", "p_text", "percent", "result_rows", "write_report"]
+__all__ = ["HEAD", "interval_text", "p_text", "percent", "result_rows"]
 HEAD = (
     "task", "model", "right % [95 %]", "difference [95 %]", "verdict", "p (Holm)", "gained / lost", "unparsed / cut",
 )  # fmt: skip
@@ -30,24 +28,6 @@ STATISTICS = (
     "that cannot be read are wrong, and counted as unparsed; cut: answers that hit the limit of tokens. Where no answer "
     "changed sides the bootstrap's interval is 0 wide, which proves nothing; the test says what n unchanged answers show.",
 )
-
-
-def write_report(
-    report: Mapping[str, Any], out: Path, pictures: Mapping[tuple[str, str], Any] | None = None
-) -> list[Path]:
-    """`NAME.json`, `NAME.md` and `NAME.html` of `report["command_name"]`; what was written.
-
-    Args:
-        pictures: (task, id) of a question that changed -> its picture, opened or as a data URL.
-    """
-    from .page import page
-
-    name = report.get("command_name", "eval")
-    with disk_errors(f"cannot write {out}"):
-        write_json(out / f"{name}.json", report)
-        (out / f"{name}.md").write_text(markdown(report), encoding="utf-8")
-        (out / f"{name}.html").write_text(page(report, pictures), encoding="utf-8")
-    return [out / f"{name}.{kind}" for kind in ("json", "md", "html")]
 
 
 def result_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:

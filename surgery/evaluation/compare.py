@@ -68,7 +68,7 @@ def compare(
     Raises:
         LostattnError: models or questions that cannot be compared, or a server that fails.
     """
-    from ...serving.evaluation.report import write_report
+    from ...serving.evaluation.page import write_report
 
     settings, out = settings or CompareSettings(), Path(out)
     if settings.bench:

@@ -88,7 +88,7 @@ def run_eval(
     Raises:
         LostattnError: a model or task that cannot be used, answers of other settings in `out`, a server that is gone.
     """
-    from ...serving.evaluation.report import write_report
+    from ...serving.evaluation.page import write_report
 
     out = Path(out)
     backend = backend or make_backend(settings, out, say)

@@ -18,8 +18,8 @@ from judged import NAMES, bench_report
 from lostattn.serving.benchmark.report import markdown as bench_markdown
 from lostattn.serving.benchmark.report import page as bench_page
 from lostattn.serving.benchmark.report import prediction_rows, write_bench
-from lostattn.serving.evaluation.page import page
-from lostattn.serving.evaluation.report import HEAD, lead, markdown, result_rows, write_report
+from lostattn.serving.evaluation.page import page, write_report
+from lostattn.serving.evaluation.report import HEAD, lead, markdown, result_rows
 from lostattn.serving.pages.charts import lines, svg
 from lostattn.serving.pages.forest import forest
 from lostattn.serving.pages.render import POLICY
