@@ -29,7 +29,7 @@ TESTS_ON_OLDER ?= $(wildcard $(addprefix tests/patches/test_,generation.py model
 # its SmolVLM takes pictures only whose tokens the patch size divides, the plain model, too
 BUT_ON_5.20.2 = -k "not smolvlm"
 NEXT_VLLM = 0.33.0
-TESTS_ON_NEXT = $(addprefix tests/serving/test_engine_,names.py manager.py scheduler.py config.py paper.py units.py places.py encode.py)
+TESTS_ON_NEXT = $(addprefix tests/serving/test_engine_,names.py manager.py grouping.py scheduler.py config.py paper.py units.py places.py encode.py)
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.lostattn-installed

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from typing import Any
 
 NAMES = {
@@ -67,6 +68,10 @@ NAMES = {
     "VLLMValidationError": "vllm.exceptions:VLLMValidationError",
     "VerifyAndUpdateConfig": "vllm.model_executor.models.config:VerifyAndUpdateConfig",
     "VideoDummyOptions": "vllm.config.multimodal:VideoDummyOptions",
+    "CPUAttentionBackend": "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackend",
+    "KVCacheGroupSpec": "vllm.v1.kv_cache_interface:KVCacheGroupSpec",
+    "KVCacheLayout": "vllm.v1.kv_cache_layout:KVCacheLayout",
+    "UniformTypeKVCacheSpecs": "vllm.v1.kv_cache_interface:UniformTypeKVCacheSpecs",
     "AutoWeightsLoader": "vllm.model_executor.models.utils:AutoWeightsLoader",
     "MMEncoderAttention": "vllm.model_executor.layers.attention:MMEncoderAttention",
     "build_llava_info": "vllm.model_executor.models.llava:_build_llava_or_pixtral_hf_info",
@@ -80,6 +85,8 @@ NAMES = {
     "get_mm_max_toks_per_item": "vllm.multimodal.encoder_budget:get_mm_max_toks_per_item",
     "renderer": "vllm.renderers:base",
     "resolve_block_hashes": "vllm.v1.core.kv_cache_utils:resolve_block_hashes",
+    "engine_core": "vllm.v1.engine:core",
+    "grouping": "vllm.v1.core:kv_cache_planning|kv_cache_utils",
     "init_logger": "vllm.logger:init_logger",
     "kv_cache_utils": "vllm.v1.core:kv_cache_utils",
     "register_backend": "vllm.v1.attention.backends.registry:register_backend",
@@ -91,13 +98,18 @@ GPU_ONLY = {"flash_attn_varlen_func"}  # not there in builds for CPUs
 
 
 def __getattr__(name: str) -> Any:
-    """Import a name of the table and keep it."""
+    """Import a name of the table and keep it; of modules with `|` between them the first that this vLLM has."""
     if name not in NAMES:
         raise AttributeError(f"{__name__} has no '{name}'")
-    module, attribute = NAMES[name].split(":")
-    loaded = importlib.import_module(module)
-    found = getattr(loaded, attribute, None)
-    if found is None:
-        found = importlib.import_module(f"{module}.{attribute}")
-    globals()[name] = found
+    module, attributes = NAMES[name].split(":")
+    globals()[name] = found = _first(module, attributes.split("|"))
     return found
+
+
+def _first(module: str, attributes: list[str]) -> Any:
+    loaded = importlib.import_module(module)
+    for attribute in attributes[:-1]:
+        if hasattr(loaded, attribute) or find_spec(f"{module}.{attribute}") is not None:
+            return _first(module, [attribute])
+    found = getattr(loaded, attributes[-1], None)
+    return importlib.import_module(f"{module}.{attributes[-1]}") if found is None else found

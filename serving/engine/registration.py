@@ -9,6 +9,7 @@ from .backend import register_backends
 from .block_record import record_blocks
 from .cache_spec import counting_images, register_specs
 from .config import SapConfig
+from .grouping import hook_grouping
 from .internals import MODELS_CONFIG_MAP, ModelRegistry, kv_cache_utils
 from .runner import hook_first_runner, hook_seeds_on_cpus
 from .versions import serves
@@ -21,7 +22,7 @@ def served_families() -> dict[str, str]:
 
 
 def register_all() -> None:
-    """Models, their config hook, attention backends, KV-cache specs, the V1 runner's hook, records and reports of blocks."""
+    """Models, their config hook, attention backends, KV-cache specs and groups, the V1 runner's hook, records of blocks."""
     register_backends()
     register_specs()
     for architecture, target in served_families().items():
@@ -31,6 +32,7 @@ def register_all() -> None:
     hook_first_runner()
     hook_seeds_on_cpus()
     record_blocks()
+    hook_grouping()
     _count_images_in_capacity()
 
 

@@ -44,12 +44,16 @@ def registered() -> Iterator[None]:
 class Engine:
     """As much of a scheduler as the manager of the cache needs: requests, chunks, preemption, the end of a request."""
 
-    def __init__(self, blocks: int = 400, mixed: bool = True) -> None:
-        common: dict[str, Any] = {"block_size": SIZE, "num_kv_heads": 1, "head_size": 32, "dtype": torch.float32}
-        specs = [SummarySpec(**common), *([FullAttentionSpec(**common)] if mixed else [])]
+    def __init__(self, blocks: int = 400, mixed: bool = True, larger: int = 1) -> None:
+        """`larger`: blocks of the layers that keep every token hold so many of the summaries' blocks."""
+        common: dict[str, Any] = {"num_kv_heads": 1, "head_size": 32, "dtype": torch.float32}
+        full = [FullAttentionSpec(block_size=SIZE * larger, **common)] if mixed else []
+        specs = [SummarySpec(block_size=SIZE, **common), *full]
         groups = [KVCacheGroupSpec([f"layer.{i}"], spec) for i, spec in enumerate(specs)]
         config = KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=groups)
-        self.manager = KVCacheManager(config, LONGEST, scheduler_block_size=SIZE, hash_block_size=SIZE)
+        self.manager = KVCacheManager(
+            config, LONGEST, scheduler_block_size=SIZE * larger if mixed else SIZE, hash_block_size=SIZE
+        )
         self.manager.get_computed_blocks = _Looking(self.manager.get_computed_blocks)
         self.requests: dict[str, Any] = {}
         SummaryManager.requests = self.requests
@@ -171,6 +175,19 @@ def test_another_question_about_the_same_image(mixed: bool) -> None:
     check_table(engine, second)
 
 
+@pytest.mark.parametrize("larger", [3, 8])
+def test_a_prefix_ends_at_the_larger_block(larger: int) -> None:
+    engine = Engine(larger=larger)
+    first = engine.add("a", [(5, 200)], 60)
+    assert engine.prefill(first, 64)
+    engine.finish(first)
+    again = engine.add("b", [(5, 200)], 60)
+    assert engine.start(again) == 264 // (SIZE * larger) * SIZE * larger
+    assert engine.step(again, again.num_tokens - engine.found[1], engine.found)
+    check_table(engine, again)
+    assert len(engine.table(again, 1)) == -(-again.num_tokens // (SIZE * larger))
+
+
 def test_what_is_computed_in_this_step_is_not_found() -> None:
     engine = Engine()
     first, second = engine.add("a", [(0, 160)], 40), engine.add("b", [(0, 160)], 40)
@@ -190,10 +207,10 @@ actions = st.lists(
 
 
 @settings(max_examples=150)
-@given(actions, st.booleans(), st.sampled_from([40, 90, 400]))
-def test_all_blocks_come_back(steps: list[Any], mixed: bool, blocks: int) -> None:
+@given(actions, st.booleans(), st.sampled_from([40, 90, 400]), st.sampled_from([1, 3, 8]))
+def test_all_blocks_come_back(steps: list[Any], mixed: bool, blocks: int, larger: int) -> None:
     """Whatever happens, tables are right at every moment, and in the end the pool has all that it had."""
-    engine = Engine(blocks, mixed)
+    engine = Engine(blocks, mixed, larger)
     everything, running = engine.free, {}
     for number, (what, which, layout, tail, chunk, seed) in enumerate(steps):
         names = sorted(running)
