@@ -44,7 +44,7 @@ def _grouping(plain: Any) -> Any:
     def get_kv_cache_groups(vllm_config: Any, kv_cache_spec: Specs) -> list[Any]:
         found = kinds(kv_cache_spec)
         layout = KVCacheLayout[vllm_config.cache_config.kv_cache_layout or KVCacheLayout.LBHNC.name]
-        if found is None or not layout.is_block_outermost:
+        if found is None or not layout.is_block_outermost or _staged(vllm_config):
             return plain(vllm_config, kv_cache_spec)
         groups = []
         for kind, factor in zip(found, factors(found), strict=True):
@@ -61,11 +61,20 @@ def _resolving(plain: Any) -> Any:
         vllm_config: Any, supported_layouts: Sequence[Sequence[str]], kv_cache_specs: Iterable[Any] | None = None
     ) -> Any:
         specs = tuple(kv_cache_specs or ())
-        if any(isinstance(s, SummarySpec) for s in specs) and not all(isinstance(s, SummarySpec) for s in specs):
+        if (
+            not _staged(vllm_config)
+            and any(isinstance(s, SummarySpec) for s in specs)
+            and not all(isinstance(s, SummarySpec) for s in specs)
+        ):
             supported_layouts = [block_outermost(names) or list(names) for names in supported_layouts]
         return plain(vllm_config, supported_layouts, specs)
 
     return resolve_kv_cache_layout
+
+
+def _staged(vllm_config: Any) -> bool:
+    """Whether pipeline stages share the layers out: a stage may lack a kind, which vLLM does not plan for in such groups."""
+    return bool(vllm_config.parallel_config.pipeline_parallel_size > 1)
 
 
 def block_outermost(names: Iterable[str]) -> list[str]:

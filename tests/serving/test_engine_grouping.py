@@ -31,10 +31,13 @@ def hooked() -> Iterator[None]:
         yield
 
 
-def config(layout: str = "BLHNC") -> Any:
+def config(layout: str = "BLHNC", stages: int = 1) -> Any:
     cache = SimpleNamespace(kv_cache_layout=layout, get_resolved_kv_cache_layout=lambda: ours.KVCacheLayout[layout])
     scheduler = SimpleNamespace(disable_hybrid_kv_cache_manager=False)
-    return SimpleNamespace(cache_config=cache, scheduler_config=scheduler, speculative_config=None)
+    parallel = SimpleNamespace(pipeline_parallel_size=stages)
+    return SimpleNamespace(
+        cache_config=cache, scheduler_config=scheduler, speculative_config=None, parallel_config=parallel
+    )
 
 
 def layers(full: list[int], whole: list[int], size: int = 32) -> dict[str, Any]:
@@ -66,21 +69,24 @@ def test_other_models_are_grouped_as_vllm_does() -> None:
     for specs in (layers([2] * 3, []), layers([], [2] * 3), layers([2, 2], [2])):
         plain = grouping.get_kv_cache_groups(config("LBHNC"), specs)
         assert {g.kv_cache_spec.block_size for g in plain} == {32}
-    assert len(grouping.get_kv_cache_groups(config("LBHNC"), layers([2], [2] * 3))) == 4
+    for made in (config("LBHNC"), config("LBHNC", stages=2)):
+        assert len(grouping.get_kv_cache_groups(made, layers([2], [2] * 3))) == 4
 
 
 def test_the_layout_is_chosen_by_the_kinds_of_layers() -> None:
     supported = [[layout.name for layout in CPUAttentionBackend.supported_kv_cache_layouts()]]
     assert supported == [["LBHNC", "BLHNC"]]
 
-    def resolved(specs: dict[str, Any], names: list[list[str]]) -> str:
+    def resolved(specs: dict[str, Any], names: list[list[str]], stages: int = 1) -> str:
         cache = SimpleNamespace(kv_cache_layout=None)
-        whole = SimpleNamespace(cache_config=cache, kv_transfer_config=None)
+        parallel = SimpleNamespace(pipeline_parallel_size=stages)
+        whole = SimpleNamespace(cache_config=cache, kv_transfer_config=None, parallel_config=parallel)
         return str(engine_core.resolve_kv_cache_layout(whole, names, tuple(specs.values())).name)
 
     assert resolved(layers([2], [2] * 3), supported) == "BLHNC"
     assert resolved(layers([2] * 3, []), supported) == resolved(layers([], [2] * 3), supported) == "LBHNC"
     assert resolved(layers([2], [2] * 3), [["LBHNC"]]) == "LBHNC", "where nothing else is supported"
+    assert resolved(layers([2], [2] * 3), supported, stages=2) == "LBHNC", "a stage may lack a kind of layers"
 
 
 counts = st.lists(st.integers(1, 8), min_size=1, max_size=40)

@@ -282,14 +282,28 @@ def rows_wanted(wanted: dict[str, Any]) -> list[list[float]]:
     return found
 
 
+def unwrapped(printed: str) -> list[str]:
+    """Rows of printed tables, the lines of each cell together; a line of dashes tells the columns."""
+    rows: list[list[str]] = []
+    columns: list[tuple[int, int]] = []
+    for line in printed.splitlines():
+        if re.fullmatch(r"-+(  -+)+", line):
+            columns = [m.span() for m in re.finditer("-+", line)]
+        elif columns and line.strip() and not line[columns[0][1] : columns[1][0]].strip():
+            cells = [line[start:end].strip() for start, end in columns]
+            if cells[0]:
+                rows.append(cells)
+            else:
+                rows[-1] = [f"{a} {b}" for a, b in zip(rows[-1], cells, strict=True)]
+    return ["  ".join(row) for row in rows]
+
+
 def test_tables_of_page_markdown_and_terminal(told: Any) -> None:
     _, wanted, out, printed = told
     page, markdown = (out / "diagnose.html").read_text(), (out / "diagnose.md").read_text()
     by_page = [re.sub("<[^>]*>", " ", row) for row in re.findall(r"<tr>(.*?)</tr>", page) if "<td>" in row]
     by_markdown = [x for x in markdown.splitlines() if x.startswith("| ") and not x.startswith(("| model | module",))]
-    by_terminal = [
-        x for x in printed.splitlines() if re.match(r"(model|sap)  ", x) and not x.startswith("model  module")
-    ]
+    by_terminal = [x for x in unwrapped(printed) if re.match(r"(model|sap)  ", x) and not x.startswith("model  module")]
     for rows in (by_page, by_markdown, by_terminal):
         found = [numbers_in(row) for row in rows]
         assert len(found) == len(rows_wanted(wanted))

@@ -13,8 +13,8 @@ from lostattn.surgery.patch import patch_checkpoint
 MEANINGLESS = [
     (["--layers", ""], "layers are empty"), (["--layers", "  "], "layers are empty"), (["--heads", ""], "heads are empty"),
     (["--heads", "0-1"], "0.0-1.0"), (["--heads", "0-1"], "3:0,1"), (["--groups", ""], "cannot read groups"),
-    (["--preset", ""], "preset is empty"), (["--mode", ""], "mode is empty"), (["--scores", ""], "scores is empty"),
-    (["--queries", ""], "queries is empty"), (["--rank-by", ""], "rank_by is empty"),
+    (["--preset", ""], "unknown preset ''"), (["--mode", ""], "unknown mode ''"), (["--scores", ""], "unknown scores ''"),
+    (["--queries", ""], "unknown queries ''"), (["--rank-by", ""], "unknown rank_by ''"),
     (["--calibration", ""], "calibration is empty"),
     (["--spec", ""], "spec file"), (["--revision", ""], "--revision is empty"), (["--option", ""], "NAME=VALUE"),
     (["--option", "range=unit", "--option", "range=raw"], "range is given twice"), (["--seed", ""], "--seed"),
