@@ -1,15 +1,15 @@
-"""KV-cache groups of a plan that leaves layers out: one for each kind of layer, however many layers a kind has.
+"""KV-cache groups of a plan that leaves layers out: few, however many layers it leaves.
 
 vLLM gives every group as many layers as the smallest kind has, because its groups share blocks of one size: a plan that leaves
 one layer of 28 unpatched would make 28 groups, each with a block table and attention metadata of its own in every step. In a
-layout whose blocks hold all layers side by side the groups may differ; here each kind is one group, and the kind with fewer
-bytes a token gets larger blocks, so that a block is full in both. Prefix hits then end at multiples of the larger block.
+layout whose blocks hold all layers side by side the groups may differ; here each kind of layer is one group, and the kind with
+fewer bytes a token gets larger blocks, so that a block is full in both. Prefix hits then end at multiples of the larger block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .cache_spec import SummarySpec
@@ -25,6 +25,7 @@ from .internals import (
 
 LARGEST = 512  # tokens of a block: a prefix that is found again ends at a multiple of it
 TEXT, VISUAL = 256, 2048  # tokens of the request whose memory decides
+SLACK = 1.25  # a request may hold so many times the bytes that more groups would need
 Specs = dict[str, Any]
 
 
@@ -46,10 +47,12 @@ def _grouping(plain: Any) -> Any:
         layout = KVCacheLayout[vllm_config.cache_config.kv_cache_layout or KVCacheLayout.LBHNC.name]
         if found is None or not layout.is_block_outermost or _staged(vllm_config):
             return plain(vllm_config, kv_cache_spec)
-        groups = []
-        for kind, factor in zip(found, factors(found), strict=True):
+        chosen, groups = packing(found), []
+        for kind, factor, parts in zip(found, chosen.factors, chosen.parts, strict=True):
             specs = {name: _enlarged(spec, factor, vllm_config) for name, spec in kind.items()}
-            groups.append(KVCacheGroupSpec(list(specs), UniformTypeKVCacheSpecs.from_specs(specs)))
+            for part in divided(list(specs), parts):
+                same = UniformTypeKVCacheSpecs.from_specs({name: specs[name] for name in part})
+                groups.append(KVCacheGroupSpec(part, same))
         return groups
 
     get_kv_cache_groups._lostattn = True  # type: ignore[attr-defined]
@@ -91,29 +94,53 @@ def kinds(specs: Mapping[str, Any]) -> tuple[Specs, Specs] | None:
     return others, summaries
 
 
-def factors(found: tuple[Specs, Specs]) -> tuple[int, int]:
-    """How many blocks of the usual size one block of each kind holds: one of them is 1.
+@dataclass(frozen=True)
+class Packing:
+    """How two kinds of layers share blocks.
 
-    Taken is what a request of `TEXT` and `VISUAL` tokens needs least memory with, and among equals the smallest.
+    Attributes:
+        factors: how many blocks of the usual size one block of each kind holds; one of them is 1.
+        parts: into how many groups each kind is divided; one of them is 1.
     """
-    widths = [sum(spec.page_size_bytes for spec in kind.values()) for kind in found]
-    size = next(iter(found[0].values())).block_size
-    large = widths.index(min(widths))
-    most = max(1, min(-(-max(widths) // min(widths)), LARGEST // size))
-    pairs = [(f, 1) if large == 0 else (1, f) for f in range(1, most + 1)]
-    return min(pairs, key=lambda pair: request_bytes(widths, size, pair))
+
+    factors: tuple[int, int]
+    parts: tuple[int, int]
 
 
-def request_bytes(widths: Sequence[int], size: int, pair: tuple[int, int]) -> int:
-    """Bytes of the blocks that the request holds.
+def packing(found: tuple[Specs, Specs]) -> Packing:
+    """The fewest groups with which a request of `TEXT` and `VISUAL` tokens needs at most `SLACK` times the least memory.
 
-    Args:
-        widths: bytes of `size` tokens in all layers of each kind.
+    The kind with fewer bytes a token gets larger blocks, of at most `LARGEST` tokens. Where those are not enough (the usual block
+    is large already), the other kind is divided, if its layers are alike.
     """
-    block = max(width * factor for width, factor in zip(widths, pair, strict=True))
-    every = -(-(TEXT + VISUAL) // (size * pair[0]))
-    text = -(-TEXT // (size * pair[1])) + 1  # and the block with the image's last token
+    sizes = [[spec.page_size_bytes for spec in kind.values()] for kind in found]
+    wide = 0 if sum(sizes[0]) >= sum(sizes[1]) else 1
+    size, alike = next(iter(found[0].values())).block_size, len(set(sizes[wide])) == 1
+    options = []
+    for parts in range(1, len(sizes[wide]) + 1 if alike else 2):
+        part, small = (
+            -(-len(sizes[wide]) // parts) * sizes[wide][0] if alike else sum(sizes[wide]),
+            sum(sizes[1 - wide]),
+        )
+        for factor in range(1, max(1, min(-(-part // small), LARGEST // size)) + 1):
+            pairs = ((1, factor), (parts, 1)) if wide == 0 else ((factor, 1), (1, parts))
+            options.append((Packing(*pairs), request_bytes(max(part, small * factor), size, Packing(*pairs))))
+    least = min(memory for _, memory in options)
+    fewest = min(max(p.parts) for p, memory in options if memory <= SLACK * least)
+    return min((o for o in options if max(o[0].parts) == fewest), key=lambda o: o[1])[0]
+
+
+def request_bytes(block: int, size: int, chosen: Packing) -> int:
+    """Bytes that the request holds in blocks of so many bytes; `size` is that of a usual block in tokens."""
+    every = -(-(TEXT + VISUAL) // (size * chosen.factors[0])) * chosen.parts[0]
+    text = (-(-TEXT // (size * chosen.factors[1])) + 1) * chosen.parts[1]  # and the block with the image's last token
     return (every + text) * block
+
+
+def divided(names: list[str], parts: int) -> list[list[str]]:
+    """The names in order, in so many runs of nearly one length; no run is empty."""
+    most = -(-len(names) // parts)
+    return [names[start : start + most] for start in range(0, len(names), most)]
 
 
 def _enlarged(spec: Any, factor: int, vllm_config: Any) -> Any:

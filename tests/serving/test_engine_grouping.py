@@ -93,19 +93,31 @@ counts = st.lists(st.integers(1, 8), min_size=1, max_size=40)
 
 
 @given(counts, counts, st.sampled_from([16, 32, 128, 1024]))
-def test_blocks_are_full_in_both_kinds_or_no_larger_than_they_have_to_be(
-    full: list[int], whole: list[int], size: int
-) -> None:
-    found = ours.kinds(layers(full, whole, size))
+def test_blocks_are_shared_without_waste(full: list[int], whole: list[int], size: int) -> None:
+    specs = layers(full, whole, size)
+    found = ours.kinds(specs)
     assert found is not None
-    pair = ours.factors(found)
-    assert min(pair) == 1 and max(pair) * size <= max(ours.LARGEST, size)
-    widths = [sum(spec.page_size_bytes for spec in kind.values()) for kind in found]
-    assert ours.request_bytes(widths, size, pair) <= ours.request_bytes(widths, size, (1, 1))
-    block = max(w * f for w, f in zip(widths, pair, strict=True))
-    assert block <= max(widths) or block < max(widths) + min(widths), (
-        "no block is wider than the wider kind and one more"
-    )
+    chosen = ours.packing(found)
+    assert min(chosen.factors) == min(chosen.parts) == 1
+    assert max(chosen.factors) * size <= max(ours.LARGEST, size)
+    groups = grouping.get_kv_cache_groups(config(), specs)
+    assert sorted(n for g in groups for n in g.layer_names) == sorted(specs) and all(g.layer_names for g in groups)
+
+
+@pytest.mark.parametrize(("size", "groups"), [(16, 2), (32, 2), (64, 3), (128, 5)])
+@pytest.mark.parametrize("left", [1, 2])
+def test_memory_is_near_that_of_a_group_for_each_layer(size: int, groups: int, left: int) -> None:
+    """The paper's default leaves one layer of 28; vLLM's CPU build has blocks of 128 tokens."""
+    specs = layers([2] * left, [2] * (28 - left), size)
+    found = ours.kinds(specs)
+    assert found is not None
+    chosen = ours.packing(found)
+    made = grouping.get_kv_cache_groups(config(), specs)
+    assert len(made) <= groups
+    page = specs["whole.0"].page_size_bytes
+    apart = page * left * -(-2304 // size) + page * (28 - left) * (-(-256 // size) + 1)
+    block = max(sum(s.page_size_bytes for s in g.kv_cache_spec.kv_cache_specs.values()) for g in made)
+    assert ours.request_bytes(block, size, chosen) <= 1.3 * apart
 
 
 def test_layers_lie_side_by_side_in_a_block() -> None:
