@@ -45,11 +45,14 @@ def _noting(update: Callable[..., Any], pool: Any, used: list[int]) -> Callable[
     return call
 
 
-def host_time(model: str, requests: int, size: tuple[int, int], block_size: int, steps: int) -> dict[str, Any]:
+def host_time(
+    model: str, requests: int, size: tuple[int, int], block_size: int, steps: int, few_groups: bool = True
+) -> dict[str, Any]:  # fmt: skip
     """Serve the requests and measure.
 
     Args:
         size: width and height of each picture in pixels.
+        few_groups: False leaves the KV-cache groups to vLLM, for comparison.
 
     Returns:
         `groups` (tokens of a block of each KV-cache group), `prompt` (tokens), `schedule_ms`, `metadata_ms`, `step_ms`,
@@ -58,6 +61,10 @@ def host_time(model: str, requests: int, size: tuple[int, int], block_size: int,
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM, SamplingParams
 
+    from ..engine import grouping
+
+    if not few_groups:
+        grouping.kinds = lambda specs: None
     engine = LLM(
         model, dtype="float32", load_format="dummy", enforce_eager=True, block_size=block_size, max_model_len=2048,
         max_num_seqs=requests, enable_prefix_caching=False, limit_mm_per_prompt={"image": 1, "video": 0}, seed=0,
@@ -91,9 +98,11 @@ def _main() -> None:
     parser.add_argument("--picture", default="560x280", help="width x height in pixels")
     parser.add_argument("--block-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--groups", choices=("few", "vllm"), default="few", help="vllm: as vLLM alone would make them")
     given = parser.parse_args()
     width, height = map(int, given.picture.split("x"))
-    print(json.dumps(host_time(given.model, given.requests, (width, height), given.block_size, given.steps)))
+    few = given.groups == "few"
+    print(json.dumps(host_time(given.model, given.requests, (width, height), given.block_size, given.steps, few)))
 
 
 if __name__ == "__main__":

@@ -64,11 +64,7 @@ def _resolving(plain: Any) -> Any:
         vllm_config: Any, supported_layouts: Sequence[Sequence[str]], kv_cache_specs: Iterable[Any] | None = None
     ) -> Any:
         specs = tuple(kv_cache_specs or ())
-        if (
-            not _staged(vllm_config)
-            and any(isinstance(s, SummarySpec) for s in specs)
-            and not all(isinstance(s, SummarySpec) for s in specs)
-        ):
+        if not _staged(vllm_config) and kinds({str(i): spec for i, spec in enumerate(specs)}) is not None:
             supported_layouts = [block_outermost(names) or list(names) for names in supported_layouts]
         return plain(vllm_config, supported_layouts, specs)
 

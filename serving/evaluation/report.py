@@ -9,7 +9,6 @@ from typing import Any
 from ..benchmark import report as bench_report
 from ..pages.words import MARGIN_TEXT, filled, interval_text, listed, mood, named, p_text, percent, share_text, table
 
-__all__ = ["HEAD", "interval_text", "p_text", "percent", "result_rows"]
 HEAD = (
     "task", "model", "right % [95 %]", "difference [95 %]", "verdict", "p (Holm)", "gained / lost", "unparsed / cut",
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .base import json_option, say
+from .base import UserMistake, json_option, say
 from .checks import need_models
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
 from .task_options import power_option, question_options, read_asked, show_results
@@ -40,6 +40,7 @@ def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **g
       lostattn compare ./qwen ./qwen-sap --data questions.jsonl --out comparison
       lostattn compare ./qwen ./qwen-sap ./qwen-noise --data ./dataset --limit 500 --no-bench --out comparison
     """
+    _refuse_unused(given["no_bench"])
     need_models(base, *patched)
     asked = read_asked(given)
     from ...serving.benchmark.report import lead
@@ -61,3 +62,11 @@ def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **g
     if report["bench"]:
         click.echo(lead(report["bench"]))
     click.echo(f"\nThe report is the page {out / 'compare.html'}; the same as Markdown and JSON lies beside it.")
+
+
+def _refuse_unused(no_bench: bool) -> None:
+    """No option is accepted and ignored."""
+    context = click.get_current_context()
+    for name in ("bench_visual_tokens", "bench_concurrency", "bench_repeats") if no_bench else ():
+        if context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise UserMistake(f"--{name.replace('_', '-')} changes nothing with --no-bench: leave one of them out")

@@ -11,7 +11,7 @@ from .base import json_option, print_json, print_table, say
 from .checks import need_sources
 from .choices import BACKEND
 from .serving_options import BehindDashes, vllm_options
-from .task_options import power_option, read_asked, show_results, task_options
+from .task_options import need_comparison, power_option, read_asked, show_results, task_options
 
 
 @click.command("eval", cls=BehindDashes, short_help="Evaluate models, plain or patched, on benchmark tasks.")
@@ -42,6 +42,7 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
       lostattn eval qwen-sap --task pope --data ./POPE --backend http://127.0.0.1:8000/v1 --out results
     """
     _refuse_unused(backend, given["via"])
+    need_comparison(given["power"], len(models))
     if "://" not in backend:
         need_sources(models)
     if given["via"]:
@@ -83,6 +84,8 @@ def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bo
     from ..evaluation.run import EvalSettings
     from ..evaluation.via import run_via_lmms, split_tasks
 
+    if given["power"]:
+        raise LostattnError("--power reads the comparisons of eval itself: leave it out with --via")
     own, ours = split_tasks(given["task"], given["data"])
     if own and (given["split"] or given["prompt"] or given["reasoning"]):
         raise LostattnError(
@@ -94,7 +97,7 @@ def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bo
         raise LostattnError(
             "--limit and --max-tokens would hold for one kind of task only: evaluate them one after the other"
         )
-    local = read_asked({**given, "task": ours}) if ours else []
+    local = read_asked({**given, "task": ours}) if ours or not own else []
     settings = EvalSettings(
         backend=backend, concurrency=given["concurrency"], options=vllm_options(), seed=given["seed"],
         harness=given["harness"], api_key=given["api_key"],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ...serving.reading.forms import HELP
-from .base import print_json, print_table
+from .base import UserMistake, print_json, print_table
 from .choices import ANY_TASK, DTYPE, HARNESS
 
 if TYPE_CHECKING:
@@ -68,6 +68,12 @@ power_option = click.option(
     is_flag=True,
     help="Print which difference so many questions would show, and how many 1 point needs.",
 )
+
+
+def need_comparison(power: bool, models: int) -> None:
+    """UserMistake where there is nothing whose power could be told."""
+    if power and models < 2:
+        raise UserMistake("--power is about differences between models: name two or more, or leave it out")
 
 
 def show_results(report: dict[str, Any], power: bool, as_json: bool) -> bool:

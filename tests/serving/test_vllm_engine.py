@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from engines import check, drive, oracle  # noqa: E402
+from engines import check, drive, environment, oracle  # noqa: E402
 from lostattn.surgery.patch import patch_from_spec  # noqa: E402
 from lostattn.surgery.spec import PatchSpec  # noqa: E402
 from served import placeholder, write_checkpoint  # noqa: E402
@@ -134,6 +137,19 @@ def test_the_second_model_runner(folders: Path, tmp_path: Path) -> None:
         for rows in found["waves"]:
             for request, row in zip(ASKED, rows, strict=True):
                 check(row, oracle(folders / name, request), f"{name} {request['prompt'][-60:]!r}")
+
+
+@pytest.mark.parametrize(("groups", "count"), [("few", 2), ("vllm", 3)])
+def test_host_time_of_few_groups_and_of_vllms_own(folders: Path, groups: str, count: int) -> None:
+    """Of three layers one is left out: in vLLM's own groups each layer stands alone."""
+    command = [sys.executable, "-m", "lostattn.serving.benchmark.host_time", str(folders / "uniform")]
+    command += ["--requests", "2", "--steps", "3", "--picture", "56x56", "--groups", groups]
+    env = {**environment(), "TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found["groups"]) == count and found["kv_mib"] > 0 and found["prompt"] > 100
+    assert all(found[f"{name}_ms"] > 0 for name in ("schedule", "metadata", "step"))
 
 
 def test_without_the_plugin_a_patched_model_is_not_served(folders: Path, tmp_path: Path) -> None:

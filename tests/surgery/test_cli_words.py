@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -121,3 +122,17 @@ def test_short_and_long_help_are_one(name: str) -> None:
     short, long = (CliRunner().invoke(main, [name, flag]).stdout for flag in ("-h", "--help"))
     assert short == long and short
     assert isinstance(main.get_command(click.Context(main), name), click.Command)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("compare {m} {m} --no-bench --bench-repeats 2 --data digits:2 --out {o}", "--bench-repeats changes nothing"),
+        ("eval {m} {m} --via lmms-eval --power --task digits --backend vllm --out {o}", "leave it out with --via"),
+        ("eval {m} --via lmms-eval --backend vllm --out {o}", "name a task with --task"),
+        ("eval {m} --power --task digits --out {o}", "name two or more"),
+    ],
+)
+def test_no_option_is_accepted_and_ignored(words: str, says: str, demo: Path, tmp_path: Path) -> None:
+    assert says in told(*words.format(m=demo, o=tmp_path / "o").split())
+    assert not (tmp_path / "o").exists()

@@ -108,6 +108,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown backend": (["--backend", "x"], "unknown backend 'x'"),
     "batch for a server": (["--backend", "http://127.0.0.1:1/v1", "--batch", "3"], "--batch"),
     "key for nobody": (["--api-key", "x"], "--api-key"),
+    "power of one model": (["--power"], "name two or more"),
     "lmms without a server": (["--via", "lmms-eval"], "give --backend"),
 }
 
