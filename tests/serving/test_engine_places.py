@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lostattn.serving.engine.places import Places, Table
+from lostattn.serving.engine.attention.tables import Places, Table
 
 
 @given(st.lists(st.lists(st.integers(0, 6), unique=True, max_size=5), max_size=30), st.integers(0, 2))

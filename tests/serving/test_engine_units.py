@@ -15,16 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
-from lostattn.serving.engine import compiled_query, versions
-from lostattn.serving.engine.choose_form import choose_query_attention
-from lostattn.serving.engine.flash_query import flash_query_attention, plain_flash
-from lostattn.serving.engine.pages import Pages
-from lostattn.serving.engine.prior_store import PriorStore
-from lostattn.serving.engine.queries import Query, make_queries
-from lostattn.serving.engine.query_attention import query_attention
-from lostattn.serving.engine.roles import Shard, local_levels, local_role, needs_whole_prompt, saves_memory
-from lostattn.serving.engine.spans import holes, is_hole, last_visual, text_before, visual_mask, visual_spans
-from lostattn.serving.engine.steps import Seat, make_chunk, parts, sees_images
+from lostattn.serving.engine import versions
+from lostattn.serving.engine.attention.prior_store import PriorStore
+from lostattn.serving.engine.attention.roles import Shard, local_levels, local_role, needs_whole_prompt, saves_memory
+from lostattn.serving.engine.attention.steps import Seat, make_chunk, parts, sees_images
+from lostattn.serving.engine.cache.pages import Pages
+from lostattn.serving.engine.cache.spans import holes, is_hole, last_visual, text_before, visual_mask, visual_spans
+from lostattn.serving.engine.cache.text_blocks import Query, make_queries
+from lostattn.serving.engine.kernels import numba_decode as compiled_query
+from lostattn.serving.engine.kernels.choose import choose_query_attention
+from lostattn.serving.engine.kernels.flash_decode import flash_query_attention, plain_flash
+from lostattn.serving.engine.kernels.torch_decode import query_attention
 
 ALL, ONE_GROUP = [[True] * 3] * 2, [[False] * 3, [True] * 3]
 
@@ -271,7 +272,7 @@ def test_kernels_are_prepared_while_the_model_is_loaded() -> None:
         compiled_query.prepare(32, 32, torch.bfloat16)
     finally:
         torch.set_default_dtype(torch.float32)
-    from lostattn.serving.engine.query_kernel import attention_kernel
+    from lostattn.serving.engine.kernels.numba_decode_kernel import attention_kernel
 
     kernel = attention_kernel(32, 32)
     known = len(kernel.signatures)
