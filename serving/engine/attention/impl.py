@@ -11,12 +11,12 @@ from ....patches.plan import Plan
 from ....patches.text_part import neighbours
 from ..cache.layout import columns_of
 from ..cache.pages import Pages
-from ..cache.text_blocks import Queries
+from ..cache.text_blocks import DecodeRows
 from ..internals import AttentionImpl
-from ..kernels.choose import choose_query_attention
-from ..kernels.numba_decode import compiled_query_attention
+from ..kernels.choose import choose_decode
+from ..kernels.numba_decode import numba_decode_attention
 from .state import SapState
-from .tables import Table
+from .tables import SummaryTable
 
 CACHE_DTYPES = ("auto", "float32", "float16", "bfloat16")
 
@@ -54,7 +54,7 @@ class SapImpl(AttentionImpl):
         self.mask[list(patched)] = True
         self.runs = neighbours(list(patched))
         self.wanted = None if len(patched) == num_heads else self.mask.view(num_kv_heads, self.group)
-        self.sums = Table(num_kv_heads, head_size)
+        self.sums = SummaryTable(num_kv_heads, head_size)
         self._pages: Pages | None = None
         self._levels: dict[torch.device, torch.Tensor] = {}
         dtype = native_arguments[2] if len(native_arguments) > 2 else "auto"
@@ -117,11 +117,11 @@ class SapImpl(AttentionImpl):
             self.native.forward(layer, q[at], k[at], v[at], cache, step.native, part)
             out[at] = part
 
-    def run_queries(
+    def run_decode(
         self,
         q: torch.Tensor,
         pages: Pages,
-        queries: Queries,
+        queries: DecodeRows,
         log_mass: torch.Tensor,
         mean: torch.Tensor,
         out: torch.Tensor,
@@ -129,7 +129,7 @@ class SapImpl(AttentionImpl):
         """Patched heads of decode rows, or all: text keys and one summary each, log_mass (B,), mean (B, Hkv, D), float32."""
         every = len(queries.entries) == len(q)  # decode rows stand in order
         rows = (q if every else q[queries.at]).unflatten(1, (self.num_kv_heads, self.group))
-        attend, level = choose_query_attention(q.device, q.dtype), self.levels(q.device)
+        attend, level = choose_decode(q.device, q.dtype), self.levels(q.device)
         found = attend(queries, rows, pages, self.scale, log_mass, mean, level, self.wanted).flatten(1, 2)
         for run in self.runs if queries.lengths is None else [slice(None)]:
             if every:
@@ -158,7 +158,7 @@ class SapImpl(AttentionImpl):
         """True once the cache is known, if decode rows are read where it lies and heads without a prior can be, too."""
         if self._pages is None or self._pages.planes is None:
             return False
-        return choose_query_attention(self._pages.cache.device, self._pages.cache.dtype) is compiled_query_attention
+        return choose_decode(self._pages.cache.device, self._pages.cache.dtype) is numba_decode_attention
 
     def levels(self, device: torch.device) -> torch.Tensor:
         """Levels by KV head and query head, float32 (Hkv, G), zeros if the plan has none."""

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from ....patches.plan import Plan
-from ..cache.spans import last_visual
-from ..cache.text_blocks import Queries, Query, make_queries
+from ..cache.spans import RequestInfo, last_visual
+from ..cache.text_blocks import DecodeRow, DecodeRows, make_decode_rows
 from .backend import WrappingBuilder, some_requests
 from .roles import is_exact_form
-from .state import current_seats
-from .steps import Chunk, Part, Seat, Window, make_chunk, parts, sees_images
-from .tables import Places
+from .state import current_requests
+from .steps import PrefillChunk, QuerySpan, RequestKeys, make_prefill_chunk, query_spans, sees_images
+from .tables import TableRows
 
 LONG = 512  # rows of a prefill from which fewer scores outweigh the native kernel
 
@@ -29,45 +29,45 @@ class SapMetadata:
         slots: cache slot of every new token, int64 (n,), negative where nothing is to be written.
         native: the wrapped backend's metadata.
         native_rows: flat rows that it covers, int64, or None for all.
-        queries: rows that are computed by themselves.
+        decode: rows that are computed by themselves.
         chunks: prefill chunks of requests with images.
-        parts: requests that see images, for layers with the full cache.
+        query_spans: requests that see images, for layers with the full cache.
         own: those whose rows are computed here for all heads (mixed layers).
-        places: where the layers keep the sums of the queries' images; fresh: numbers and places of those not kept yet;
+        table_rows: where the layers keep the summaries of the decode rows; fresh: numbers and table rows of those not kept yet;
             summaries: cache slots of these, blocks and offsets, int64 (f,) each (summary layers).
-        windows: by row of the batch, filled by the first mixed layer that runs.
+        keys: by row of the batch, filled by the first mixed layer that runs.
     """
 
     tokens: int
     slots: torch.Tensor
     native: Any
     native_rows: torch.Tensor | None = None
-    queries: Queries | None = None
-    chunks: list[Chunk] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
+    decode: DecodeRows | None = None
+    chunks: list[PrefillChunk] = field(default_factory=list)
+    query_spans: list[QuerySpan] = field(default_factory=list)
     own: frozenset[int] = frozenset()
     fresh: list[tuple[int, int]] = field(default_factory=list)
-    places: torch.Tensor | slice | None = None
+    table_rows: torch.Tensor | slice | None = None
     summaries: tuple[torch.Tensor, torch.Tensor] | None = None
     table: torch.Tensor | None = None
-    windows: dict[int, Window] = field(default_factory=dict)
+    keys: dict[int, RequestKeys] = field(default_factory=dict)
 
 
-def _parts(common: Any, seats: Sequence[Seat]) -> list[Part]:
+def _parts(common: Any, requests: Sequence[RequestInfo]) -> list[QuerySpan]:
     starts = common.query_start_loc_cpu.tolist()
     upper = common.seq_lens_cpu_upper_bound
     totals = (common.seq_lens.cpu() if upper is None else upper).tolist()
-    return parts(seats[: len(starts) - 1], starts, totals)
+    return query_spans(requests[: len(starts) - 1], starts, totals)
 
 
-def is_single_query(part: Part) -> bool:
+def is_single_query(query: QuerySpan) -> bool:
     """True if the step brings one text token of the request: no running sums are needed."""
-    position = part.total - 1
-    return part.end - part.start == 1 and not any(a <= position < b for a, b in part.seat.spans)
+    position = query.total - 1
+    return query.end - query.start == 1 and not any(a <= position < b for a, b in query.request.spans)
 
 
-def _last_image(entry: Query) -> int:
-    return last_visual(entry.seat.spans, entry.position + 1)
+def _last_image(entry: DecodeRow) -> int:
+    return last_visual(entry.request.spans, entry.position + 1)
 
 
 class _Builder(WrappingBuilder):
@@ -75,49 +75,51 @@ class _Builder(WrappingBuilder):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.places = Places(self.device, self.vllm_config.parallel_config.pipeline_parallel_size - 1)
+        self.table_rows = TableRows(self.device, self.vllm_config.parallel_config.pipeline_parallel_size - 1)
 
-    def add_queries(
-        self, entries: list[Query], metadata: SapMetadata, table: torch.Tensor, every: bool = False
+    def add_decode_rows(
+        self, entries: list[DecodeRow], metadata: SapMetadata, table: torch.Tensor, every: bool = False
     ) -> None:
-        """Rows that are computed by themselves, see `make_queries`."""
-        metadata.places, metadata.fresh = self.places.take([(e.seat.request, _last_image(e)) for e in entries])
+        """Rows that are computed by themselves, see `make_decode_rows`."""
+        metadata.table_rows, metadata.fresh = self.table_rows.take(
+            [(e.request.request_id, _last_image(e)) for e in entries]
+        )
         if entries:
-            metadata.queries = make_queries(entries, table, self.kv_cache_spec.block_size, every)
+            metadata.decode = make_decode_rows(entries, table, self.kv_cache_spec.block_size, every)
 
 
 class SummaryBuilder(_Builder):
     """For layers that keep summaries."""
 
     def build(
-        self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, seats: Any = None
+        self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, requests: Any = None
     ) -> SapMetadata:
         """Requests that have seen no image go the native way, the others by text keys and summaries."""
         common = common_attn_metadata
-        found = _parts(common, current_seats() if seats is None else seats)
-        visual = [part for part in found if sees_images(part)]
+        found = _parts(common, current_requests() if requests is None else requests)
+        visual = [query for query in found if sees_images(query)]
         if not visual:
             native = self.native.build(common_prefix_len, common, fast_build)
             return SapMetadata(common.num_actual_tokens, common.slot_mapping, native)
         size, table = self.kv_cache_spec.block_size, common.block_table_tensor
         slots = common.slot_mapping.long().clone()
-        for part in visual:
-            for a, b in part.seat.spans:
-                low, high = max(a, part.past) - part.past, min(b, part.total) - part.past
+        for query in visual:
+            for a, b in query.request.spans:
+                low, high = max(a, query.past) - query.past, min(b, query.total) - query.past
                 if low < high:
-                    slots[part.start + low : part.start + high] = -1
+                    slots[query.start + low : query.start + high] = -1
         metadata = SapMetadata(common.num_actual_tokens, slots, None, torch.zeros(0, dtype=torch.int64))
-        plain = [part.row for part in found if not sees_images(part)]
+        plain = [query.row for query in found if not sees_images(query)]
         if plain:
             subset, metadata.native_rows = some_requests(common, plain)
             metadata.native = self.native.build(0, subset, fast_build)
         entries, metadata.chunks = [], []
-        for part in visual:
-            if is_single_query(part):
-                entries.append(Query(part.row, part.seat, part.start, part.total - 1))
+        for query in visual:
+            if is_single_query(query):
+                entries.append(DecodeRow(query.row, query.request, query.start, query.total - 1))
             else:
-                metadata.chunks.append(make_chunk(part, table, size))
-        self.add_queries(entries, metadata, table)
+                metadata.chunks.append(make_prefill_chunk(query, table, size))
+        self.add_decode_rows(entries, metadata, table)
         if metadata.fresh:
             fresh = [entries[number] for number, _ in metadata.fresh]
             at = torch.tensor([[e.row for e in fresh], [_last_image(e) for e in fresh]], device=table.device)
@@ -135,17 +137,17 @@ class MixedBuilder(_Builder):
         self.closed = self.plan.queries == "all" and not is_exact_form(self.plan)
 
     def build(
-        self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, seats: Any = None
+        self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, requests: Any = None
     ) -> SapMetadata:
         """Long prefills and most decode rows are computed here; all else goes the native way, and what is patched is
         computed besides."""
         common = common_attn_metadata
-        found = _parts(common, current_seats() if seats is None else seats)
+        found = _parts(common, current_requests() if requests is None else requests)
         visual = [p for p in found if sees_images(p)]
         metadata = SapMetadata(
             common.num_actual_tokens, common.slot_mapping.long(), None, table=common.block_table_tensor
         )
-        metadata.parts = visual
+        metadata.query_spans = visual
         entries = [e for p in visual for e in self.single_rows(p)]
         every = self._every_head(len(entries))
         alone = {e.row for e in entries} if every else set()
@@ -157,7 +159,7 @@ class MixedBuilder(_Builder):
         elif rest:
             subset, metadata.native_rows = some_requests(common, rest)
             metadata.native = self.native.build(0, subset, fast_build)
-        self.add_queries(entries, metadata, common.block_table_tensor, every)
+        self.add_decode_rows(entries, metadata, common.block_table_tensor, every)
         return metadata
 
     def _every_head(self, rows: int) -> bool:
@@ -171,8 +173,8 @@ class MixedBuilder(_Builder):
             return False
         return all(impl.reads_in_place() for impl in impls)
 
-    def single_rows(self, part: Part) -> list[Query]:
+    def single_rows(self, query: QuerySpan) -> list[DecodeRow]:
         """The row of a decode step."""
-        if not is_single_query(part) or part.total <= part.seat.prompt:
+        if not is_single_query(query) or query.total <= query.request.prompt:
             return []
-        return [Query(part.row, part.seat, part.start, part.total - 1)]
+        return [DecodeRow(query.row, query.request, query.start, query.total - 1)]

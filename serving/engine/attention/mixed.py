@@ -16,9 +16,9 @@ from ....patches.summary import running_summary
 from ..cache.pages import Pages
 from ..kernels.choose import choose_rows
 from .impl import SapImpl
-from .prior_store import PriorStore
 from .roles import is_exact_form
-from .steps import Part, Window, make_window
+from .state import PriorStore
+from .steps import QuerySpan, RequestKeys, make_request_keys
 
 
 class MixedImpl(SapImpl):
@@ -50,24 +50,26 @@ class MixedImpl(SapImpl):
         if step.own or hasattr(self.native, "do_kv_cache_update"):
             self.write(layer, k, v, cache, step.slots)
         self.run_native(layer, q, k, v, cache, step, out)
-        if not step.parts:
+        if not step.query_spans:
             return
         pages = self.pages(cache)
         done: set[int] = set()
-        if step.queries is not None and not self.exact:
+        if step.decode is not None and not self.exact:
             self._sum_up(pages, step)
-            self.run_queries(q, pages, step.queries, *self.sums.read(step.places), out)
-            done = {e.row for e in step.queries.entries}
-        for part in step.parts:
-            if part.row not in done:
-                self._part(q, k, v, pages, step, part, out)
+            self.run_decode(q, pages, step.decode, *self.sums.read(step.table_rows), out)
+            done = {e.row for e in step.decode.entries}
+        for query in step.query_spans:
+            if query.row not in done:
+                self._request(q, k, v, pages, step, query, out)
 
     def _sum_up(self, pages: Pages, step: Any) -> None:
         """Sums of the images of requests that decode for the first time."""
         for number, place in step.fresh:
-            entry = step.queries.entries[number]
+            entry = step.decode.entries[number]
             row = step.table[entry.row].long()
-            at = torch.cat([torch.arange(a, min(b, entry.position)) for a, b in entry.seat.spans if a < entry.position])
+            at = torch.cat(
+                [torch.arange(a, min(b, entry.position)) for a, b in entry.request.spans if a < entry.position]
+            )
             slots = row[at.to(row.device) // pages.size], at.to(row.device) % pages.size
             prior = self.store.read(slots, pages.size)
             v = pages.values(slots)
@@ -75,75 +77,90 @@ class MixedImpl(SapImpl):
             mean = torch.einsum("t,gtd->gd", weights, v.float())
             self.sums.fill([place], torch.logsumexp(prior, -1)[None], mean[None])
 
-    def _part(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pages: Pages, step: Any, part: Part, out: torch.Tensor
+    def _request(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        pages: Pages,
+        step: Any,
+        query: QuerySpan,
+        out: torch.Tensor,
     ) -> None:
         """Rows of one request, patched heads of patched rows only; keys and values of the step itself are not read back."""
-        if self.plan.queries == "last" and part.total < part.seat.prompt:
+        if self.plan.queries == "last" and query.total < query.request.prompt:
             return  # the prompt goes on in a later chunk
-        window = self._window(pages, step, part)
-        rows, k, v = (x[part.start : part.end].transpose(0, 1)[None] for x in (q, k, v))  # (1, H, n, D)
-        if part.past:
-            blocks, offsets = window.slots
-            old = pages.tokens((blocks[: part.past], offsets[: part.past]))
+        keys = self._keys(pages, step, query)
+        rows, k, v = (x[query.start : query.end].transpose(0, 1)[None] for x in (q, k, v))  # (1, H, n, D)
+        if query.past:
+            blocks, offsets = keys.slots
+            old = pages.tokens((blocks[: query.past], offsets[: query.past]))
             k, v = (torch.cat([a[None].to(b.dtype), b], 2) for a, b in zip(old, (k, v), strict=True))
         if self.exact:
-            self._exact(rows, k, v, window.prior, part, out)
+            self._exact(rows, k, v, keys.prior, query, out)
         elif self.plan.queries == "last":
-            self._last(rows, k, v, window, part, out)
-        elif window.layout is not None:
-            self._closed(rows, k, v, window, part, step, out)
+            self._last(rows, k, v, keys, query, out)
+        elif keys.layout is not None:
+            self._closed(rows, k, v, keys, query, step, out)
 
-    def _window(self, pages: Pages, step: Any, part: Part) -> Window:
-        if part.row not in step.windows:
-            row = step.table[part.row].long()
-            at = torch.arange(part.total, device=row.device)
+    def _keys(self, pages: Pages, step: Any, query: QuerySpan) -> RequestKeys:
+        if query.row not in step.keys:
+            row = step.table[query.row].long()
+            at = torch.arange(query.total, device=row.device)
             slots = row[at // pages.size], at % pages.size
-            step.windows[part.row] = make_window(slots, self.store.read(slots, pages.size)[None], part.end - part.start)
-        return step.windows[part.row]
+            step.keys[query.row] = make_request_keys(
+                slots, self.store.read(slots, pages.size)[None], query.end - query.start
+            )
+        return step.keys[query.row]
 
     def _last(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: Window, part: Part, out: torch.Tensor
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        keys: RequestKeys,
+        query: QuerySpan,
+        out: torch.Tensor,
     ) -> None:
         """The last row of the prompt and those behind it."""
         heads = list(self.patched)
-        for i in range(max(part.seat.prompt - 1 - part.past, 0), part.end - part.start):
-            end = part.past + i + 1
-            prior = window.prior[:, :end]
+        for i in range(max(query.request.prompt - 1 - query.past, 0), query.end - query.start):
+            end = query.past + i + 1
+            prior = keys.prior[:, :end]
             job = self._job(q[:, :, i : i + 1], k[:, :, :end], v[:, :, :end], prior, Layout.of(~prior.isnan()))
-            put_heads(_as_heads(out[part.start + i : part.start + i + 1]), heads, patched_heads(job, heads))
+            put_heads(_as_heads(out[query.start + i : query.start + i + 1]), heads, patched_heads(job, heads))
 
     def _closed(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
         v: torch.Tensor,
-        window: Window,
-        part: Part,
+        keys: RequestKeys,
+        query: QuerySpan,
         step: Any,
         out: torch.Tensor,
     ) -> None:
         """All rows, or the text rows among them."""
-        heads, to, rows = list(self.patched), _as_heads(out[part.start : part.end]), part.end - part.start
+        heads, to, rows = list(self.patched), _as_heads(out[query.start : query.end]), query.end - query.start
         if self.plan.queries == "all":
-            job = self._job(q, k, v, window.prior, window.layout)
-            if part.row in step.own:
+            job = self._job(q, k, v, keys.prior, keys.layout)
+            if query.row in step.own:
                 other_heads(job, heads, to)
             none = torch.zeros(0, dtype=torch.int64, device=q.device)
-            choose_rows(q.device)(job, heads, window.seen, None, none, out[part.start : part.end])
+            choose_rows(q.device)(job, heads, keys.seen, None, none, out[query.start : query.end])
             return
-        text = window.prior[0, part.past :].isnan().nonzero()[:, 0]
+        text = keys.prior[0, query.past :].isnan().nonzero()[:, 0]
         if len(text):
-            job = self._job(q, k, v, window.prior, window.layout, self._running(v, window) if rows > 1 else None)
+            job = self._job(q, k, v, keys.prior, keys.layout, self._running(v, keys) if rows > 1 else None)
             found = patched_heads(job, heads)[:, :, text]
             to[:, torch.tensor(heads, device=to.device)[:, None], text] = found.to(to.dtype)
 
-    def _running(self, v: torch.Tensor, window: Window) -> tuple[torch.Tensor, torch.Tensor]:
+    def _running(self, v: torch.Tensor, keys: RequestKeys) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the KV heads that serve patched heads."""
-        assert window.layout is not None and window.seen is not None
-        values = window.layout.keys(v, 2, True)
+        assert keys.layout is not None and keys.seen is not None
+        values = keys.layout.keys(v, 2, True)
         values = values if len(self.touched) == values.shape[1] else values[:, self.touched]
-        return running_summary(window.layout.keys(window.prior, 1, True), values, window.seen.shares)
+        return running_summary(keys.layout.keys(keys.prior, 1, True), values, keys.seen.shares)
 
     def _job(
         self,
@@ -158,15 +175,21 @@ class MixedImpl(SapImpl):
         return Job(q, k, v, self.scale, scores, self.mask, layout=layout, listed=self.patched, running=running)
 
     def _exact(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prior: torch.Tensor, part: Part, out: torch.Tensor
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        prior: torch.Tensor,
+        query: QuerySpan,
+        out: torch.Tensor,
     ) -> None:
         """As transformers would compute it: the rows of the prompt as one call, every later row as a call of its own."""
-        split = min(max(part.seat.prompt - part.past, 0), part.end - part.start)
+        split = min(max(query.request.prompt - query.past, 0), query.end - query.start)
         calls = [(0, split)] if split else []
-        calls += [(i, i + 1) for i in range(split, part.end - part.start)]
+        calls += [(i, i + 1) for i in range(split, query.end - query.start)]
         for first, end in calls:
-            keys = part.past + end
-            self._call(q[:, :, first:end], k[:, :, :keys], v[:, :, :keys], prior[:, :keys], part, first, out)
+            keys = query.past + end
+            self._call(q[:, :, first:end], k[:, :, :keys], v[:, :, :keys], prior[:, :keys], query, first, out)
 
     def _call(
         self,
@@ -174,14 +197,14 @@ class MixedImpl(SapImpl):
         k: torch.Tensor,
         v: torch.Tensor,
         prior: torch.Tensor,
-        part: Part,
+        query: QuerySpan,
         first: int,
         out: torch.Tensor,
     ) -> None:
         n, past = q.shape[2], k.shape[2] - q.shape[2]
         rows = torch.ones(1, n, dtype=torch.bool, device=q.device)
         if self.plan.queries == "last":
-            rows[0, : max(part.seat.prompt - 1 - past, 0)] = False
+            rows[0, : max(query.request.prompt - 1 - past, 0)] = False
         elif self.plan.queries == "after_image":
             rows &= prior[:, past:].isnan()
         if prior.isnan().all() or not rows.any():
@@ -190,7 +213,7 @@ class MixedImpl(SapImpl):
         job = collect_job(self.index, self.layer_plan, call, q, k, v, None, self.scale)
         found = any_mask_attention(job)[0].transpose(0, 1)  # (n, H, D)
         at = rows[0].nonzero()[:, 0]
-        out[part.start + first + at] = found[at].to(out.dtype)
+        out[query.start + first + at] = found[at].to(out.dtype)
 
 
 def _as_heads(out: torch.Tensor) -> torch.Tensor:

@@ -8,14 +8,12 @@ import torch
 
 from ....patches.errors import LostattnError
 from ....patches.plan import Plan
-from ..cache.capacity import hole_tokens
-from ..cache.spec import SummarySpec
+from ..cache.spec import SummarySpec, hole_tokens
 from ..internals import Attention, get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from ..kernels.choose import prepare_forms
 from .backend import MixedBackend, SummaryBackend, wrap_backend
-from .prior_store import PriorStore
 from .roles import Role, Shard, local_layer_plan, local_levels, local_role
-from .state import SapState
+from .state import PriorStore, SapState
 
 
 class SummaryAttention(Attention):
@@ -60,7 +58,7 @@ class SplitAttention(torch.nn.Module):
         return out.flatten(1)
 
 
-class Surgeon:
+class AttentionReplacer:
     """Builds the attention of patched layers of one model on one rank."""
 
     def __init__(self, plan: Plan, state: SapState, vllm_config: Any) -> None:
@@ -68,7 +66,7 @@ class Surgeon:
         self.store = PriorStore()
         self.rank, self.ranks = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
 
-    def operate(self, index: int, attention: Any) -> None:
+    def replace(self, index: int, attention: Any) -> None:
         """Replace the `attn` of a decoder layer's attention module if the plan patches the layer.
 
         Raises:

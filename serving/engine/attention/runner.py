@@ -5,14 +5,13 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from ..cache.spans import visual_spans
+from ..cache.spans import RequestInfo, visual_spans
 from ..internals import DefaultModelState, GPUModelRunner, ModelSpecificAttnMetadata
-from .state import seated
-from .steps import Seat
+from .state import batch_of
 
 
 def hook_first_runner() -> None:
-    """Model runner V1 has no hook for models: note the seats around its `_build_attention_metadata`.
+    """Model runner V1 has no hook for models: note the requests around its `_build_attention_metadata`.
 
     Does nothing for models without a plan; may be called again.
     """
@@ -24,7 +23,7 @@ def hook_first_runner() -> None:
     def build(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not hasattr(self.model, "sap_state"):
             return plain(self, *args, **kwargs)
-        with seated([_seat(self.requests[name]) for name in self.input_batch.req_ids]):
+        with batch_of([_request_info(self.requests[name]) for name in self.input_batch.req_ids]):
             return plain(self, *args, **kwargs)
 
     build._lostattn = True  # type: ignore[attr-defined]
@@ -59,25 +58,25 @@ def hook_seeds_on_cpus() -> None:
     GPUModelRunner.sample_tokens = sample
 
 
-def _seat(request: Any) -> Seat:
-    """The seat of a request's state in the V1 runner."""
+def _request_info(request: Any) -> RequestInfo:
+    """What a request's state in the V1 runner says of it."""
     spans = getattr(request, "_lostattn_spans", None)
     if spans is None:
         spans = request._lostattn_spans = visual_spans(request.mm_features)
-    return Seat(request.req_id, spans, request.num_prompt_tokens)
+    return RequestInfo(request.req_id, spans, request.num_prompt_tokens)
 
 
-class _Seats(ModelSpecificAttnMetadata):
-    """Seats for the builders of patched layers, and for no others."""
+class _Requests(ModelSpecificAttnMetadata):
+    """Requests for the builders of patched layers, and for no others."""
 
-    def __init__(self, seats: list[Seat]) -> None:
-        self.seats = seats
+    def __init__(self, requests: list[RequestInfo]) -> None:
+        self.requests = requests
 
     def get_extra_attn_kwargs(self, attn_metadata_builder: Any, num_reqs: int) -> dict[str, Any]:
         """Extra arguments of one builder's `build`."""
         from .backend import WrappingBuilder
 
-        return {"seats": self.seats} if isinstance(attn_metadata_builder, WrappingBuilder) else {}
+        return {"requests": self.requests} if isinstance(attn_metadata_builder, WrappingBuilder) else {}
 
 
 class SapModelState(DefaultModelState):
@@ -85,23 +84,23 @@ class SapModelState(DefaultModelState):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.sap_seats: dict[str, Seat] = {}
+        self.sap_requests: dict[str, RequestInfo] = {}
 
     def add_request(self, req_index: int, new_req_data: Any) -> None:
         """Note where the request's images lie and how long its prompt is."""
         super().add_request(req_index, new_req_data)
         name = new_req_data.req_id
         length = len(new_req_data.prompt_token_ids or ())
-        self.sap_seats[name] = Seat(name, visual_spans(new_req_data.mm_features), length)
+        self.sap_requests[name] = RequestInfo(name, visual_spans(new_req_data.mm_features), length)
 
     def remove_request(self, req_id: str) -> None:
         """Forget it."""
         super().remove_request(req_id)
-        self.sap_seats.pop(req_id, None)
+        self.sap_requests.pop(req_id, None)
 
     def prepare_attn(self, input_batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Hand the seats of the batch to the builders."""
-        empty = Seat("", (), 0)
-        seats = [self.sap_seats.get(name, empty) for name in input_batch.req_ids]
-        kwargs["model_specific_attn_metadata"] = _Seats(seats)
+        """Hand the requests of the batch to the builders."""
+        empty = RequestInfo("", (), 0)
+        requests = [self.sap_requests.get(name, empty) for name in input_batch.req_ids]
+        kwargs["model_specific_attn_metadata"] = _Requests(requests)
         return super().prepare_attn(input_batch, *args, **kwargs)

@@ -10,23 +10,15 @@ import numpy as np
 import torch
 
 from ....patches.job import Layout
-from ..cache.spans import Span, is_hole, last_visual, visual_mask
+from ..cache.spans import RequestInfo, Span, is_hole, last_visual, visual_mask
 from ..kernels.torch_prefill import VisualRows
 
 
-class Seat(NamedTuple):
-    """One row of the batch: a request, where its images lie, and how long its prompt is."""
-
-    request: str
-    spans: tuple[Span, ...]
-    prompt: int
-
-
-class Part(NamedTuple):
+class QuerySpan(NamedTuple):
     """The new tokens of one request in a step: flat rows start..end-1 are its positions past..total-1."""
 
     row: int
-    seat: Seat
+    request: RequestInfo
     start: int
     end: int
     past: int
@@ -34,11 +26,11 @@ class Part(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Chunk:
+class PrefillChunk:
     """A prefill chunk of one request with images.
 
     Attributes:
-        part: its rows.
+        query: its rows.
         text: slots of cached text keys: blocks and offsets, int64 (T,) each.
         carry: slot of the running summary in front of the chunk, (block, offset) 0-d tensors, or None.
         layout: of the keys [cached text, carry, chunk].
@@ -48,7 +40,7 @@ class Chunk:
         slots: where: blocks and offsets, int64 (w,) each.
     """
 
-    part: Part
+    query: QuerySpan
     text: tuple[torch.Tensor, torch.Tensor]
     carry: tuple[torch.Tensor, torch.Tensor] | None
     layout: Layout
@@ -60,11 +52,11 @@ class Chunk:
     def seen(self, make: Callable[[], torch.Tensor]) -> VisualRows:
         """Of the scores (N,) of the carry and the visual rows, which `make` gives; worked out once for all layers."""
         if not self._seen:
-            self._seen.append(VisualRows.of(make()[None], self.layout, self.part.end - self.part.start))
+            self._seen.append(VisualRows.of(make()[None], self.layout, self.query.end - self.query.start))
         return self._seen[0]
 
 
-class Window(NamedTuple):
+class RequestKeys(NamedTuple):
     """What the layers of a step share about the keys of one request.
 
     Attributes:
@@ -80,34 +72,34 @@ class Window(NamedTuple):
     seen: VisualRows | None
 
 
-def make_window(slots: tuple[torch.Tensor, torch.Tensor], prior: torch.Tensor, rows: int) -> Window:
+def make_request_keys(slots: tuple[torch.Tensor, torch.Tensor], prior: torch.Tensor, rows: int) -> RequestKeys:
     """Of one request, from the prior (1, K) of its tokens, the last `rows` of which are new."""
     layout = Layout.of(~prior.isnan())
     if layout is None or not len(layout.visual):
-        return Window(slots, prior, None, None)
-    return Window(slots, prior, layout, VisualRows.of(layout.keys(prior, 1, True), layout, rows))
+        return RequestKeys(slots, prior, None, None)
+    return RequestKeys(slots, prior, layout, VisualRows.of(layout.keys(prior, 1, True), layout, rows))
 
 
-def parts(seats: Sequence[Seat], starts: Sequence[int], totals: Sequence[int]) -> list[Part]:
+def query_spans(requests: Sequence[RequestInfo], starts: Sequence[int], totals: Sequence[int]) -> list[QuerySpan]:
     """Requests with new tokens. `starts` are flat start rows (n + 1), `totals` sequence lengths after the step."""
     found = []
-    for row, seat in enumerate(seats):
+    for row, request in enumerate(requests):
         start, end, total = starts[row], starts[row + 1], totals[row]
         if end > start:
-            found.append(Part(row, seat, start, end, total - (end - start), total))
+            found.append(QuerySpan(row, request, start, end, total - (end - start), total))
     return found
 
 
-def sees_images(part: Part) -> bool:
+def sees_images(query: QuerySpan) -> bool:
     """True if a row of this step sees a visual key."""
-    return bool(part.seat.spans) and part.seat.spans[0][0] < part.total
+    return bool(query.request.spans) and query.request.spans[0][0] < query.total
 
 
-def make_chunk(part: Part, table: torch.Tensor, size: int) -> Chunk:
+def make_prefill_chunk(query: QuerySpan, table: torch.Tensor, size: int) -> PrefillChunk:
     """Index tensors of one prefill chunk."""
-    spans, past, total, device = part.seat.spans, part.past, part.total, table.device
+    spans, past, total, device = query.request.spans, query.past, query.total, table.device
     mask = visual_mask(spans, total)
-    row = table[part.row].long()
+    row = table[query.row].long()
     text = np.flatnonzero(~mask[:past])
     carry = last_visual(spans, past)
     new = np.flatnonzero(mask[past:])
@@ -118,8 +110,8 @@ def make_chunk(part: Part, table: torch.Tensor, size: int) -> Chunk:
     keep[read] = [_is_kept(spans, past, total, size, int(j)) for j in at[read]]
     kept = at[keep]
     runs = _runs(len(text), carry >= 0, mask[past:])
-    return Chunk(
-        part=part,
+    return PrefillChunk(
+        query=query,
         text=_slots(row, text, size),
         carry=None if carry < 0 else (row[carry // size], torch.tensor(carry % size, device=device)),
         layout=_layout(runs, device),

@@ -10,7 +10,7 @@ from ....patches.job import Job, PriorScores
 from ..cache.pages import Pages
 from ..kernels.choose import choose_rows
 from .impl import SapImpl
-from .steps import Chunk
+from .steps import PrefillChunk
 
 
 class SummaryImpl(SapImpl):
@@ -31,18 +31,18 @@ class SummaryImpl(SapImpl):
         self.write(layer, k, v, cache, step.slots)
         self.run_native(layer, q, k, v, cache, step, out)
         pages = self.pages(cache)
-        if step.queries is not None:
+        if step.decode is not None:
             if step.fresh:
                 self.sums.fill([place for _, place in step.fresh], *pages.read_summaries(step.summaries))
-            self.run_queries(q, pages, step.queries, *self.sums.read(step.places), out)
+            self.run_decode(q, pages, step.decode, *self.sums.read(step.table_rows), out)
         for chunk in step.chunks:
             self._chunk(q, k, v, pages, chunk, out)
 
     def _chunk(
-        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pages: Pages, chunk: Chunk, out: torch.Tensor
+        self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, pages: Pages, chunk: PrefillChunk, out: torch.Tensor
     ) -> None:
         """Prefill rows of one request: closed form over cached text, the carried summary and the chunk itself."""
-        rows = slice(chunk.part.start, chunk.part.end)
+        rows = slice(chunk.query.start, chunk.query.end)
         new_k, new_v = k[rows].transpose(0, 1), v[rows].transpose(0, 1)  # (g, n, D)
         keys, values = [new_k], [new_v]
         carried = front = None
@@ -71,7 +71,7 @@ class SummaryImpl(SapImpl):
         mean, log_mass = choose_rows(q.device)(job, heads, seen, front, chunk.kept, out[rows])
         pages.write_summaries(chunk.slots, log_mass, mean)
 
-    def _prior(self, chunk: Chunk, carried: torch.Tensor | None) -> torch.Tensor:
+    def _prior(self, chunk: PrefillChunk, carried: torch.Tensor | None) -> torch.Tensor:
         """Log mass of the carry, which counts as one visual token, and scores of the visual rows, float32 (N,)."""
-        prior = self.state.prior[chunk.part.start : chunk.part.end][chunk.visual]
+        prior = self.state.prior[chunk.query.start : chunk.query.end][chunk.visual]
         return prior if carried is None else torch.cat([carried, prior])

@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import pad
 
 
-class Places:
-    """Places 0, 1, ... of a table, the lowest free one for each newcomer.
+class TableRows:
+    """Rows 0, 1, ... of a table, the lowest free one for each newcomer.
 
     Args:
         keep: steps that a request may miss without losing its place: one less than there are batches under way at once.
@@ -46,7 +46,7 @@ class Places:
         return torch.tensor(places, device=self.device), fresh
 
 
-class Table:
+class SummaryTable:
     """Of one layer: log mass, float32 (P,), and mean (P, H, D), float32, of a request's images; grows as needed.
 
     Attributes:

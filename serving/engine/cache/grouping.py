@@ -20,8 +20,7 @@ from ..internals import (
     engine_core,
     grouping,
 )
-from .capacity import hole_tokens
-from .spec import SummarySpec
+from .spec import SummarySpec, hole_tokens
 
 LARGEST = 512  # tokens of a block: a prefix that is found again ends at a multiple of it
 TEXT, VISUAL = 256, 2048  # tokens of the request whose memory decides

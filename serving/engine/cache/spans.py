@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Span = tuple[int, int]  # first visual position, position behind the last
+
+
+class RequestInfo(NamedTuple):
+    """A request of the batch: its id, where its images lie, and how many tokens its prompt has."""
+
+    request_id: str
+    spans: tuple[Span, ...]
+    prompt: int
 
 
 def visual_spans(features: Iterable[Any] | None) -> tuple[Span, ...]:

@@ -1,4 +1,4 @@
-"""Query rows that are computed by themselves, in decode steps: which blocks hold their keys, worked out once for all layers."""
+"""Rows of decode steps: which cache blocks hold their text keys, worked out once for all layers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ..attention.steps import Seat
-from .spans import Span, visual_mask
+from .spans import RequestInfo, Span, visual_mask
 
 
-class Query(NamedTuple):
+class DecodeRow(NamedTuple):
     """One query row that is computed by itself: flat row `at` at position `position` of a request."""
 
     row: int
-    seat: Seat
+    request: RequestInfo
     at: int
     position: int
 
 
 @dataclass(frozen=True)
-class Queries:
-    """Query rows that need text keys, and one summary each besides, as index tensors on the device.
+class DecodeRows:
+    """Rows that need text keys, and one summary each besides, as index tensors on the device.
 
     Attributes:
         at: flat rows, int64 (B,).
@@ -39,9 +38,9 @@ class Queries:
     at: torch.Tensor
     blocks: torch.Tensor
     hidden: torch.Tensor
-    entries: tuple[Query, ...]
+    entries: tuple[DecodeRow, ...]
     lengths: torch.Tensor | None = None
-    _whole: dict[int, tuple[torch.Tensor, torch.Tensor, Queries | None]] = field(default_factory=dict, compare=False)
+    _whole: dict[int, tuple[torch.Tensor, torch.Tensor, DecodeRows | None]] = field(default_factory=dict, compare=False)
 
     @cached_property
     def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -49,13 +48,13 @@ class Queries:
         lengths = self.blocks.new_zeros(len(self.blocks)) if self.lengths is None else self.lengths
         return self.blocks.numpy(), self.hidden.view(*self.blocks.shape, -1).numpy(), lengths.numpy()
 
-    def whole_blocks(self, size: int) -> tuple[torch.Tensor, torch.Tensor, Queries | None]:
+    def whole_blocks(self, size: int) -> tuple[torch.Tensor, torch.Tensor, DecodeRows | None]:
         """See `_whole_blocks`; worked out once for all layers."""
         if size not in self._whole:
             self._whole[size] = self._whole_blocks(size)
         return self._whole[size]
 
-    def _whole_blocks(self, size: int) -> tuple[torch.Tensor, torch.Tensor, Queries | None]:
+    def _whole_blocks(self, size: int) -> tuple[torch.Tensor, torch.Tensor, DecodeRows | None]:
         """Blocks of text alone apart from blocks that text shares with an image.
 
         Text of a block stands at its front if the block is the one being filled; only then may it hold less than `size`.
@@ -70,7 +69,7 @@ class Queries:
         last = torch.zeros_like(full)
         filling = [e.position // size for e in self.entries]
         for row, entry in enumerate(self.entries):
-            free = not any(a < entry.position + 1 and b > filling[row] * size for a, b in entry.seat.spans)
+            free = not any(a < entry.position + 1 and b > filling[row] * size for a, b in entry.request.spans)
             last[row, int((count[row] > 0).sum()) - 1] = free
         plain = full | last
         order = torch.argsort((~plain).int(), dim=1, stable=True)
@@ -82,19 +81,19 @@ class Queries:
             return blocks, lengths.int(), None
         keep = torch.argsort((~shared).int(), dim=1, stable=True)[:, : int(shared.sum(1).max())]
         hidden = (~shown | ~shared[..., None]).gather(1, keep[..., None].expand(-1, -1, size)).flatten(1)
-        rest = Queries(self.at, self.blocks.gather(1, keep), hidden, self.entries)
+        rest = DecodeRows(self.at, self.blocks.gather(1, keep), hidden, self.entries)
         return blocks, lengths.int(), rest
 
-    def split(self, blocks: int) -> list[Queries]:
+    def split(self, blocks: int) -> list[DecodeRows]:
         """Parts that gather at most about `blocks` blocks each."""
         per = max(blocks // max(self.blocks.shape[1], 1), 1)
         if per >= len(self.entries):
             return [self]
         pieces = [slice(i, i + per) for i in range(0, len(self.entries), per)]
-        return [Queries(self.at[p], self.blocks[p], self.hidden[p], self.entries[p]) for p in pieces]
+        return [DecodeRows(self.at[p], self.blocks[p], self.hidden[p], self.entries[p]) for p in pieces]
 
 
-def make_queries(entries: Sequence[Query], table: torch.Tensor, size: int, every: bool = False) -> Queries:
+def make_decode_rows(entries: Sequence[DecodeRow], table: torch.Tensor, size: int, every: bool = False) -> DecodeRows:
     """Index tensors of single query rows.
 
     Args:
@@ -105,7 +104,7 @@ def make_queries(entries: Sequence[Query], table: torch.Tensor, size: int, every
     columns, hidden = (_all_blocks if every else _text_blocks)(entries, size)
     numbers = [[e.row for e in entries], [e.at for e in entries], [e.position + 1 for e in entries]]
     rows, at, ends = torch.tensor(numbers, dtype=torch.int64, device=table.device).unbind()
-    return Queries(
+    return DecodeRows(
         at,
         table[rows[:, None], torch.from_numpy(columns).to(table.device)].long(),
         torch.from_numpy(hidden).to(table.device),
@@ -114,20 +113,20 @@ def make_queries(entries: Sequence[Query], table: torch.Tensor, size: int, every
     )
 
 
-def _all_blocks(entries: Sequence[Query], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _all_blocks(entries: Sequence[DecodeRow], size: int) -> tuple[np.ndarray, np.ndarray]:
     """See `_text_blocks`; every block below the rows, in order."""
     ends = np.array([e.position + 1 for e in entries])
     width = -(-int(ends.max(initial=0)) // size)
     hidden = np.arange(width * size) >= ends[:, None]
     for row, entry in zip(hidden, entries, strict=True):
-        for a, b in entry.seat.spans:
+        for a, b in entry.request.spans:
             row[a:b] = True
     return np.arange(width)[None], hidden
 
 
-def _text_blocks(entries: Sequence[Query], size: int) -> tuple[np.ndarray, np.ndarray]:
+def _text_blocks(entries: Sequence[DecodeRow], size: int) -> tuple[np.ndarray, np.ndarray]:
     """Blocks below each row that hold text, int64 (B, M), and which of their slots do not, bool (B, M * size)."""
-    heads = [_filled_blocks(e.seat.spans, size, e.position // size) for e in entries]
+    heads = [_filled_blocks(e.request.spans, size, e.position // size) for e in entries]
     width = max((len(blocks) + 1 for blocks, _ in heads), default=0)
     columns = np.zeros((len(entries), width), dtype=np.int64)
     hidden = np.ones((len(entries), width, size), dtype=bool)
@@ -135,7 +134,9 @@ def _text_blocks(entries: Sequence[Query], size: int) -> tuple[np.ndarray, np.nd
         last, count = entry.position // size, len(blocks)
         columns[i, :count], columns[i, count] = blocks, last
         hidden[i, :count] = hide
-        hidden[i, count, : entry.position % size + 1] = visual_mask(entry.seat.spans, entry.position + 1, last * size)
+        hidden[i, count, : entry.position % size + 1] = visual_mask(
+            entry.request.spans, entry.position + 1, last * size
+        )
     return columns, hidden.reshape(len(entries), width * size)
 
 

@@ -9,22 +9,22 @@ from typing import Any
 import torch
 
 from ..cache.pages import COMPILED_DTYPES, LANES
-from .flash_decode import flash_query_attention
-from .numba_decode import compiled_query_attention, prepare
+from .flash_decode import flash_decode_attention
+from .numba_decode import numba_decode_attention, prepare
 from .numba_prefill import compiled_rows, prepare_rows
-from .torch_decode import query_attention
+from .torch_decode import decode_attention
 from .torch_prefill import torch_rows
 
 SLOWER = "so patched layers run in plain torch, which is slower"
 
 
-def choose_query_attention(device: torch.device, dtype: torch.dtype) -> Any:
+def choose_decode(device: torch.device, dtype: torch.dtype) -> Any:
     """The form for single query rows; plain torch, with a notice, where neither numba nor vLLM's flash attention loads."""
     if device.type == "cpu":
-        return compiled_query_attention if _has_numba() else query_attention
+        return numba_decode_attention if _has_numba() else decode_attention
     if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) and _has_flash():
-        return flash_query_attention
-    return query_attention
+        return flash_decode_attention
+    return decode_attention
 
 
 def choose_rows(device: torch.device) -> Any:
@@ -39,7 +39,7 @@ def prepare_forms(device: torch.device, own: torch.dtype, dtype: torch.dtype, si
         own: dtype of the model. dtype, size: of the cache and its blocks, in tokens.
     """
     fits = dtype in COMPILED_DTYPES and size is not None and size % LANES == head_size % LANES == 0
-    if fits and choose_query_attention(device, dtype) is compiled_query_attention:
+    if fits and choose_decode(device, dtype) is numba_decode_attention:
         prepare(head_size, size, dtype)
     if choose_rows(device) is compiled_rows and own in COMPILED_DTYPES and head_size % LANES == 0:
         prepare_rows(head_size, own)

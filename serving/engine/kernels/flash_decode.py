@@ -1,4 +1,4 @@
-"""The same as `query_attention` on NVIDIA GPUs: flash attention over whole text blocks, where they lie, the rest merged by lse.
+"""The same as `decode_attention` on NVIDIA GPUs: flash attention over whole text blocks, where they lie, the rest merged by lse.
 
 Never run on a GPU yet: the algebra is tested on a CPU with `plain_flash` in the kernel's place.
 """
@@ -11,13 +11,13 @@ from typing import Any
 import torch
 
 from ..cache.pages import Pages
-from ..cache.text_blocks import Queries
+from ..cache.text_blocks import DecodeRows
 
 Flash = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, float], Any]
 
 
-def flash_query_attention(
-    queries: Queries,
+def flash_decode_attention(
+    queries: DecodeRows,
     q: torch.Tensor,
     pages: Pages,
     scale: float,
@@ -27,7 +27,7 @@ def flash_query_attention(
     wanted: torch.Tensor | None = None,
     flash: Flash | None = None,
 ) -> torch.Tensor:
-    """Arguments and result of `query_attention`; heads that nobody wants are computed too.
+    """Arguments and result of `decode_attention`; heads that nobody wants are computed too.
 
     Blocks that hold nothing but text, and the block that is being filled, are read by the kernel; text that shares a block
     with an image is gathered. Few tokens are: a block or two an image.
@@ -48,7 +48,7 @@ def flash_query_attention(
 
 
 def _with_gathered(
-    mixed: Queries,
+    mixed: DecodeRows,
     q: torch.Tensor,
     pages: Pages,
     scale: float,

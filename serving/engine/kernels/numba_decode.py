@@ -1,4 +1,4 @@
-"""The same as `query_attention` on CPUs, where the cache lies: compiled by numba, which vLLM's CPU build brings.
+"""The same as `decode_attention` on CPUs, where the cache lies: compiled by numba, which vLLM's CPU build brings.
 
 A block is read once for all query heads of its KV head and nothing is gathered, which the torch form spends most of its time
 on. Sizes are constants of the compiled code: vectors of unknown length cost five times as much. vLLM's own kernel is no
@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from ..cache.pages import Pages
-from ..cache.text_blocks import Queries
-from .numba_guard import answer_no_special_names
-from .numba_threads import in_parallel
-from .torch_decode import query_attention
+from ..cache.text_blocks import DecodeRows
+from .numba_support import answer_no_special_names, in_parallel
+from .torch_decode import decode_attention
 
 FEW = 64  # pairs of KV head and block that are not worth a second thread
 
@@ -26,15 +25,15 @@ def prepare(D: int, size: int, dtype: torch.dtype) -> None:  # noqa: N803
     """Compile before the first request; the code is kept on disk, so this takes seconds once."""
     cache = torch.zeros(1, 1, size, 2 * D, dtype=dtype)
     blocks, hidden = torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, size, dtype=torch.bool)
-    queries = Queries(blocks[0], blocks, hidden, ())
+    queries = DecodeRows(blocks[0], blocks, hidden, ())
     # the default dtype is the model's while vLLM loads it
     shapes = (1, 1, 1, D), (1, 1, D), (1,), (1, 1)
     q, mean, mass, level = (torch.zeros(shape, dtype=torch.float32) for shape in shapes)
-    compiled_query_attention(queries, q, Pages(cache, True), 1.0, mass, mean, level)
+    numba_decode_attention(queries, q, Pages(cache, True), 1.0, mass, mean, level)
 
 
-def compiled_query_attention(
-    queries: Queries,
+def numba_decode_attention(
+    queries: DecodeRows,
     q: torch.Tensor,
     pages: Pages,
     scale: float,
@@ -43,13 +42,13 @@ def compiled_query_attention(
     level: torch.Tensor,
     wanted: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Arguments and result of `query_attention`, which serves caches that have no `Pages.planes`.
+    """Arguments and result of `decode_attention`, which serves caches that have no `Pages.planes`.
 
     Heads that are not wanted see every key if `queries` lists all blocks.
     """
     if pages.planes is None:
         assert queries.lengths is None
-        return query_attention(queries, q, pages, scale, log_mass, mean, level, wanted)
+        return decode_attention(queries, q, pages, scale, log_mass, mean, level, wanted)
     answer_no_special_names()
     from .numba_decode_kernel import attention_kernel
 

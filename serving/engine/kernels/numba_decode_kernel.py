@@ -1,4 +1,4 @@
-"""The loops of `compiled_query_attention`, compiled by numba: to be imported only where numba is installed."""
+"""The loops of `numba_decode_attention`, compiled by numba: to be imported only where numba is installed."""
 
 # numba takes no annotations: sizes D (channels) and T (tokens of a block) are constants in the code that calls these
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"

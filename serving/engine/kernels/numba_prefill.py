@@ -11,8 +11,7 @@ import torch
 from ....patches.job import Job, Layout, PriorScores
 from ....patches.text_part import Piece, text_pieces
 from ..cache.pages import COMPILED_DTYPES, LANES
-from .numba_guard import answer_no_special_names
-from .numba_threads import in_parallel
+from .numba_support import answer_no_special_names, in_parallel
 from .torch_prefill import VisualRows, torch_rows
 
 FEW = 2**17  # numbers that are not worth a second thread

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from ..cache.pages import Pages
-from ..cache.text_blocks import Queries
+from ..cache.text_blocks import DecodeRows
 
 SCRATCH_BYTES = 4 * 2**20  # gathered at once: stays in the caches of a CPU
 
 
-def query_attention(
-    queries: Queries,
+def decode_attention(
+    queries: DecodeRows,
     q: torch.Tensor,
     pages: Pages,
     scale: float,
@@ -42,7 +42,7 @@ def query_attention(
 
 
 def _attend(
-    queries: Queries,
+    queries: DecodeRows,
     q: torch.Tensor,
     pages: Pages,
     log_mass: torch.Tensor,

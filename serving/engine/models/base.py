@@ -15,7 +15,7 @@ from ....patches.family import get_family
 from ....patches.mode import get_mode
 from ....patches.plan import Plan
 from ....patches.tap import Tap
-from ..attention.replace import Surgeon
+from ..attention.replace import AttentionReplacer
 from ..attention.state import SapState
 from ..internals import IntermediateTensors, get_pp_group
 from .encode import append_scores, image_scores, split_scores
@@ -47,10 +47,10 @@ class SapVllm:
         if self.sap_plan.inert:
             return
         self.sap_prepare(vllm_config)
-        surgeon = Surgeon(self.sap_plan, self.sap_state, vllm_config)
+        replacer = AttentionReplacer(self.sap_plan, self.sap_state, vllm_config)
         for index, layer in enumerate(self.language_model.model.layers):  # type: ignore[attr-defined]
             if hasattr(layer, "self_attn"):  # else it belongs to another pipeline stage
-                surgeon.operate(index, layer.self_attn)
+                replacer.replace(index, layer.self_attn)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """As the plain model; the tower's weights also by the names that transformers 5 saves them under."""
@@ -149,7 +149,7 @@ class SapVllm:
         self.make_empty_intermediate_tensors = make
 
     def get_model_state_cls(self) -> Any:
-        """Model runner V2's hook for the seats of a batch."""
+        """Model runner V2's hook for the requests of a batch."""
         from ..attention.runner import SapModelState
 
         return SapModelState

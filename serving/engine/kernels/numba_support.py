@@ -1,4 +1,4 @@
-"""Compiled loops on as many threads as torch has."""
+"""What compiled loops need of numba and of threads."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -48,3 +49,21 @@ def _cores() -> set[int]:
 def _spread(cores: set[int]) -> None:
     if cores:
         os.sched_setaffinity(0, cores)
+
+
+@cache
+def answer_no_special_names() -> None:
+    """Mend llvmlite before numba is loaded in a process of vLLM: its library
+    object takes any attribute for a C function, `__dict__` too, which vLLM reads of everything loaded
+    when a second engine starts in one process."""
+    from llvmlite.binding import ffi
+
+    kind = type(ffi.lib)
+    plain = kind.__getattr__
+
+    def answer(self: Any, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return plain(self, name)
+
+    kind.__getattr__ = answer
