@@ -1,0 +1,1 @@
+"""Kernels of the patched layers. Importing this package imports neither vLLM nor Triton."""
