@@ -87,6 +87,12 @@ HARNESS = OneOf("harness", harness_names)
 PRESET = OneOf("preset", PRESETS)
 SCORE_RULE = OneOf("scores", SCORES)
 ROWS = OneOf("queries", QUERIES)
+BENCH_PLAN = OneOf(
+    "plan",
+    lambda: constant("surgery/bench_sides.py", "READY"),
+    also=lambda word: word.endswith((".yaml", ".yml")),
+    more="FILE.yaml",
+)
 GPU = OneOf("GPU", tuple(GPUS), also=lambda word: word.lower() in GPUS)
 RANKING = OneOf("rank_by", RANK_BY)
 BACKEND = OneOf("backend", ("transformers", "vllm"), also=lambda word: "://" in word, more="URL")

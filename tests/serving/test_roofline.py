@@ -133,7 +133,7 @@ def test_heads_that_cannot_be_shared_out(ranks: int) -> None:
 
 @given(st.integers(0, 200), st.integers(1, 400), st.integers(1, 200), st.sampled_from([16, 32, 128]))
 def test_blocks_are_counted_as_the_engine_counts_them(before: int, visual: int, after: int, block: int) -> None:
-    spans = pytest.importorskip("lostattn.serving.engine.spans")
+    spans = pytest.importorskip("lostattn.serving.engine.cache.spans")
     request, deployment = Request(before, visual, after), on(assumed=replace(PEAK, block=block))
     every = -(-request.tokens // block)
     kept = every - sum(spans.holes([(before, before + visual)], block, 0, every))
@@ -200,7 +200,7 @@ def test_scores_that_need_all_keys_save_no_memory() -> None:
 
 @given(st.dictionaries(st.integers(0, 27), st.sets(st.integers(0, 27), min_size=1)), st.sampled_from([1, 2, 4, 7, 14]))
 def test_groups_of_ranks_are_those_of_the_engine(heads: dict[int, set[int]], ranks: int) -> None:
-    roles = pytest.importorskip("lostattn.serving.engine.roles")
+    roles = pytest.importorskip("lostattn.serving.engine.attention.roles")
     from lostattn.serving.byte_model import groups_of_rank
 
     plan = plan_of({layer: tuple(sorted(found)) for layer, found in sorted(heads.items())})
