@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
@@ -29,10 +29,9 @@ from lostattn.serving.engine.cache.spans import (
     visual_mask,
     visual_spans,
 )
-from lostattn.serving.engine.cache.text_blocks import DecodeRow, make_decode_rows
+from lostattn.serving.engine.cache.text_blocks import DecodeRow, TextBlocks, make_decode_rows
 from lostattn.serving.engine.kernels import numba_decode as compiled_query
 from lostattn.serving.engine.kernels.choose import choose_decode
-from lostattn.serving.engine.kernels.flash_decode import flash_decode_attention, plain_flash
 from lostattn.serving.engine.kernels.torch_decode import decode_attention
 
 ALL, ONE_GROUP = [[True] * 3] * 2, [[False] * 3, [True] * 3]
@@ -114,7 +113,7 @@ def test_query_rows_equal_attention_with_one_more_key(columns: bool, heads: list
     queries = make_decode_rows(entries, table, size)
     forms = [decode_attention]
     if find_spec("numba") is not None:
-        forms.append(choose_decode(torch.device("cpu"), torch.float32))
+        forms.append(choose_decode(torch.device("cpu")))
     for form in forms:
         found = form(queries, q, pages, 0.3, mass, mean, level, asked)
         assert torch.allclose(found[:, asked], torch.stack(wanted)[:, asked], atol=1e-5)
@@ -203,20 +202,41 @@ def test_random_batches_never_mix_requests() -> None:
     assert all(p.total - p.past == p.end - p.start for p in found)
 
 
-def test_flash_over_whole_blocks_equals_gathering_all() -> None:
-    size, d = 8, 16
-    pages = Pages(torch.randn(80, 2, size, 2 * d), False)
-    table = torch.randperm(79)[:60].view(6, 10) + 1
-    spans = [((3, 30), (33, 50)), ((0, 9),), ((8, 16),), ((5, 6), (40, 60)), ((70, 71),), ((0, 72),)]
-    lengths = [60, 20, 64, 61, 73, 73]
-    entries = [
-        DecodeRow(i, RequestInfo(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(spans, lengths, strict=True))
+@given(
+    st.lists(st.tuples(layouts(), st.integers(1, 70)), min_size=1, max_size=4),
+    st.sampled_from([4, 8, 32]),
+    st.booleans(),
+    st.integers(1, 80),
+)
+@settings(max_examples=60)
+def test_text_blocks_that_grow_equal_those_of_a_new_batch(
+    made: list[tuple[list[tuple[int, int]], int]], size: int, every: bool, steps: int
+) -> None:
+    """Over steps, with blocks in no order: the same text slots, in the same order, as if worked out anew."""
+    starts = [max((b for _, b in spans), default=0) + more for spans, more in made]
+    infos = [
+        RequestInfo(str(i), tuple(spans), start) for i, (spans, start) in enumerate(zip(made, starts, strict=True))
     ]
-    queries = make_decode_rows(entries, table, size)
-    q, mean, mass, level = torch.randn(6, 2, 3, d), torch.randn(6, 2, d), torch.randn(6), torch.randn(2, 3)
-    arguments = (queries, q, pages, 0.3, mass, mean, level)
-    wanted = decode_attention(*arguments)
-    assert torch.allclose(flash_decode_attention(*arguments, flash=plain_flash), wanted, atol=1e-5)
+    infos = [RequestInfo(r.request_id, tuple(spans), r.prompt) for r, (spans, _) in zip(infos, made, strict=True)]
+    width = -(-(max(starts) + steps) // size)
+    table = torch.randperm(len(made) * width).view(len(made), width)
+    entries = [DecodeRow(i, info, i, start) for i, (info, start) in enumerate(zip(infos, starts, strict=True))]
+    blocks = TextBlocks(entries, size, every)
+    for step in range(steps):
+        positions = np.array([start + step for start in starts])
+        if not blocks.reaches(positions):
+            assert step >= 7 * size
+            break
+        found = blocks.at_step(positions, table)
+        anew = make_decode_rows([e._replace(position=e.position + step) for e in entries], table, size, every)
+        for i, (info, start) in enumerate(zip(infos, starts, strict=True)):
+            at = np.flatnonzero(~visual_mask(info.spans, start + step + 1))
+            wanted = (table[i].numpy()[at // size] * size + at % size).tolist()
+            for rows in (found, anew):
+                slots = rows.blocks[i][:, None] * size + torch.arange(size)
+                assert slots.flatten()[~rows.hidden[i]].tolist() == wanted
+        assert (found.lengths is None) == (not every)
+        assert found.lengths is None or found.lengths.tolist() == (positions + 1).tolist()
 
 
 SPANS, ENDS = [((10, 500), (520, 800)), ((0, 640),), ((3, 4),)], [850, 641, 960]

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any, ClassVar
-
-import torch
 
 from ..internals import (
     AttentionBackend,
     AttentionBackendEnum,
-    AttentionCGSupport,
-    AttentionMetadataBuilder,
     register_backend,
 )
 
@@ -78,60 +73,3 @@ def register_backends() -> None:
     for name, path in ((SUMMARY, "SummaryBackend"), (MIXED, "MixedBackend")):
         if name not in AttentionBackendEnum.__members__:
             register_backend(name, f"{__name__}.{path}")
-
-
-class WrappingBuilder(AttentionMetadataBuilder):
-    """Builds the native backend's metadata, for all requests or some."""
-
-    native_builder: ClassVar[Any]
-    _cudagraph_support = (
-        AttentionCGSupport.NEVER
-    )  # shapes follow the layouts of the requests: pieces between stay graphs
-
-    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: torch.device) -> None:
-        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
-        self.native = self.native_builder(kv_cache_spec, layer_names, vllm_config, device)
-        self.reorder_batch_threshold = self.native.reorder_batch_threshold
-        portable_isa(self.native, layer_names, vllm_config)
-
-    @classmethod
-    def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> Any:
-        """Never: see `_cudagraph_support`."""
-        return cls._cudagraph_support
-
-
-def portable_isa(native: Any, layer_names: list[str], vllm_config: Any) -> None:
-    """On CPUs with AMX, choose the kernels whose cache is not packed for tiles: patched layers read it themselves."""
-    if getattr(native, "isa", None) != "amx":
-        return
-    native.isa = "vec"
-    for name in layer_names:
-        vllm_config.compilation_config.static_forward_context[name].isa = "vec"
-
-
-def some_requests(common: Any, rows: list[int]) -> tuple[Any, torch.Tensor]:
-    """vLLM's common metadata of some requests, as if the batch had no others, and their flat rows, int64."""
-    starts = common.query_start_loc_cpu.tolist()
-    lengths = [starts[r + 1] - starts[r] for r in rows]
-    at = torch.cat([torch.arange(starts[r], starts[r + 1]) for r in rows])
-    index = torch.tensor(rows)
-    device = common.seq_lens.device
-    new = torch.zeros(len(rows) + 1, dtype=common.query_start_loc_cpu.dtype)
-    new[1:] = torch.tensor(lengths).cumsum(0)
-    upper = common.seq_lens_cpu_upper_bound
-    flat, index_there = at.to(device), index.to(device)
-    found = replace(
-        common,
-        query_start_loc=new.to(device),
-        query_start_loc_cpu=new,
-        seq_lens=common.seq_lens[index_there],
-        num_reqs=len(rows),
-        num_actual_tokens=len(at),
-        max_query_len=max(lengths),
-        block_table_tensor=common.block_table_tensor[index_there],
-        slot_mapping=common.slot_mapping[flat],
-        seq_lens_cpu_upper_bound=None if upper is None else upper[index],
-        positions=None,
-        is_prefilling=None if common.is_prefilling is None else common.is_prefilling[index],
-    )
-    return found, flat

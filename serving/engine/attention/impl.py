@@ -129,7 +129,7 @@ class SapImpl(AttentionImpl):
         """Patched heads of decode rows, or all: text keys and one summary each, log_mass (B,), mean (B, Hkv, D), float32."""
         every = len(queries.entries) == len(q)  # decode rows stand in order
         rows = (q if every else q[queries.at]).unflatten(1, (self.num_kv_heads, self.group))
-        attend, level = choose_decode(q.device, q.dtype), self.levels(q.device)
+        attend, level = choose_decode(q.device), self.levels(q.device)
         found = attend(queries, rows, pages, self.scale, log_mass, mean, level, self.wanted).flatten(1, 2)
         for run in self.runs if queries.lengths is None else [slice(None)]:
             if every:
@@ -158,7 +158,7 @@ class SapImpl(AttentionImpl):
         """True once the cache is known, if decode rows are read where it lies and heads without a prior can be, too."""
         if self._pages is None or self._pages.planes is None:
             return False
-        return choose_decode(self._pages.cache.device, self._pages.cache.dtype) is numba_decode_attention
+        return choose_decode(self._pages.cache.device) is numba_decode_attention
 
     def levels(self, device: torch.device) -> torch.Tensor:
         """Levels by KV head and query head, float32 (Hkv, G), zeros if the plan has none."""

@@ -7,11 +7,11 @@ from typing import Any
 
 from ..cache.spans import RequestInfo, visual_spans
 from ..internals import DefaultModelState, GPUModelRunner, ModelSpecificAttnMetadata
-from .state import batch_of
+from .state import Batch, scheduled
 
 
 def hook_first_runner() -> None:
-    """Model runner V1 has no hook for models: note the requests around its `_build_attention_metadata`.
+    """Model runner V1 has no hook for models: note the batch around its `_build_attention_metadata`.
 
     Does nothing for models without a plan; may be called again.
     """
@@ -23,7 +23,7 @@ def hook_first_runner() -> None:
     def build(self: Any, *args: Any, **kwargs: Any) -> Any:
         if not hasattr(self.model, "sap_state"):
             return plain(self, *args, **kwargs)
-        with batch_of([_request_info(self.requests[name]) for name in self.input_batch.req_ids]):
+        with scheduled(Batch(self.input_batch.req_ids, lambda name: _request_info(self.requests[name]))):
             return plain(self, *args, **kwargs)
 
     build._lostattn = True  # type: ignore[attr-defined]
@@ -66,17 +66,17 @@ def _request_info(request: Any) -> RequestInfo:
     return RequestInfo(request.req_id, spans, request.num_prompt_tokens)
 
 
-class _Requests(ModelSpecificAttnMetadata):
-    """Requests for the builders of patched layers, and for no others."""
+class _ForBuilders(ModelSpecificAttnMetadata):
+    """The batch for the builders of patched layers, and for no others."""
 
-    def __init__(self, requests: list[RequestInfo]) -> None:
-        self.requests = requests
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
 
     def get_extra_attn_kwargs(self, attn_metadata_builder: Any, num_reqs: int) -> dict[str, Any]:
         """Extra arguments of one builder's `build`."""
-        from .backend import WrappingBuilder
+        from .native import WrappingBuilder
 
-        return {"requests": self.requests} if isinstance(attn_metadata_builder, WrappingBuilder) else {}
+        return {"batch": self.batch} if isinstance(attn_metadata_builder, WrappingBuilder) else {}
 
 
 class SapModelState(DefaultModelState):
@@ -99,8 +99,9 @@ class SapModelState(DefaultModelState):
         self.sap_requests.pop(req_id, None)
 
     def prepare_attn(self, input_batch: Any, *args: Any, **kwargs: Any) -> Any:
-        """Hand the requests of the batch to the builders."""
-        empty = RequestInfo("", (), 0)
-        requests = [self.sap_requests.get(name, empty) for name in input_batch.req_ids]
-        kwargs["model_specific_attn_metadata"] = _Requests(requests)
+        """Hand the batch to the builders."""
+        kwargs["model_specific_attn_metadata"] = _ForBuilders(Batch(input_batch.req_ids, self._request))
         return super().prepare_attn(input_batch, *args, **kwargs)
+
+    def _request(self, name: str) -> RequestInfo:
+        return self.sap_requests.get(name, RequestInfo("", (), 0))

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 import torch
 
 from ..cache.spans import RequestInfo
 
-_requests: ContextVar[Sequence[RequestInfo]] = ContextVar("lostattn_requests", default=())
+
+@dataclass(frozen=True)
+class Batch:
+    """The requests of a step.
+
+    Attributes:
+        ids: by row of the batch.
+        look_up: what is known of a request, by its id; asked when a request is new in the batch.
+    """
+
+    ids: Sequence[str] = ()
+    look_up: Callable[[str], RequestInfo] = lambda name: RequestInfo(name, (), 0)
+
+    def requests(self) -> list[RequestInfo]:
+        """By row of the batch."""
+        return [self.look_up(name) for name in self.ids]
+
+
+_batch: ContextVar[Batch] = ContextVar("lostattn_batch", default=Batch())  # noqa: B039 - frozen
 
 
 class SapState:
@@ -22,18 +41,18 @@ class SapState:
 
 
 @contextmanager
-def batch_of(requests: Sequence[RequestInfo]) -> Iterator[None]:
-    """Tell the metadata builders which request sits in which row of the batch."""
-    token = _requests.set(requests)
+def scheduled(batch: Batch) -> Iterator[None]:
+    """Let the metadata builders know the batch while the block runs."""
+    token = _batch.set(batch)
     try:
         yield
     finally:
-        _requests.reset(token)
+        _batch.reset(token)
 
 
-def current_requests() -> Sequence[RequestInfo]:
-    """What `batch_of` told, or nothing."""
-    return _requests.get()
+def current_batch() -> Batch:
+    """The batch of `scheduled`, or an empty one."""
+    return _batch.get()
 
 
 class PriorStore:

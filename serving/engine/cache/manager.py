@@ -31,10 +31,11 @@ class SummaryManager(SingleTypeKVCacheManager):
     def _missing(self, request_id: str, have: int, num_tokens: int) -> list[bool]:
         """For every block that a request still needs: is it a hole?"""
         end = -(-num_tokens // self.block_size)
+        if end <= have:  # most decode steps
+            return []
         request = self.requests.get(request_id)
         found = holes(() if request is None else self.spans(request), self.block_size, have, end)
-        if found:
-            found[-1] = False  # the running summary at the end of the chunk
+        found[-1] = False  # the running summary at the end of the chunk
         return found
 
     def get_num_blocks_to_allocate(
@@ -52,12 +53,15 @@ class SummaryManager(SingleTypeKVCacheManager):
         if request_id not in self.num_cached_block:
             have += len(new_computed_blocks)
         missing = self._missing(request_id, have, num_tokens)
-        return len(missing) - sum(missing) + self._get_num_evictable_blocks(new_computed_blocks)
+        evicted = self._get_num_evictable_blocks(new_computed_blocks) if new_computed_blocks else 0
+        return len(missing) - sum(missing) + evicted
 
     def allocate_new_blocks(self, request_id: str, num_tokens: int, num_tokens_main_model: int) -> list[Any]:
         """Blocks up to num_tokens, null blocks for holes."""
         blocks = self.req_to_blocks[request_id]
         missing = self._missing(request_id, len(blocks), num_tokens)
+        if not missing:
+            return []
         taken = self.block_pool.get_new_blocks(len(missing) - sum(missing))
         if self._record_new_block_ids:
             self.new_block_ids.extend(block.block_id for block in taken)

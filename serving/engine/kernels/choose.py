@@ -1,4 +1,4 @@
-"""Which form computes patched heads: the seam between plain torch, numba on CPUs and flash attention on NVIDIA GPUs."""
+"""Which form computes patched heads: plain torch or numba on CPUs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from ..cache.pages import COMPILED_DTYPES, LANES
-from .flash_decode import flash_decode_attention
 from .numba_decode import numba_decode_attention, prepare
 from .numba_prefill import compiled_rows, prepare_rows
 from .torch_decode import decode_attention
@@ -18,13 +17,9 @@ from .torch_prefill import torch_rows
 SLOWER = "so patched layers run in plain torch, which is slower"
 
 
-def choose_decode(device: torch.device, dtype: torch.dtype) -> Any:
-    """The form for single query rows; plain torch, with a notice, where neither numba nor vLLM's flash attention loads."""
-    if device.type == "cpu":
-        return numba_decode_attention if _has_numba() else decode_attention
-    if device.type == "cuda" and dtype in (torch.float16, torch.bfloat16) and _has_flash():
-        return flash_decode_attention
-    return decode_attention
+def choose_decode(device: torch.device) -> Any:
+    """The form for decode rows on the host's path; plain torch, with a notice, where numba does not load."""
+    return numba_decode_attention if device.type == "cpu" and _has_numba() else decode_attention
 
 
 def choose_rows(device: torch.device) -> Any:
@@ -39,7 +34,7 @@ def prepare_forms(device: torch.device, own: torch.dtype, dtype: torch.dtype, si
         own: dtype of the model. dtype, size: of the cache and its blocks, in tokens.
     """
     fits = dtype in COMPILED_DTYPES and size is not None and size % LANES == head_size % LANES == 0
-    if fits and choose_decode(device, dtype) is numba_decode_attention:
+    if fits and choose_decode(device) is numba_decode_attention:
         prepare(head_size, size, dtype)
     if choose_rows(device) is compiled_rows and own in COMPILED_DTYPES and head_size % LANES == 0:
         prepare_rows(head_size, own)
@@ -51,17 +46,6 @@ def _has_numba() -> bool:
         return True
     _notice("numba is not installed")
     return False
-
-
-@cache
-def _has_flash() -> bool:
-    try:
-        from ..internals import flash_attn_varlen_func
-    except (ImportError, AttributeError):
-        flash_attn_varlen_func = None
-    if flash_attn_varlen_func is None:
-        _notice("vLLM's flash attention cannot be loaded")
-    return flash_attn_varlen_func is not None
 
 
 def _notice(why: str) -> None:
