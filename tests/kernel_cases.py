@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from lostattn.patches.eager import eager_attention
 from lostattn.patches.job import Job, PriorScores
+from lostattn.serving.engine.cache.pages import Pages
 from lostattn.serving.engine.kernels.triton_common import PagedCache
 from lostattn.serving.engine.kernels.triton_fp8_slots import pack_fp8, unpack_fp8
 from lostattn.serving.engine.kernels.triton_prepare import Spans, Text, prepare
-from lostattn.serving.engine.cache.pages import Pages
 
 FP8 = torch.float8_e4m3fn
 # of outputs near 1: a few roundings of the type (weights and result are rounded)

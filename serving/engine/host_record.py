@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
 import os
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from ..host_times import VARIABLE
+from .cache.block_record import append_line
 from .internals import DefaultModelState, GPUModelRunner, Scheduler
 
 Counts = tuple[int, int]  # requests and tokens of a step
@@ -51,8 +51,7 @@ def _timed(plain: Any, what: str, path: str, counts: Callable[[dict[str, Any], A
         found = counts(signature.bind(*args, **kwargs).arguments, out)
         if found is not None and _is_first():
             row = {"what": what, "ms": round(1e3 * seconds, 4), "requests": found[0], "tokens": found[1]}
-            with open(path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(path, row)
         return out
 
     call._lostattn_timed = True  # type: ignore[attr-defined]
