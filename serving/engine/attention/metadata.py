@@ -124,8 +124,8 @@ class _Builder(WrappingBuilder):
 
     def build(
         self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False, batch: Batch | None = None
-    ) -> SapMetadata:
-        """See AttentionMetadataBuilder."""
+    ) -> Any:
+        """See AttentionMetadataBuilder; a `SapMetadata`."""
         common, batch = common_attn_metadata, current_batch() if batch is None else batch
         lengths = _lengths(common)
         if self.steady is not None and self.steady.goes_on(batch, common, lengths):
