@@ -14,6 +14,7 @@ from .shape import Shape
 # not read in a decode step: the vision tower and what joins it to the decoder
 _SEEING = re.compile(r"(^|\.)(visual|vision_tower|vision_model|multi_modal_projector|connector|image_newline)(\.|$)")
 _EMBEDDING = re.compile(r"(^|\.)embed_tokens\.weight$")
+_EXPERT = re.compile(r"(^|\.)experts\.")  # not the shared ones, which every token passes
 _HEAD = re.compile(r"(^|\.)lm_head\.weight$")
 _FLOATS = ("F64", "F32", "F16", "BF16")  # held in the dtype that the model is loaded in
 _BYTES = {"I64": 8, "I32": 4, "I16": 2}  # quantised weights are held as they are stored, elsewhere in one byte
@@ -46,29 +47,72 @@ def saving_groups(plan: Plan | None) -> int:
     return sum(len(plan.whole_groups(layer)) for layer in plan.layers)
 
 
-def token_bytes(shape: Shape) -> int:
-    """Key and value of one token in one KV head."""
-    return 2 * shape.head_dim * shape.dtype_bytes
-
-
 def kv_bytes(shape: Shape, plan: Plan | None, text: int, visual: int) -> int:
-    """KV cache of a request with one image: whole groups keep its text and one summary slot, all others every token.
+    """KV cache of a request with one image: whole groups keep its text and one summary slot, all others every token, or those
+    of a sliding window. States of fixed size, as linear attention keeps them, are not counted.
 
     Args:
         plan: None for a plain model.
         text, visual: numbers of tokens.
     """
-    whole = shape.layers * shape.kv_heads * (text + visual)
-    return (whole - saving_groups(plan) * max(visual - 1, 0)) * token_bytes(shape)
+    own = (index for index, layer in enumerate(shape.every) if layer.source == index)
+    return sum(_layer_bytes(shape, plan, index, text, visual) for index in own)
+
+
+def _layer_bytes(shape: Shape, plan: Plan | None, index: int, text: int, visual: int) -> int:
+    """Cache of one layer that holds its own keys and values; a request that outgrows its window saves nothing there."""
+    layer, tokens = shape.every[index], text + visual
+    inside = layer.window is None or tokens <= layer.window
+    slots = layer.kv_heads * (tokens if inside else layer.window or 0)
+    if inside:
+        slots -= _groups_left_out(shape, plan, index) * max(visual - 1, 0)
+    return slots * 2 * layer.head_dim * shape.dtype_bytes
+
+
+def _groups_left_out(shape: Shape, plan: Plan | None, index: int) -> int:
+    """KV heads of a layer that need no slots for visual tokens: whole in every layer that reads them."""
+    if plan is None or not saves(plan) or plan.queries != "all":
+        return 0
+    readers = [set(plan.whole_groups(i)) for i, layer in enumerate(shape.every) if layer.source == index]
+    return len(set.intersection(*readers))
 
 
 def decode_bytes(shape: Shape, plan: Plan | None, weights: int, text: int, visual: int, batch: int) -> DecodeBytes:
-    """What one step of `batch` equal requests reads; `weights` are those of `read_weight_bytes`."""
+    """What one step of `batch` equal requests reads; `weights` are those of `StepWeights.read`."""
     return DecodeBytes(weights, batch * kv_bytes(shape, plan, text, visual))
 
 
+@dataclass(frozen=True)
+class StepWeights:
+    """Bytes of the weights of a decoder that a decode step may read.
+
+    Attributes:
+        fixed: read in every step.
+        experts: of all experts together.
+        routing: experts of a layer, and those that one token is sent to.
+    """
+
+    fixed: int
+    experts: int = 0
+    routing: tuple[int, int] = (1, 1)
+
+    def read(self, batch: int) -> int:
+        """What a step of `batch` requests reads: of the experts the share that is expected if every token chooses its own
+        evenly and without regard to the others, 1 - (1 - active / all)^batch.
+        """
+        count, active = self.routing
+        return self.fixed + round(self.experts * (1 - (1 - active / count) ** batch))
+
+
+def read_step_weights(folder: Path, shape: Shape) -> StepWeights:
+    """Weights of a checkpoint that decode steps read, as `read_weight_bytes` counts them. Raises what that raises."""
+    sizes = _read_sizes(folder, shape.dtype_bytes)
+    experts = sum(n for name, n in sizes.items() if _EXPERT.search(name)) if shape.experts else 0
+    return StepWeights(sum(sizes.values()) - experts, experts, shape.experts or (1, 1))
+
+
 def read_weight_bytes(folder: Path, dtype_bytes: int) -> int:
-    """Bytes of the weights that a decode step reads; headers are read, no weights.
+    """Bytes of the weights that decode steps read, all experts among them; headers are read, no weights.
 
     Floating-point weights are held in a dtype of `dtype_bytes`, quantised ones as they are stored. The vision tower rests in
     decode; of the embedding one row is read, unless it is the output layer as well.
@@ -76,6 +120,10 @@ def read_weight_bytes(folder: Path, dtype_bytes: int) -> int:
     Raises:
         LostattnError: the folder has no safetensors files, or they cannot be read.
     """
+    return sum(_read_sizes(folder, dtype_bytes).values())
+
+
+def _read_sizes(folder: Path, dtype_bytes: int) -> dict[str, int]:
     from safetensors import safe_open
 
     sizes: dict[str, int] = {}
@@ -91,8 +139,9 @@ def read_weight_bytes(folder: Path, dtype_bytes: int) -> int:
         except Exception as error:  # safetensors has its own kinds
             raise LostattnError(f"{path.name} in {folder} cannot be read ({cause(error)}): get it again") from error
     tied = not any(_HEAD.search(name) for name in sizes)
-    read = (n for name, n in sizes.items() if not _SEEING.search(name) and (tied or not _EMBEDDING.search(name)))
-    return sum(read)
+    return {
+        name: size for name, size in sizes.items() if not _SEEING.search(name) and (tied or not _EMBEDDING.search(name))
+    }
 
 
 def _held(dtype: str, dtype_bytes: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -41,6 +42,14 @@ def awake(model: Any) -> Any:
         if weight.dim() == 2 and not weight.any():
             torch.nn.init.normal_(weight, std=0.2)
     return model
+
+
+def exact(model: Any) -> Any:
+    """A copy in float64, for what is compared with it."""
+    found = copy.deepcopy(model).double()
+    if hasattr(found, "set_experts_implementation"):
+        found.set_experts_implementation("eager")  # torch's grouped products know no float64
+    return found
 
 
 def make_plan(name: str, mode: str = "patch_complexity", heads: Any = None, **changes: Any) -> Plan:

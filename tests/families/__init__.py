@@ -47,6 +47,7 @@ class TinyFamily:
             visual token receives in the tower's last layer, by hand, one (n,) per image.
         special: special tokens of its prompts.
         published: prefixes of saved weights that published checkpoints name otherwise: (saved, published).
+        transposed: endings of saved weights whose last two dimensions published checkpoints swap.
     """
 
     configs: Mapping[str, Callable[[], Any]]
@@ -59,6 +60,7 @@ class TinyFamily:
     received: Callable[[Any, Inputs, list[torch.Tensor], str], list[torch.Tensor]]
     special: tuple[str, ...] = ()
     published: tuple[str, str] | None = None
+    transposed: tuple[str, ...] = ()
 
 
 def find_families() -> dict[str, TinyFamily]:

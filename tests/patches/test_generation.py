@@ -244,7 +244,7 @@ def test_sliding_window_decoder(plain):
     plain_model = copy.deepcopy(plain(name))
     plain_model.config.text_config.sliding_window = 12
     model = tiny.make_patched(plain_model, tiny.make_plan(name))
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs(name, 2)
     got, wanted = logits(model.generate(**inputs, **WATCH)), logits(exact.generate(**inputs, **WATCH))
