@@ -49,7 +49,11 @@ def _config(name: str, words: Any) -> Any:
     config = CONFIGS[name]()
     text, number = config.text_config, words.convert_tokens_to_ids
     text.hidden_size, text.intermediate_size, text.vocab_size = WIDTH, 2 * WIDTH, 320
-    text.num_attention_heads, text.num_key_value_heads, text.num_hidden_layers = HEADS, KV_HEADS, LAYERS
+    text.num_attention_heads, text.num_key_value_heads, text.num_hidden_layers = (
+        HEADS,
+        KV_HEADS,
+        TINY[family_of(name)].depth,
+    )
     text.head_dim = WIDTH // HEADS
     text.max_position_embeddings = 4096
     for part in (config, text):
