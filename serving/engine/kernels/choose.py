@@ -1,18 +1,21 @@
-"""Which form computes patched heads: plain torch or numba on CPUs."""
+"""Which kernels compute patched heads: plain torch, numba on CPUs, or Triton on NVIDIA GPUs."""
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
+from ....patches.errors import LostattnError
 from ..cache.pages import COMPILED_DTYPES, LANES
 from .numba_decode import numba_decode_attention, prepare
 from .numba_prefill import compiled_rows, prepare_rows
 from .torch_decode import decode_attention
 from .torch_prefill import torch_rows
+from .triton_kernels import SWITCH, Variant, asked_for, reason_against, reason_against_variant
 
 SLOWER = "so patched layers run in plain torch, which is slower"
 
@@ -40,6 +43,24 @@ def prepare_forms(device: torch.device, own: torch.dtype, dtype: torch.dtype, si
         prepare_rows(head_size, own)
 
 
+def decodes_on_device(device: torch.device, variant: Variant) -> bool:
+    """True if Triton kernels take the decode steps of a layer: on NVIDIA GPUs unless LOSTATTN_KERNELS=torch, elsewhere where
+    LOSTATTN_KERNELS=triton asks for them. If they cannot, plain torch does, with a notice.
+
+    Raises:
+        LostattnError: they are asked for where they cannot run.
+    """
+    if device.type == "cpu" and not asked_for() or os.environ.get(SWITCH) == "torch":
+        return False
+    reason = reason_against(device) or reason_against_variant(variant)
+    if reason is None:
+        return True
+    if asked_for():
+        raise LostattnError(reason)
+    _notice(reason)
+    return False
+
+
 @cache
 def _has_numba() -> bool:
     if find_spec("numba") is not None:
@@ -48,6 +69,7 @@ def _has_numba() -> bool:
     return False
 
 
+@cache
 def _notice(why: str) -> None:
     from ..internals import init_logger
 

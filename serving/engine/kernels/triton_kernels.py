@@ -12,7 +12,7 @@ import torch
 SWITCH, NAME = "LOSTATTN_KERNELS", "triton"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 FP8_DTYPES = (torch.float8_e4m3fn, torch.uint8)
-HEAD_SIZES, GROUPS = (64, 256), (1, 64)  # least and most
+HEAD_SIZES, GROUPS = (32, 256), (1, 16)  # least and most
 OLDEST = (8, 0)  # compute capability
 LEAST_TRITON = (3, 9)  # named tuples as arguments; older ones were not tried
 
@@ -62,9 +62,9 @@ def reason_against_variant(variant: Variant) -> str | None:
     if dtype not in DTYPES:
         return f"Triton's kernels take float32, float16 and bfloat16, not {dtype}: give another --dtype"
     if cache not in (*DTYPES, *FP8_DTYPES):
-        return f"Triton's kernels read KV caches of float32, float16, bfloat16 and fp8_e4m3, not {cache}: give another --kv-cache-dtype"
+        return f"Triton's kernels read no KV cache of {cache}: give --kv-cache-dtype bfloat16, float16 or fp8_e4m3"
     if not HEAD_SIZES[0] <= d <= HEAD_SIZES[1] or d % 8:
-        return f"Triton's kernels take head sizes of 64 to 256 that 8 divides, not {d}: unset {SWITCH}"
+        return f"Triton's kernels take head sizes of 32 to 256 that 8 divides, not {d}: unset {SWITCH}"
     if not GROUPS[0] <= group <= GROUPS[1]:
         return f"Triton's kernels take up to {GROUPS[1]} query heads a KV head, not {group}: unset {SWITCH}"
     if size < 1:
