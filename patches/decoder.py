@@ -10,6 +10,10 @@ from typing import Any
 from .errors import LostattnError
 
 ATTENDING = ("full_attention", "sliding_attention", "chunked_attention")  # kinds of layers with keys and values
+COMPRESSED = (
+    "the decoder keeps one compressed vector a token for all heads (multi-head latent attention, kv_lora_rank in "
+    "config.json), so that no head of it can be patched alone: choose another model"
+)
 
 
 @dataclass(frozen=True)
@@ -42,10 +46,7 @@ def decoder_layers(text: Any) -> tuple[DecoderLayer, ...]:
         LostattnError: a decoder whose cache holds no heads (multi-head latent attention).
     """
     if getattr(text, "kv_lora_rank", None):
-        raise LostattnError(
-            "the decoder keeps one compressed vector a token for all heads (multi-head latent attention, kv_lora_rank in "
-            "config.json), so that no head of it can be patched alone: choose another model"
-        )
+        raise LostattnError(COMPRESSED)
     count = text.num_hidden_layers
     kinds = list(getattr(text, "layer_types", None) or ())
     if not kinds:

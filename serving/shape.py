@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..patches.decoder import DecoderLayer, decoder_layers, usual_kv_heads
+from ..patches.decoder import COMPRESSED, DecoderLayer, decoder_layers, usual_kv_heads
 from ..patches.errors import LostattnError
 from ..patches.family import Family, get_family
 from .cause import cause
@@ -69,6 +69,7 @@ def model_shape(config: Mapping[str, Any]) -> Shape:
     Raises:
         LostattnError: a family that is not supported, or a config that it cannot read.
     """
+    _refuse_compressed(config)
     family = get_family(str(config.get("model_type")))
     refuse_absurd(config)
     kept = {k: v for k, v in config.items() if k not in ("model_type", "architectures", "auto_map", "sap")}
@@ -91,6 +92,13 @@ def model_shape(config: Mapping[str, Any]) -> Shape:
         ) from error
     _check(shape)
     return shape
+
+
+def _refuse_compressed(config: Mapping[str, Any]) -> None:
+    """Decoders with multi-head latent attention, whatever their family, in `decoder_layers`' own words."""
+    for part in (config, config.get("text_config"), config.get("language_config")):
+        if isinstance(part, Mapping) and part.get("kv_lora_rank"):
+            raise LostattnError(COMPRESSED)
 
 
 def refuse_absurd(config: Mapping[str, Any]) -> None:
