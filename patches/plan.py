@@ -57,7 +57,8 @@ class Plan:
 
     ``heads`` maps a layer to its patched query heads (static choice). With ``band`` the heads are chosen anew in every
     forward call and ``heads`` maps each affected layer to an empty tuple. ``levels`` holds, for scores rule ``log``, one
-    number per entry of ``heads``. Raises LostattnError for any value that no model could run.
+    number per entry of ``heads``. ``layer_kv_heads`` holds the KV heads of layers that have another number of them than
+    ``num_kv_heads``, 0 for layers without attention. Raises LostattnError for any value that no model could run.
     """
 
     family: str
@@ -76,6 +77,7 @@ class Plan:
     levels: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     pixels: Pixels | None = None
+    layer_kv_heads: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         one_of("preset", self.preset, PRESETS)
@@ -92,6 +94,9 @@ class Plan:
             )
         if not 0 <= self.seed < 2**63:
             raise LostattnError(f"seed must lie in [0, 2^63), not {self.seed}")
+        for layer, count in self.layer_kv_heads.items():
+            if not 0 <= layer < self.num_layers or count < 0 or (count and self.num_heads % count):
+                raise LostattnError(f"{count} KV heads in layer {layer} fit no model of {self.num_heads} query heads")
         for layer, heads in self.heads.items():
             self._check_heads(layer, heads)
         for layer, levels in self.levels.items():
@@ -103,6 +108,11 @@ class Plan:
     def _check_heads(self, layer: int, heads: tuple[int, ...]) -> None:
         if not 0 <= layer < self.num_layers:
             raise LostattnError(f"layer {layer} does not exist: the model has layers 0-{self.num_layers - 1}")
+        if not self.kv_heads(layer):
+            raise LostattnError(
+                f"layer {layer} has no attention whose scores could be replaced (it keeps a state of fixed size): layers that "
+                f"can be patched are {', '.join(str(i) for i in range(self.num_layers) if self.kv_heads(i))}"
+            )
         if self.band is not None and heads:
             raise LostattnError("a plan has either static heads or a dynamic band, not both")
         if self.band is None and not heads:
@@ -133,17 +143,28 @@ class Plan:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def kv_heads(self, layer: int) -> int:
+        """KV heads of a layer; 0 if it has no attention."""
+        return self.layer_kv_heads.get(layer, self.num_kv_heads)
+
+    @property
+    def kv_groups(self) -> int:
+        """(layer, KV head) pairs of the whole model."""
+        return sum(self.kv_heads(layer) for layer in range(self.num_layers))
+
     def whole_groups(self, layer: int) -> tuple[int, ...]:
         """KV heads of a layer all of whose query heads are patched; only these can save KV memory."""
-        size = self.num_heads // self.num_kv_heads
+        count = self.kv_heads(layer)
+        size = self.num_heads // max(count, 1)
         heads = set(self.heads.get(layer, ()))
-        return tuple(g for g in range(self.num_kv_heads) if all(h in heads for h in range(g * size, (g + 1) * size)))
+        return tuple(g for g in range(count) if all(h in heads for h in range(g * size, (g + 1) * size)))
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON: layers as string keys, tuples as lists, absent parts left out."""
         raw = asdict(self)
         raw["heads"] = {str(layer): list(self.heads[layer]) for layer in self.layers}
         raw["levels"] = {str(layer): list(levels) for layer, levels in sorted(self.levels.items())}
+        raw["layer_kv_heads"] = {str(layer): count for layer, count in sorted(self.layer_kv_heads.items())}
         raw["options"] = dict(self.options)
         if self.pixels is not None:
             raw["pixels"] = {
@@ -170,6 +191,7 @@ class Plan:
         check_fields(values, {f.name for f in fields(cls)})
         values["heads"] = {int(k): tuple(v) for k, v in values["heads"].items()}
         values["levels"] = {int(k): tuple(float(x) for x in v) for k, v in values.get("levels", {}).items()}
+        values["layer_kv_heads"] = {int(k): v for k, v in values.get("layer_kv_heads", {}).items()}
         if values.get("band") is not None:
             values["band"] = Band(**values["band"])
         if values.get("pixels") is not None:

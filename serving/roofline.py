@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
 from .attention_flops import attention_flops, attention_flops_saved
-from .byte_model import groups_of_rank, saves, token_bytes
+from .byte_model import is_closed, kv_bytes, layer_bytes, owning, saves, whole_groups
 from .gpus import Gpu
 from .model_size import ModelSize
 from .shape import Shape
@@ -27,8 +27,9 @@ class Assumptions:
             and in attention.
         kernel: seconds that a kernel takes beside its work. layer_kernels: kernels of a decoder layer.
         launch: seconds of host time for a launch outside a CUDA graph, hidden while the GPU has more to do.
-        plain_launches, patched_launches: launches of an unpatched and of a patched layer's attention outside graphs. A plan
-            keeps attention out of graphs in all layers; without one a decode step is one graph.
+        plain_launches, patched_launches, open_launches: launches outside graphs of the attention of an unpatched layer, of a
+            patched one in a prefill, and of one whose plan has no closed form, in any step. Such a plan keeps attention out of
+            graphs in all layers; with any other and without one a decode step is one graph.
         all_reduce: seconds of one beside its bytes, twice a layer, with tensor parallelism.
         block: tokens of a KV-cache block. chunk: most tokens of a prefill step.
         memory_share: of the GPU's memory that vLLM takes (`--gpu-memory-utilization`).
@@ -42,7 +43,8 @@ class Assumptions:
     layer_kernels: int = 11
     launch: float = 5e-6
     plain_launches: int = 2
-    patched_launches: int = 30
+    patched_launches: int = 5
+    open_launches: int = 30
     all_reduce: float = 10e-6
     block: int = 16
     chunk: int = 8192
@@ -123,20 +125,17 @@ class Deployment:
 
 def rank_kv_bytes(on: Deployment, plan: Plan | None, request: Request) -> int:
     """Bytes of a request's KV cache that a decode step reads on one rank: whole groups its text and one summary."""
-    whole = on.shape.layers * on.kv_heads * request.tokens
-    saved = sum(groups_of_rank(plan, on.ranks)) * max(request.visual - 1, 0)
-    return (whole - saved) * token_bytes(on.shape)
+    return kv_bytes(on.shape, plan, request.text, request.visual, on.ranks)
 
 
 def rank_block_bytes(on: Deployment, plan: Plan | None, request: Request) -> int:
     """Bytes of the blocks that a request holds on one rank. A whole group keeps no block strictly inside the image but the
     one with its last token and the one in front of it."""
-    size = on.assumed.block
-    every = -(-request.tokens // size)
+    size, shape = on.assumed.block, on.shape
+    tokens = -(-request.tokens // size) * size
     first, end = request.before, request.before + request.visual
-    holes = max((end - 1) // size - 1 - -(-first // size), 0)
-    blocks = on.shape.layers * on.kv_heads * every - sum(groups_of_rank(plan, on.ranks)) * holes
-    return blocks * size * token_bytes(on.shape)
+    holes = max((end - 1) // size - 1 - -(-first // size), 0) * size
+    return sum(layer_bytes(shape, plan, i, tokens, holes, on.ranks) for i in owning(shape))
 
 
 def fitting(on: Deployment, plan: Plan | None, request: Request) -> int:
@@ -154,7 +153,7 @@ def decode_step(on: Deployment, plan: Plan | None, request: Request, requests: i
     # two products of 2 D operations for each key and query head; the heads of a rank share its KV heads
     flops = 2 * on.shape.heads / on.ranks / on.kv_heads * read / on.shape.dtype_bytes
     device += max(read / on.bandwidth, flops / (on.gpu.flops * assumed.attention_share))
-    device += on.shape.layers * assumed.layer_kernels * assumed.kernel
+    device += (on.shape.layers * assumed.layer_kernels + _more_kernels(on, plan)) * assumed.kernel
     return max(device, _decode_host(on, plan))
 
 
@@ -162,27 +161,44 @@ def _read_twice(on: Deployment, plan: Plan | None, request: Request) -> float:
     """Text that patched heads read besides the native kernel, where not all heads of a KV group are patched."""
     if plan is None or plan.inert or not saves(plan):
         return 0.0
-    group = plan.num_heads // plan.num_kv_heads
-    touched = sum(len({h // group for h in heads}) for heads in plan.heads.values())
-    scattered = max(touched / on.ranks - sum(groups_of_rank(plan, on.ranks)), 0.0)
-    return scattered * request.text * token_bytes(on.shape)
+    read = 0.0
+    for index, heads in plan.heads.items():
+        layer = on.shape.every[index]
+        touched = len({h * layer.kv_heads // plan.num_heads for h in heads})
+        scattered = max(touched / on.ranks - whole_groups(plan, index, on.ranks), 0.0)
+        read += scattered * request.text * 2 * layer.head_dim * on.shape.dtype_bytes
+    return read
 
 
 def _patched_layers(plan: Plan | None) -> int:
     return 0 if plan is None or plan.inert else len(plan.heads)
 
 
+def _more_kernels(on: Deployment, plan: Plan | None) -> int:
+    """Kernels of a decode step that the unpatched model has not: layers of whole groups write and attend as others do, layers
+    with scattered heads compute these anew, and layers of both kinds do all of it side by side."""
+    more = 0
+    if plan is not None and is_closed(plan):
+        for index, heads in plan.heads.items():
+            whole, kv = whole_groups(plan, index, on.ranks), max(on.shape.every[index].kv_heads // on.ranks, 1)
+            scattered = len(heads) > whole * on.ranks * plan.num_heads // on.shape.every[index].kv_heads
+            more += int(scattered) + 2 * int(0 < whole < kv)
+    return more
+
+
 def _decode_host(on: Deployment, plan: Plan | None) -> float:
     """Seconds of launching one decode step: one graph, or for each layer a graph and the launches of its attention."""
     patched, every, a = _patched_layers(plan), on.shape.layers, on.assumed
-    launches = every + patched * a.patched_launches + (every - patched) * a.plain_launches if patched else 1
-    return launches * a.launch
+    if not patched or is_closed(plan):
+        return a.launch
+    return (every + patched * a.open_launches + (every - patched) * a.plain_launches) * a.launch
 
 
 def _prefill_host(on: Deployment, plan: Plan | None) -> float:
     """Seconds of launching one prefill step, which is no graph."""
     a = on.assumed
-    more = _patched_layers(plan) * (a.patched_launches - a.plain_launches)
+    attention = a.patched_launches if is_closed(plan) else a.open_launches
+    more = _patched_layers(plan) * (attention - a.plain_launches)
     return (on.shape.layers * a.layer_kernels + more) * a.launch
 
 
@@ -197,7 +213,7 @@ def prefill(on: Deployment, plan: Plan | None, request: Request, requests: int) 
     vision_bytes = size.vision * on.shape.dtype_bytes
     seconds += on.matmul(size.vision, steps * vision_bytes, requests * request.visual * size.patches)
     flops = attention_flops(on.shape, request.tokens)
-    flops -= attention_flops_saved(on.shape, plan, request.visual, request.after)
+    flops -= attention_flops_saved(on.shape, plan, request.tokens, request.visual, request.after)
     seconds += requests * flops / on.ranks / (on.gpu.flops * assumed.attention_share)
     seconds += steps * on.shape.layers * assumed.layer_kernels * assumed.kernel
     seconds += steps * on.reduce(0) + on.reduce(tokens) - on.reduce(0)

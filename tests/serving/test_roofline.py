@@ -61,7 +61,7 @@ def test_the_weights_of_qwen_7b() -> None:
     layer = 2 * 3584**2 + 2 * 3584 * 512 + 3584 + 2 * 512 + 3 * 3584 * 18944 + 2 * 3584
     assert SIZE.decoder == 28 * layer + 3584
     assert SIZE.head == SIZE.embedding == 152064 * 3584 and SIZE.patches == 4
-    assert 0.67e9 < SIZE.vision < 0.69e9 and not SIZE.sliding
+    assert 0.67e9 < SIZE.vision < 0.69e9
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -108,8 +108,14 @@ def test_kernels_and_launches() -> None:
     request = Request(32, 100, 96)
     plain = decode_step(on(assumed=slow), None, request, 1)
     assert plain == pytest.approx(decode_step(on(), None, request, 1) + 28 * 11 * 1e-3)
-    some = plan_of({0: tuple(range(28)), 5: (1,)})
-    assert decode_step(on(assumed=slow), some, request, 1) == pytest.approx((28 + 2 * 30 + 26 * 2) * 1e-2)
+    some = {0: tuple(range(28)), 5: (1,), 7: (*range(7), 20)}  # whole groups, scattered heads, both side by side
+    opened = plan_of(some, queries="after_image")
+    assert decode_step(on(assumed=slow), opened, request, 1) == pytest.approx((28 + 3 * 30 + 25 * 2) * 1e-2)
+    closed = decode_step(on(assumed=slow), plan_of(some), request, 1) - decode_step(on(), plan_of(some), request, 1)
+    assert closed == pytest.approx((28 * 11 + 0 + 1 + 3) * 1e-3)
+    one = Request(32, 1, 96)  # so small that launches are all
+    prompt = [prefill(on(assumed=slow), plan, one, 1) for plan in (None, plan_of(some), opened)]
+    assert prompt == pytest.approx([28 * 11 * 1e-2 + more * 1e-2 for more in (0, 3 * 3, 3 * 28)])
 
 
 def test_tensor_parallelism_shares_out_all_but_what_is_copied() -> None:
@@ -201,11 +207,12 @@ def test_scores_that_need_all_keys_save_no_memory() -> None:
 @given(st.dictionaries(st.integers(0, 27), st.sets(st.integers(0, 27), min_size=1)), st.sampled_from([1, 2, 4, 7, 14]))
 def test_groups_of_ranks_are_those_of_the_engine(heads: dict[int, set[int]], ranks: int) -> None:
     roles = pytest.importorskip("lostattn.serving.engine.attention.roles")
-    from lostattn.serving.byte_model import groups_of_rank
+    from lostattn.serving.byte_model import whole_groups
 
     plan = plan_of({layer: tuple(sorted(found)) for layer, found in sorted(heads.items())})
     shards = [roles.Shard(rank, 28 // ranks, max(4 // ranks, 1)) for rank in range(ranks)]
-    for layer, count in zip(plan.layers, groups_of_rank(plan, ranks), strict=True):
+    for layer in plan.layers:
+        count = whole_groups(plan, layer, ranks)
         assert all(len(roles.local_role(plan, layer, shard, ranks).whole) == count for shard in shards)
 
 

@@ -6,17 +6,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from ....patches.errors import LostattnError
+from ....patches.family import get_family
 from ....patches.mode import get_mode
 from ....patches.plan import Plan
 from ..attention.roles import needs_whole_prompt, saves_memory
-from ..internals import VerifyAndUpdateConfig, VideoDummyOptions, init_logger
+from ..internals import MODELS_CONFIG_MAP, VerifyAndUpdateConfig, VideoDummyOptions, init_logger
 
 logger = init_logger("vllm.lostattn")
 SPECULATION = "ngram"  # drafts come from the request's own text, and need no cache
 
 
 class SapConfig(VerifyAndUpdateConfig):
-    """vLLM's per-architecture hook."""
+    """vLLM's per-architecture hook; the one that it has for the unpatched architecture runs first."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """What vLLM sets for the unpatched architecture."""
+        if (plain := _plain_hook(Plan.from_json(getattr(model_config.hf_config, "sap", None)))) is not None:
+            plain.verify_and_update_model_config(model_config)
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
@@ -26,6 +33,8 @@ class SapConfig(VerifyAndUpdateConfig):
             LostattnError: an option that cannot be combined with the plan, with the mend.
         """
         plan = Plan.from_json(getattr(vllm_config.model_config.hf_config, "sap", None))
+        if (plain := _plain_hook(plan)) is not None:
+            plain.verify_and_update_config(vllm_config)
         if plan.inert:
             return
         for sentence in obstacles(plan, vllm_config):
@@ -38,6 +47,11 @@ class SapConfig(VerifyAndUpdateConfig):
             _compute_prompts_whole(vllm_config)
         if scheduler.scheduler_cls is None:
             scheduler.scheduler_cls = "lostattn.serving.engine.cache.scheduler.make_scheduler"
+
+
+def _plain_hook(plan: Plan) -> Any:
+    """vLLM's own hook for the unpatched architecture, or None."""
+    return MODELS_CONFIG_MAP.get(get_family(plan.family).plain_class.__name__)
 
 
 def obstacles(plan: Plan, config: Any) -> Iterator[str]:
