@@ -26,9 +26,10 @@ class Assumptions:
         bandwidth_share, matmul_share, attention_share: of the GPU's peak bandwidth, and of its peak FLOPs in matrix products
             and in attention.
         kernel: seconds that a kernel takes beside its work. layer_kernels: kernels of a decoder layer.
-        launch: seconds of host time for a launch outside a CUDA graph, hidden while the GPU has more to do.
-        plain_launches, patched_launches: launches of an unpatched and of a patched layer's attention outside graphs. A plan
-            keeps attention out of graphs in all layers; without one a decode step is one graph.
+        scattered_kernels: further ones of a layer some of whose patched heads share a KV head with others.
+        launch: seconds of host time for a launch outside a CUDA graph, hidden while the GPU has more to do. A decode step
+            is one graph, a prefill step none.
+        prefill_launches: further launches of a patched layer's attention for each request of a prefill step.
         all_reduce: seconds of one beside its bytes, twice a layer, with tensor parallelism.
         block: tokens of a KV-cache block. chunk: most tokens of a prefill step.
         memory_share: of the GPU's memory that vLLM takes (`--gpu-memory-utilization`).
@@ -40,9 +41,9 @@ class Assumptions:
     attention_share: float = 0.5
     kernel: float = 1.5e-6
     layer_kernels: int = 11
+    scattered_kernels: int = 2
     launch: float = 5e-6
-    plain_launches: int = 2
-    patched_launches: int = 30
+    prefill_launches: int = 30
     all_reduce: float = 10e-6
     block: int = 16
     chunk: int = 8192
@@ -154,36 +155,34 @@ def decode_step(on: Deployment, plan: Plan | None, request: Request, requests: i
     # two products of 2 D operations for each key and query head; the heads of a rank share its KV heads
     flops = 2 * on.shape.heads / on.ranks / on.kv_heads * read / on.shape.dtype_bytes
     device += max(read / on.bandwidth, flops / (on.gpu.flops * assumed.attention_share))
-    device += on.shape.layers * assumed.layer_kernels * assumed.kernel
-    return max(device, _decode_host(on, plan))
+    kernels = on.shape.layers * assumed.layer_kernels + _scattered(on, plan)[0] * assumed.scattered_kernels
+    return max(device + kernels * assumed.kernel, assumed.launch)
+
+
+def _scattered(on: Deployment, plan: Plan | None) -> tuple[int, float]:
+    """Layers with patched heads outside whole groups, and the KV heads of one rank that serve such heads."""
+    if plan is None or plan.inert or not saves(plan):
+        return 0, 0.0
+    group = plan.num_heads // plan.num_kv_heads
+    whole = groups_of_rank(plan, on.ranks) or [0] * len(plan.layers)
+    left = [
+        max(len({h // group for h in plan.heads[layer]}) / on.ranks - n, 0.0)
+        for layer, n in zip(plan.layers, whole, strict=True)
+    ]
+    return sum(n > 0 for n in left), sum(left)
 
 
 def _read_twice(on: Deployment, plan: Plan | None, request: Request) -> float:
-    """Text that patched heads read besides the native kernel, where not all heads of a KV group are patched."""
-    if plan is None or plan.inert or not saves(plan):
-        return 0.0
-    group = plan.num_heads // plan.num_kv_heads
-    touched = sum(len({h // group for h in heads}) for heads in plan.heads.values())
-    scattered = max(touched / on.ranks - sum(groups_of_rank(plan, on.ranks)), 0.0)
-    return scattered * request.text * token_bytes(on.shape)
+    """Bytes of text that scattered heads read besides the native kernel, which computes all heads of their KV heads."""
+    return _scattered(on, plan)[1] * request.text * token_bytes(on.shape)
 
 
-def _patched_layers(plan: Plan | None) -> int:
-    return 0 if plan is None or plan.inert else len(plan.heads)
-
-
-def _decode_host(on: Deployment, plan: Plan | None) -> float:
-    """Seconds of launching one decode step: one graph, or for each layer a graph and the launches of its attention."""
-    patched, every, a = _patched_layers(plan), on.shape.layers, on.assumed
-    launches = every + patched * a.patched_launches + (every - patched) * a.plain_launches if patched else 1
-    return launches * a.launch
-
-
-def _prefill_host(on: Deployment, plan: Plan | None) -> float:
-    """Seconds of launching one prefill step, which is no graph."""
+def _prefill_host(on: Deployment, plan: Plan | None, steps: int, requests: int) -> float:
+    """Seconds of launching prefill steps with so many requests in all; one that is cut comes in several."""
     a = on.assumed
-    more = _patched_layers(plan) * (a.patched_launches - a.plain_launches)
-    return (on.shape.layers * a.layer_kernels + more) * a.launch
+    patched = 0 if plan is None or plan.inert else len(plan.heads)
+    launches = steps * on.shape.layers * a.layer_kernels + max(steps, requests) * patched * a.prefill_launches
+    return launches * a.launch
 
 
 def prefill(on: Deployment, plan: Plan | None, request: Request, requests: int) -> float:
@@ -201,7 +200,7 @@ def prefill(on: Deployment, plan: Plan | None, request: Request, requests: int) 
     seconds += requests * flops / on.ranks / (on.gpu.flops * assumed.attention_share)
     seconds += steps * on.shape.layers * assumed.layer_kernels * assumed.kernel
     seconds += steps * on.reduce(0) + on.reduce(tokens) - on.reduce(0)
-    return max(seconds, steps * _prefill_host(on, plan))
+    return max(seconds, _prefill_host(on, plan, steps, requests))
 
 
 @dataclass(frozen=True)

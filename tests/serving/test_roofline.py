@@ -106,10 +106,22 @@ def test_prefill_by_hand() -> None:
 def test_kernels_and_launches() -> None:
     slow = replace(PEAK, kernel=1e-3, launch=1e-2)
     request = Request(32, 100, 96)
-    plain = decode_step(on(assumed=slow), None, request, 1)
-    assert plain == pytest.approx(decode_step(on(), None, request, 1) + 28 * 11 * 1e-3)
+    bare = decode_step(on(), None, request, 1)
+    assert decode_step(on(assumed=slow), None, request, 1) == pytest.approx(bare + 28 * 11 * 1e-3)
+    some = plan_of({0: tuple(range(28)), 5: (1,), 6: (1, 8)})  # text of 1 and of 2 KV heads is read twice
+    wanted = decode_step(on(), some, request, 1) + (28 * 11 + 2 * 2) * 1e-3
+    assert decode_step(on(assumed=slow), some, request, 1) == pytest.approx(wanted)
+    summaries = 28 * 4 * 228 - 4 * 99
+    assert decode_step(on(), some, request, 1) == pytest.approx((15e9 + (summaries + 3 * 128) * 512) / 3.35e12)
+
+
+def test_launches_of_prefill() -> None:
+    """11 a layer and step, 30 more for every request in a patched layer; a long prompt comes in several steps."""
+    host = replace(PEAK, launch=1.0)
     some = plan_of({0: tuple(range(28)), 5: (1,)})
-    assert decode_step(on(assumed=slow), some, request, 1) == pytest.approx((28 + 2 * 30 + 26 * 2) * 1e-2)
+    assert prefill(on(assumed=host), None, Request(8, 8, 8), 9) == 28 * 11
+    assert prefill(on(assumed=host), some, Request(8, 8, 8), 9) == 28 * 11 + 9 * 2 * 30
+    assert prefill(on(assumed=host), some, Request(8192, 8192, 8), 1) == 3 * (28 * 11 + 2 * 30)
 
 
 def test_tensor_parallelism_shares_out_all_but_what_is_copied() -> None:
