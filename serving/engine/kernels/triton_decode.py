@@ -18,7 +18,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .triton_common import LOG2E, PagedCache, cache_args, dot, factors, finite, fp8_mode, number, or_one, widened
+from .triton_attend import RowArgs, attend
+from .triton_common import LOG2E, PagedCache, cache_args, factors, finite, fp8_mode, or_one, widened
 from .triton_prepare import Text, text_args
 from .triton_slots import SummaryTable, merged, read_summary, summary_args
 from .triton_tiles import decode_tile
@@ -26,7 +27,8 @@ from .triton_tiles import decode_tile
 
 class DecodeShape(NamedTuple):
     """Constants of a compiled kernel: group G, head size D and its next power DP, slots of a block and of a unit, keys of a
-    tile, rows of a dot, splits and their next power, how e4m3 and summaries are read, pipeline stages, operands of dots."""
+    tile, rows of a dot, splits and their next power, how e4m3 and summaries are read, pipeline stages,
+    operands of dots, and that a row sees every key."""
 
     G: int
     D: int
@@ -41,6 +43,7 @@ class DecodeShape(NamedTuple):
     FORMAT: str
     STAGES: int
     WIDE: bool
+    CAUSAL: bool
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,6 @@ class DecodeScratch:
     def splits(self) -> int:
         """Programs among which a text is divided at most."""
         return self.part.shape[2]
-
-
-class _Rows(NamedTuple):
-    """Query and output pointers, strides of row and head."""
-
-    out: Any
-    q: Any
-    o_strides: Any
-    q_strides: Any
 
 
 class _Parts(NamedTuple):
@@ -121,47 +115,6 @@ def specify_decode(
             if scores:
                 out[b, h] = torch.stack(scores).softmax(0) @ torch.stack(values)
     return out
-
-
-@triton.jit
-def _attend(query, cache, text, b, g, first, end, factor, d, d_in, shape: tl.constexpr):
-    """Tiles first..end-1 of the text: largest score (ROWS,) in base 2, mass (ROWS,) relative to it, weighted sum (ROWS, DP)."""
-    PER: tl.constexpr = shape.SIZE // shape.UNIT
-    dtype: tl.constexpr = query.dtype
-    empty: tl.constexpr = 0 if shape.FP8 == 2 else 0.0
-    k = cache.k + g.to(tl.int64) * cache.k_strides[1]
-    v = cache.v + g.to(tl.int64) * cache.v_strides[1]
-    blocks = text.blocks + b.to(tl.int64) * text.stride
-    words = text.words + b.to(tl.int64) * text.stride
-    units = tl.load(text.count + b)
-    n = tl.arange(0, shape.TILE)
-    bit = n % shape.UNIT
-    top = tl.full([shape.ROWS], -float("inf"), tl.float32)
-    mass = tl.zeros([shape.ROWS], tl.float32)
-    acc = tl.zeros([shape.ROWS, shape.DP], tl.float32)
-    for tile in tl.range(first, end, num_stages=shape.STAGES):
-        m = tile * (shape.TILE // shape.UNIT) + n // shape.UNIT
-        unit = tl.load(blocks + m, mask=m < units, other=0)
-        word = tl.load(words + m, mask=m < units, other=0)
-        seen = ((word >> bit.to(tl.int64)) & 1) != 0
-        block = (unit // PER).to(tl.int64)
-        slot = unit % PER * shape.UNIT + bit
-        inside = seen[:, None]
-        if shape.DP != shape.D:
-            inside = inside & d_in[None, :]
-        at = (block * cache.k_strides[0] + slot * cache.k_strides[2])[:, None] + d[None, :] * cache.k_strides[3]
-        key = number(tl.load(k + at, mask=inside, other=empty), shape.FP8, dtype)
-        score = dot(query, tl.trans(key), tl.zeros([shape.ROWS, shape.TILE], tl.float32), shape.WIDE) * factor
-        score = tl.where(seen[None, :], score, -float("inf"))
-        new = tl.maximum(top, tl.max(score, 1))
-        weight = tl.exp2(score - finite(new)[:, None])
-        fade = tl.exp2(top - finite(new))
-        at = (block * cache.v_strides[0] + slot * cache.v_strides[2])[:, None] + d[None, :] * cache.v_strides[3]
-        value = number(tl.load(v + at, mask=inside, other=empty), shape.FP8, dtype)
-        acc = dot(weight.to(dtype), value, acc * fade[:, None], shape.WIDE)
-        mass = mass * fade + tl.sum(weight, 1)
-        top = new
-    return top, mass, acc
 
 
 @triton.jit
@@ -219,7 +172,7 @@ def decode_kernel(rows, cache, text, summary, level, wanted, parts, scale, shape
     query = tl.load(rows.q + at, mask=row_in[:, None] & d_in[None, :], other=0.0)
     factor, grow = factors(cache, g, scale, shape.FP8)
     end = tl.minimum((split + 1) * per, tiles)
-    top, mass, acc = _attend(query, cache, text, b, g, split * per, end, factor, d, d_in, shape)
+    top, mass, acc = attend(query, cache, text, b, g, split * per, end, factor, head, d, d_in, shape)
     acc = acc * (grow / or_one(mass))[:, None]
     lse = top + tl.log2(or_one(mass))
     if shape.SPLITS == 1:
@@ -277,11 +230,23 @@ def decode(
     tile = decode_tile(q.dtype, cache.k.dtype, d)
     rows, splits = max(16, triton.next_power_of_2(group)), scratch.splits
     shape = DecodeShape(
-        group, d, triton.next_power_of_2(d), text.size, text.unit, max(tile.keys, text.unit), rows, splits,
-        triton.next_power_of_2(splits), fp8, "table" if table else cache.format, tile.stages, widened(q.dtype),
-    )  # fmt: skip
+        group,
+        d,
+        triton.next_power_of_2(d),
+        text.size,
+        text.unit,
+        max(tile.keys, text.unit),
+        rows,
+        splits,
+        triton.next_power_of_2(splits),
+        fp8,
+        "table" if table else cache.format,
+        tile.stages,
+        widened(q.dtype),
+        False,
+    )
     decode_kernel[(kv_heads, splits, requests)](
-        _Rows(out, q, out.stride()[:2], q.stride()[:2]),
+        RowArgs(out, q, out.stride()[:2], q.stride()[:2]),
         cache_args(cache),
         text_args(text),
         summary_args(table, text.summary),

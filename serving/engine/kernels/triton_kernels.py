@@ -12,7 +12,7 @@ import torch
 SWITCH, NAME = "LOSTATTN_KERNELS", "triton"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 FP8_DTYPES = (torch.float8_e4m3fn, torch.uint8)
-HEAD_SIZES, GROUPS = (32, 256), (1, 64)  # least and most
+HEAD_SIZES, GROUPS = (32, 256), (1, 16)  # least and most
 OLDEST = (8, 0)  # compute capability
 LEAST_TRITON = (3, 9)  # named tuples as arguments; older ones were not tried
 

@@ -229,9 +229,19 @@ def prepare(
         starts: flat row where the step's rows of each request begin, int32 (R + 1,), for `carry`; None: `carry` is `summary`.
     """
     prepare_kernel[(len(lengths),)](
-        text_args(text), text.sums, table, lengths, starts, spans, table.stride(0), max(programs // kv_heads, 1),
-        SIZE=text.size, UNIT=text.unit, COLUMNS=COLUMNS, num_warps=4,
-    )  # fmt: skip
+        text_args(text),
+        text.sums,
+        table,
+        lengths,
+        starts,
+        spans,
+        table.stride(0),
+        max(programs // kv_heads, 1),
+        SIZE=text.size,
+        UNIT=text.unit,
+        COLUMNS=COLUMNS,
+        num_warps=4,
+    )
 
 
 @triton.jit
