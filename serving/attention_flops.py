@@ -25,9 +25,18 @@ def attention_flops_saved(shape: Shape, plan: Plan | None, visual: int, after: i
     """
     if plan is None or not saves(plan) or not get_family(plan.family).plain_causal:
         return 0.0
-    rows_inside = visual * (visual + 1) / 2 if plan.queries == "all" else 0
     heads = sum(len(found) for found in plan.heads.values())
     group = shape.heads // shape.kv_heads
     touched = sum(len({head // group for head in found}) for found in plan.heads.values())
-    saved = heads * (rows_inside + after * visual) * 4 * shape.head_dim - touched * visual * 2 * shape.head_dim
-    return max(float(saved), 0.0)
+    return flops_of_visual_keys(shape.head_dim, heads, touched, visual if plan.queries == "all" else 0, visual, after)
+
+
+def flops_of_visual_keys(head_dim: int, heads: int, kv_heads: int, rows: int, visual: int, after: int) -> float:
+    """FLOPs of scores and values of visual keys, less those of the running sum of the values, once per KV head.
+
+    Args:
+        heads, kv_heads: query heads and the KV heads that serve them, over all layers.
+        rows: visual tokens among the query rows. visual: among the keys. after: text rows behind them.
+    """
+    pairs = rows * (rows + 1) / 2 + after * visual
+    return max(heads * pairs * 4 * head_dim - kv_heads * visual * 2 * head_dim, 0.0)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..patches.errors import LostattnError
+from ..patches.family import get_family
 from ..patches.plan import Plan
-from .attention_flops import attention_flops, attention_flops_saved
+from .attention_flops import attention_flops, flops_of_visual_keys
 from .byte_model import groups_of_rank, saves, token_bytes
 from .gpus import Gpu
 from .model_size import ModelSize
@@ -29,7 +30,7 @@ class Assumptions:
         scattered_kernels: further ones of a layer some of whose patched heads share a KV head with others.
         launch: seconds of host time for a launch outside a CUDA graph, hidden while the GPU has more to do. A decode step
             is one graph, a prefill step none.
-        prefill_launches: further launches of a patched layer's attention for each request of a prefill step.
+        prefill_launches: further launches of a patched layer's attention in a prefill step.
         all_reduce: seconds of one beside its bytes, twice a layer, with tensor parallelism.
         block: tokens of a KV-cache block. chunk: most tokens of a prefill step.
         memory_share: of the GPU's memory that vLLM takes (`--gpu-memory-utilization`).
@@ -43,7 +44,7 @@ class Assumptions:
     layer_kernels: int = 11
     scattered_kernels: int = 2
     launch: float = 5e-6
-    prefill_launches: int = 30
+    prefill_launches: int = 4
     all_reduce: float = 10e-6
     block: int = 16
     chunk: int = 8192
@@ -177,12 +178,26 @@ def _read_twice(on: Deployment, plan: Plan | None, request: Request) -> float:
     return _scattered(on, plan)[1] * request.text * token_bytes(on.shape)
 
 
-def _prefill_host(on: Deployment, plan: Plan | None, steps: int, requests: int) -> float:
-    """Seconds of launching prefill steps with so many requests in all; one that is cut comes in several."""
+def _prefill_host(on: Deployment, plan: Plan | None) -> float:
+    """Seconds of launching one prefill step."""
     a = on.assumed
     patched = 0 if plan is None or plan.inert else len(plan.heads)
-    launches = steps * on.shape.layers * a.layer_kernels + max(steps, requests) * patched * a.prefill_launches
-    return launches * a.launch
+    return (on.shape.layers * a.layer_kernels + patched * a.prefill_launches) * a.launch
+
+
+def _prefill_attention(on: Deployment, plan: Plan | None, request: Request) -> float:
+    """FLOPs of a request's attention on all ranks together. Whole groups meet no visual key; other patched heads meet text
+    keys besides what the native kernel computes for all heads."""
+    flops = attention_flops(on.shape, request.tokens)
+    if plan is None or plan.inert or not saves(plan) or not get_family(plan.family).plain_causal:
+        return flops
+    group, d = plan.num_heads // plan.num_kv_heads, on.shape.head_dim
+    whole = sum(groups_of_rank(plan, on.ranks)) * on.ranks
+    flops -= flops_of_visual_keys(d, whole * group, whole, request.visual, request.visual, request.after)
+    scattered = sum(len(heads) for heads in plan.heads.values()) - whole * group
+    before, after = request.before, request.after
+    pairs = before * (before + 1) / 2 + (request.visual + after) * before + after * (after + 1) / 2
+    return flops + max(scattered, 0) * pairs * 4 * d
 
 
 def prefill(on: Deployment, plan: Plan | None, request: Request, requests: int) -> float:
@@ -195,12 +210,11 @@ def prefill(on: Deployment, plan: Plan | None, request: Request, requests: int) 
     seconds += on.matmul(size.head, steps * (on.decode_bytes - body), requests)
     vision_bytes = size.vision * on.shape.dtype_bytes
     seconds += on.matmul(size.vision, steps * vision_bytes, requests * request.visual * size.patches)
-    flops = attention_flops(on.shape, request.tokens)
-    flops -= attention_flops_saved(on.shape, plan, request.visual, request.after)
+    flops = _prefill_attention(on, plan, request)
     seconds += requests * flops / on.ranks / (on.gpu.flops * assumed.attention_share)
     seconds += steps * on.shape.layers * assumed.layer_kernels * assumed.kernel
     seconds += steps * on.reduce(0) + on.reduce(tokens) - on.reduce(0)
-    return max(seconds, _prefill_host(on, plan, steps, requests))
+    return max(seconds, steps * _prefill_host(on, plan))
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def assumption_lines(on: Any) -> list[str]:
         f"({gpu.source});",
         f"  {a.layer_kernels} kernels a layer, {a.kernel * 1e6:g} us each beside their work, {a.scattered_kernels} more where "
         f"patched heads share a KV head with others; decode steps in one CUDA graph; {a.launch * 1e6:g} us of host time a "
-        f"launch in prefill, {a.prefill_launches} more for a request in a patched layer;",
+        f"launch in prefill, {a.prefill_launches} more in a patched layer;",
         f"  KV blocks of {a.block} tokens, {a.memory_share:.0%} of {gpu.memory / 1e9:g} GB for vLLM, "
         f"{a.reserve / 1e9:g} GB of it for activations and graphs, weights {on.all_bytes / 1e9:.1f} GB "
         f"({on.decode_bytes / 1e9:.1f} GB read in a decode step); prefill in steps of {a.chunk} tokens.",
