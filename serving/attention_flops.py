@@ -32,14 +32,21 @@ def attention_flops_saved(shape: Shape, plan: Plan | None, tokens: int, visual: 
     """
     if plan is None or not saves(plan) or not get_family(plan.family).plain_causal:
         return 0.0
-    saved = sum(_layer_saved(plan, layer, shape.every[layer], tokens, visual, after) for layer in plan.layers)
+    saved, rows = 0.0, visual if plan.queries == "all" else 0
+    for index, heads in plan.heads.items():
+        layer = shape.every[index]
+        if layer.window is None or tokens <= layer.window:
+            touched = len({h * layer.kv_heads // plan.num_heads for h in heads})
+            saved += flops_of_visual_keys(layer.head_dim, len(heads), touched, rows, visual, after)
     return max(saved, 0.0)
 
 
-def _layer_saved(plan: Plan, index: int, layer: DecoderLayer, tokens: int, visual: int, after: int) -> float:
-    if layer.window is not None and tokens > layer.window:
-        return 0.0
-    heads, group = plan.heads[index], plan.num_heads // layer.kv_heads
-    pairs = (visual * (visual + 1) / 2 if plan.queries == "all" else 0) + after * visual
-    running_sum = len({h // group for h in heads}) * visual * 2 * layer.head_dim
-    return len(heads) * pairs * 4 * layer.head_dim - running_sum
+def flops_of_visual_keys(head_dim: int, heads: int, kv_heads: int, rows: int, visual: int, after: int) -> float:
+    """FLOPs of scores and values of visual keys, less those of the running sum of the values, once per KV head.
+
+    Args:
+        heads, kv_heads: query heads of a layer and the KV heads that serve them.
+        rows: visual tokens among the query rows. visual: among the keys. after: text rows behind them.
+    """
+    pairs = rows * (rows + 1) / 2 + after * visual
+    return heads * pairs * 4 * head_dim - kv_heads * visual * 2 * head_dim

@@ -66,7 +66,7 @@ def config(of: Plan, **changes: Any) -> Any:
         ({"lora_config": SimpleNamespace(enable_tower_connector_lora=True)}, "--enable-tower-connector-lora"),
         ({"parallel_config__decode_context_parallel_size": 2}, "context parallelism"),
         ({"parallel_config__enable_dbo": True}, "--enable-dbo"),
-        ({"cache_config__cache_dtype": "fp8"}, "summaries of images .* 16 bits: give --kv-cache-dtype"),
+        ({"cache_config__cache_dtype": "fp8"}, "read and write it themselves: give --kv-cache-dtype"),
         ({"scheduler_config__disable_hybrid_kv_cache_manager": True}, "--disable-hybrid-kv-cache-manager"),
         ({"model_config__multimodal_config__video_pruning_rate": 0.5}, "--video-pruning-rate"),
         ({"model_config__multimodal_config__enable_mm_embeds": True}, "--enable-mm-embeds"),

@@ -82,8 +82,8 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
         )
     if str(cache.cache_dtype) not in ("auto", "float16", "bfloat16", "float32"):
         yield (
-            f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan, whose layers keep summaries of images in it "
-            "that need 16 bits: give --kv-cache-dtype bfloat16"
+            f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan, whose layers read and write it themselves: "
+            "give --kv-cache-dtype bfloat16"
         )
     if config.scheduler_config.disable_hybrid_kv_cache_manager and saves_memory(plan):
         yield "whole groups need vLLM's hybrid KV-cache manager: leave out --disable-hybrid-kv-cache-manager"
