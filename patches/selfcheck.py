@@ -80,6 +80,8 @@ def self_check(config: Any, plan: Plan) -> str:
         model.generation_config.suppress_tokens = list(range(IMAGE, VOCABULARY))
         prompt = _prompt(model)
         features, prior = torch.randn(TOKENS, model.config.get_text_config().hidden_size), torch.randn(TOKENS)
+        if count := len(plan.features):
+            prior = torch.randn(TOKENS, 1 + count).index_fill_(1, torch.tensor([0]), 0.0)
 
         def image(features: torch.Tensor = features, prior: torch.Tensor = prior) -> dict[str, Any]:
             return {"image": _encoded(family, model, features, prior)}
@@ -124,9 +126,13 @@ def small_plan(plan: Plan, layers: int, kv_heads: int) -> Plan:
     """
     heads = {layer: (0, 1, 2, 3) if layer == 0 else (0, 3) for layer in range(layers)}
     levels = {layer: tuple(0.25 * h for h in heads[layer]) for layer in heads} if plan.levels else {}
+    of_group = tuple(0.5 + 0.1 * i for i in range(len(plan.features)))
+    size = HEADS // kv_heads
+    weights = {layer: (of_group,) * len({h // size for h in heads[layer]}) for layer in heads} if of_group else {}
     return replace(
         plan, num_layers=layers, num_heads=HEADS, num_kv_heads=kv_heads, heads=heads, levels=levels, band=None,
-        queries="all" if plan.queries == "last" else plan.queries, scores="log" if levels else "raw",
+        queries="all" if plan.queries == "last" else plan.queries, weights=weights,
+        scores="fitted" if weights else "log" if levels else "raw",
     )  # fmt: skip
 
 

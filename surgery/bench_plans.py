@@ -66,7 +66,9 @@ def bench_plans(
     whole = every_group(source, calibration, of["mode"], of["options"], of["seed"])
     chosen = {c: choices(frontier, calibration, shape, c, random_plans) for c in counts}
     distinct = {groups: restrict(whole, groups) for found in chosen.values() for groups in found.values()}
-    plans = {ORIGINAL: replace(whole, heads={}, levels={})} | {plan_key(plan): plan for plan in distinct.values()}
+    plans = {ORIGINAL: replace(whole, heads={}, levels={}, weights={})} | {
+        plan_key(plan): plan for plan in distinct.values()
+    }
     say(f"{len(distinct)} plans and the original on {len(asked.items)} questions")
     with working_in(out):
         outcomes = _answer(source, whole, plans, asked, out, settings, say)

@@ -44,6 +44,8 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
     parallel, cache = config.parallel_config, config.cache_config
     if get_mode(plan.mode).needs:
         yield f"mode '{plan.mode}' takes its prior from the caller, which no server request can give: serve another mode"
+    if plan.scores == "fitted":
+        yield "vLLM cannot serve scores rule 'fitted' yet: run the model in transformers, or patch with --scores log"
     if config.speculative_config is not None:
         yield "speculative decoding is not supported with a plan: leave out --speculative-config"
     if config.kv_transfer_config is not None:

@@ -46,7 +46,7 @@ def harm_rows(chat: Chat, swap: Swap, plans: Sequence[Plan], example: Example, a
     swap(plans[0])
     inputs = _with_answer(chat.encode(example.open(), example.question), answer)
     encoded = _encode_image(chat.model, inputs)
-    swap(replace(plans[0], heads={}, levels={}))
+    swap(replace(plans[0], heads={}, levels={}, weights={}))
     truth = _log_probs(chat.model, inputs, encoded, len(answer))
     rows = []
     for plan in plans:
