@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .chat import Chat
 from .checkpoint.source import Source
 from .efficient.choose import KEEP_AGREEMENT
 from .efficient.frontier import Frontier, Group
+from .efficient.harm import plain_of
 from .efficient.search import every_group
 from .efficient.swap import restrict, swapping
 from .evaluation.backends import InProcess
@@ -66,9 +67,7 @@ def bench_plans(
     whole = every_group(source, calibration, of["mode"], of["options"], of["seed"])
     chosen = {c: choices(frontier, calibration, shape, c, random_plans) for c in counts}
     distinct = {groups: restrict(whole, groups) for found in chosen.values() for groups in found.values()}
-    plans = {ORIGINAL: replace(whole, heads={}, levels={}, weights={})} | {
-        plan_key(plan): plan for plan in distinct.values()
-    }
+    plans = {ORIGINAL: plain_of(whole)} | {plan_key(plan): plan for plan in distinct.values()}
     say(f"{len(distinct)} plans and the original on {len(asked.items)} questions")
     with working_in(out):
         outcomes = _answer(source, whole, plans, asked, out, settings, say)
