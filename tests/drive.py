@@ -27,7 +27,7 @@ OPTIONS = {
 
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     """One engine, all waves of a case."""
-    from lostattn.serving.engine import metadata
+    from lostattn.serving.engine.attention import metadata
     from served import pictures
     from vllm import LLM, SamplingParams
 

@@ -61,7 +61,7 @@ def host_time(
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     from vllm import LLM, SamplingParams
 
-    from ..engine import grouping
+    from ..engine.cache import grouping
 
     if not few_groups:
         grouping.kinds = lambda specs: None

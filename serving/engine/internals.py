@@ -81,7 +81,6 @@ NAMES = {
     "get_pp_group": "vllm.distributed:get_pp_group",
     "get_tensor_model_parallel_rank": "vllm.distributed:get_tensor_model_parallel_rank",
     "get_tensor_model_parallel_world_size": "vllm.distributed:get_tensor_model_parallel_world_size",
-    "flash_attn_varlen_func": "vllm.v1.attention.backends.fa_utils:flash_attn_varlen_func",
     "get_mm_max_toks_per_item": "vllm.multimodal.encoder_budget:get_mm_max_toks_per_item",
     "renderer": "vllm.renderers:base",
     "resolve_block_hashes": "vllm.v1.core.kv_cache_utils:resolve_block_hashes",
@@ -93,8 +92,6 @@ NAMES = {
     "token_serving": "vllm.entrypoints.scale_out.token_in_token_out:serving",
     "tensor_model_parallel_all_reduce": "vllm.distributed:tensor_model_parallel_all_reduce",
 }
-
-GPU_ONLY = {"flash_attn_varlen_func"}  # not there in builds for CPUs
 
 
 def __getattr__(name: str) -> Any:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from ...patches.family import FAMILIES
-from .backend import register_backends
-from .block_record import record_blocks
-from .cache_spec import counting_images, register_specs
-from .config import SapConfig
-from .grouping import hook_grouping
+from .attention.backend import register_backends
+from .attention.runner import hook_first_runner, hook_seeds_on_cpus
+from .cache.block_record import record_blocks
+from .cache.grouping import hook_grouping
+from .cache.spec import counting_images, register_specs
 from .internals import MODELS_CONFIG_MAP, ModelRegistry, kv_cache_utils
-from .runner import hook_first_runner, hook_seeds_on_cpus
+from .models.config import SapConfig
 from .versions import serves
 
 
 def served_families() -> dict[str, str]:
-    """Architecture of a patched checkpoint -> `module:Class` that serves it, one file `model_<family>.py` a family."""
+    """Architecture of a patched checkpoint -> `module:Class` that serves it, one file `models/<family>.py` a family."""
     classes = {name: family.model_class.__name__ for name, family in FAMILIES.items() if serves(name)}
-    return {kind: f"{__package__}.model_{name}:{kind}" for name, kind in classes.items()}
+    return {kind: f"{__package__}.models.{name}:{kind}" for name, kind in classes.items()}
 
 
 def register_all() -> None:

@@ -53,8 +53,8 @@ def how_tested() -> str:
 
 
 def serves(family: str) -> bool:
-    """True if the plugin has a model class for a family: one file `model_<family>.py` each."""
-    return find_spec(f"{__package__}.model_{family}") is not None
+    """True if the plugin has a model class for a family: one file `models/<family>.py` each."""
+    return find_spec(f"{__package__}.models.{family}") is not None
 
 
 def check_served(family: str) -> None:

@@ -83,7 +83,7 @@ def test_an_engine_that_writes_nothing_is_one_sentence(monkeypatch: pytest.Monke
 def manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> type:
     """vLLM's manager, as far as the record needs one: tables of two groups, in which blocks come and go."""
     pytest.importorskip("vllm")
-    from lostattn.serving.engine import block_record
+    from lostattn.serving.engine.cache import block_record
 
     class Manager:
         def __init__(self) -> None:
@@ -128,7 +128,7 @@ def test_the_peak_of_every_request(manager: type, steps: list[tuple[str, list[in
 
 def test_nothing_is_done_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vllm")
-    from lostattn.serving.engine import block_record
+    from lostattn.serving.engine.cache import block_record
 
     monkeypatch.delenv(VARIABLE, raising=False)
     plain = block_record.KVCacheManager.free

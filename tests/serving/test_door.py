@@ -165,7 +165,7 @@ def test_what_cannot_travel_is_the_clients_mistake(door: Any, given: Any, monkey
 
 def test_a_seed_draws_nothing_for_a_token_that_is_thrown_away(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
-    from lostattn.serving.engine import runner
+    from lostattn.serving.engine.attention import runner
 
     class Runner:
         """Draws from the generators of all rows, and turns back those of rows whose token is thrown away, as vLLM does."""

@@ -12,7 +12,7 @@ pytest.importorskip("vllm")
 from lostattn.patches.errors import LostattnError  # noqa: E402
 from lostattn.patches.mode import MODES, get_mode  # noqa: E402
 from lostattn.patches.plan import Band, Plan  # noqa: E402
-from lostattn.serving.engine.config import SapConfig, obstacles  # noqa: E402
+from lostattn.serving.engine.models.config import SapConfig, obstacles  # noqa: E402
 
 pytestmark = pytest.mark.vllm
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lostattn.patches.mode import get_mode
 from lostattn.patches.plan import Pixels, Plan
-from lostattn.serving.engine.encode import append_scores, image_scores, split_scores
+from lostattn.serving.engine.models.encode import append_scores, image_scores, split_scores
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("vllm")
 
-from lostattn.serving.engine import grouping as ours  # noqa: E402
-from lostattn.serving.engine.cache_spec import SummarySpec, register_specs  # noqa: E402
+from lostattn.serving.engine.cache import grouping as ours  # noqa: E402
+from lostattn.serving.engine.cache.spec import SummarySpec, register_specs  # noqa: E402
 from lostattn.serving.engine.internals import CPUAttentionBackend, engine_core, grouping  # noqa: E402
 from vllm.v1.kv_cache_interface import FullAttentionSpec  # noqa: E402
 

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("vllm")
 
-from lostattn.serving.engine import block_record  # noqa: E402
-from lostattn.serving.engine.cache_spec import SummarySpec, register_specs  # noqa: E402
+from lostattn.serving.engine.cache import block_record  # noqa: E402
+from lostattn.serving.engine.cache.manager import SummaryManager  # noqa: E402
+from lostattn.serving.engine.cache.scheduler import _Looking  # noqa: E402
+from lostattn.serving.engine.cache.spans import is_hole  # noqa: E402
+from lostattn.serving.engine.cache.spec import SummarySpec, register_specs  # noqa: E402
 from lostattn.serving.engine.internals import KVCacheManager, RequestStatus, kv_cache_utils  # noqa: E402
-from lostattn.serving.engine.manager import SummaryManager  # noqa: E402
-from lostattn.serving.engine.scheduler import _Looking  # noqa: E402
-from lostattn.serving.engine.spans import is_hole  # noqa: E402
 from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange  # noqa: E402
 from vllm.sampling_params import SamplingParams  # noqa: E402
 from vllm.utils.hashing import sha256  # noqa: E402

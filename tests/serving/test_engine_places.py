@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lostattn.serving.engine.places import Places, Table
+from lostattn.serving.engine.attention.tables import SummaryTable, TableRows
 
 
 @given(st.lists(st.lists(st.integers(0, 6), unique=True, max_size=5), max_size=30), st.integers(0, 2))
 def test_what_is_kept_of_a_request_stays_its_own(batches: list[list[int]], keep: int) -> None:
-    places, table, last_seen = Places(torch.device("cpu"), keep), Table(2, 3), dict[int, int]()
+    places, table, last_seen = TableRows(torch.device("cpu"), keep), SummaryTable(2, 3), dict[int, int]()
     for step, names in enumerate(batches):
         taken, fresh = places.take(names)
         again = [n for n in names if n in last_seen and step - last_seen[n] <= keep + 1]
@@ -25,7 +25,7 @@ def test_what_is_kept_of_a_request_stays_its_own(batches: list[list[int]], keep:
 
 
 def test_neighbouring_places_are_read_without_a_copy() -> None:
-    places = Places(torch.device("cpu"))
+    places = TableRows(torch.device("cpu"))
     assert places.take(["a", "b", "c"]) == (slice(0, 3), [(0, 0), (1, 1), (2, 2)])
     assert places.take(["b", "c"]) == (slice(1, 3), [])
     assert places.take(["d", "c"])[1] == [(0, 0)]

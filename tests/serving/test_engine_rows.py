@@ -8,8 +8,8 @@ import pytest
 import torch
 from lostattn.patches.eager import eager_attention
 from lostattn.patches.job import Job, Layout, PriorScores
-from lostattn.serving.engine import compiled_rows as compiled
-from lostattn.serving.engine.closed_rows import VisualRows, torch_rows
+from lostattn.serving.engine.kernels import numba_prefill as compiled
+from lostattn.serving.engine.kernels.torch_prefill import VisualRows, torch_rows
 
 KEYS = {
     "image in the middle": "ttttt" + "v" * 20 + "tttttttt",
@@ -106,7 +106,7 @@ def test_scores_that_lie_far_apart(form: str, span: float, monkeypatch: pytest.M
 
 def test_the_loops_are_compiled_while_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    from lostattn.serving.engine.merge_kernel import merge_kernel
+    from lostattn.serving.engine.kernels.numba_prefill_kernel import merge_kernel
 
     for dtype in TOLERANCE:
         compiled.prepare_rows.cache_clear()

@@ -10,11 +10,11 @@ import torch
 
 pytest.importorskip("vllm")
 
-from lostattn.serving.engine.cache_spec import SummarySpec  # noqa: E402
+from lostattn.serving.engine.cache.manager import SummaryManager  # noqa: E402
+from lostattn.serving.engine.cache.scheduler import make_scheduler  # noqa: E402
+from lostattn.serving.engine.cache.spans import is_hole  # noqa: E402
+from lostattn.serving.engine.cache.spec import SummarySpec  # noqa: E402
 from lostattn.serving.engine.internals import kv_cache_utils  # noqa: E402
-from lostattn.serving.engine.manager import SummaryManager  # noqa: E402
-from lostattn.serving.engine.scheduler import make_scheduler  # noqa: E402
-from lostattn.serving.engine.spans import is_hole  # noqa: E402
 from lostattn.serving.plugin import register  # noqa: E402
 from lostattn.surgery import patch_checkpoint  # noqa: E402
 from lostattn.surgery.demo.run import MODEL  # noqa: E402

@@ -11,20 +11,28 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.plan import Plan
-from lostattn.serving.engine import compiled_query, versions
-from lostattn.serving.engine.choose_form import choose_query_attention
-from lostattn.serving.engine.flash_query import flash_query_attention, plain_flash
-from lostattn.serving.engine.pages import Pages
-from lostattn.serving.engine.prior_store import PriorStore
-from lostattn.serving.engine.queries import Query, make_queries
-from lostattn.serving.engine.query_attention import query_attention
-from lostattn.serving.engine.roles import Shard, local_levels, local_role, needs_whole_prompt, saves_memory
-from lostattn.serving.engine.spans import holes, is_hole, last_visual, text_before, visual_mask, visual_spans
-from lostattn.serving.engine.steps import Seat, make_chunk, parts, sees_images
+from lostattn.serving.engine import versions
+from lostattn.serving.engine.attention.roles import Shard, local_levels, local_role, needs_whole_prompt, saves_memory
+from lostattn.serving.engine.attention.state import PriorStore
+from lostattn.serving.engine.attention.steps import make_prefill_chunk, query_spans, sees_images
+from lostattn.serving.engine.cache.pages import Pages
+from lostattn.serving.engine.cache.spans import (
+    RequestInfo,
+    holes,
+    is_hole,
+    last_visual,
+    text_before,
+    visual_mask,
+    visual_spans,
+)
+from lostattn.serving.engine.cache.text_blocks import DecodeRow, TextBlocks, make_decode_rows
+from lostattn.serving.engine.kernels import numba_decode as compiled_query
+from lostattn.serving.engine.kernels.choose import choose_decode
+from lostattn.serving.engine.kernels.torch_decode import decode_attention
 
 ALL, ONE_GROUP = [[True] * 3] * 2, [[False] * 3, [True] * 3]
 
@@ -96,16 +104,16 @@ def test_query_rows_equal_attention_with_one_more_key(columns: bool, heads: list
     for i, (seen, length) in enumerate(zip(spans, lengths, strict=True)):
         k, v = torch.randn(2, length, d), torch.randn(2, length, d)
         fill(pages, table[i], k, v)
-        entries.append(Query(i, Seat(str(i), seen, length), i, length - 1))
+        entries.append(DecodeRow(i, RequestInfo(str(i), seen, length), i, length - 1))
         text = torch.from_numpy(~visual_mask(seen, length))
         scores = torch.einsum("gqd,gtd->gqt", q[i], k[:, text]) * 0.3
         scores = torch.cat([scores, (mass[i] + level)[..., None]], -1).softmax(-1)
         wanted.append(torch.einsum("gqt,gtd->gqd", scores, torch.cat([v[:, text], mean[i][:, None]], 1)))
     asked = torch.tensor(heads)
-    queries = make_queries(entries, table, size)
-    forms = [query_attention]
+    queries = make_decode_rows(entries, table, size)
+    forms = [decode_attention]
     if find_spec("numba") is not None:
-        forms.append(choose_query_attention(torch.device("cpu"), torch.float32))
+        forms.append(choose_decode(torch.device("cpu")))
     for form in forms:
         found = form(queries, q, pages, 0.3, mass, mean, level, asked)
         assert torch.allclose(found[:, asked], torch.stack(wanted)[:, asked], atol=1e-5)
@@ -114,21 +122,23 @@ def test_query_rows_equal_attention_with_one_more_key(columns: bool, heads: list
 
 
 def test_a_chunk_knows_its_keys_and_what_it_leaves() -> None:
-    seat = Seat("a", ((4, 40),), 60)
-    (part,) = parts([seat], [0, 16], [32])  # positions 16..31, all inside the image
-    assert sees_images(part)
-    chunk = make_chunk(part, torch.arange(1, 11)[None], 8)
+    request = RequestInfo("a", ((4, 40),), 60)
+    (query,) = query_spans([request], [0, 16], [32])  # positions 16..31, all inside the image
+    assert sees_images(query)
+    chunk = make_prefill_chunk(query, torch.arange(1, 11)[None], 8)
     assert len(chunk.text[0]) == 4 and chunk.carry is not None
     assert chunk.layout.runs == ((0, 4, False), (4, 21, True))
     # block 2 (16..23) is a hole, block 3 ends the chunk
     assert chunk.kept.tolist() == [15] and [x.tolist() for x in chunk.slots] == [[4], [7]]
-    (part,) = parts(
-        [seat], [0, 29], [61]
+    (query,) = query_spans(
+        [request], [0, 29], [61]
     )  # positions 32..60: the image ends with its block, text behind it is no summary
-    chunk = make_chunk(part, torch.arange(1, 11)[None], 8)
+    chunk = make_prefill_chunk(query, torch.arange(1, 11)[None], 8)
     assert chunk.kept.tolist() == [7] and [x.tolist() for x in chunk.slots] == [[5], [7]]
-    (part,) = parts([Seat("b", ((4, 36),), 60)], [0, 34], [34])  # a block before text, a block that ends a chunk
-    chunk = make_chunk(part, torch.arange(1, 11)[None], 8)
+    (query,) = query_spans(
+        [RequestInfo("b", ((4, 36),), 60)], [0, 34], [34]
+    )  # a block before text, a block that ends a chunk
+    chunk = make_prefill_chunk(query, torch.arange(1, 11)[None], 8)
     assert chunk.kept.tolist() == [7, 31, 33] and [x.tolist() for x in chunk.slots] == [[1, 4, 5], [7, 7, 1]]
 
 
@@ -185,31 +195,54 @@ def test_versions(version: str, fine: bool, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_random_batches_never_mix_requests() -> None:
     generator = random.Random(0)
-    seats = [Seat(str(i), ((2, 9),) if generator.random() < 0.5 else (), 20) for i in range(6)]
+    requests = [RequestInfo(str(i), ((2, 9),) if generator.random() < 0.5 else (), 20) for i in range(6)]
     starts, totals = [0, 1, 1, 5, 6, 9, 10], [20, 3, 30, 21, 12, 5]
-    found = parts(seats, starts, totals)
+    found = query_spans(requests, starts, totals)
     assert [p.row for p in found] == [0, 2, 3, 4, 5]
     assert all(p.total - p.past == p.end - p.start for p in found)
 
 
-def test_flash_over_whole_blocks_equals_gathering_all() -> None:
-    size, d = 8, 16
-    pages = Pages(torch.randn(80, 2, size, 2 * d), False)
-    table = torch.randperm(79)[:60].view(6, 10) + 1
-    spans = [((3, 30), (33, 50)), ((0, 9),), ((8, 16),), ((5, 6), (40, 60)), ((70, 71),), ((0, 72),)]
-    lengths = [60, 20, 64, 61, 73, 73]
-    entries = [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(spans, lengths, strict=True))]
-    queries = make_queries(entries, table, size)
-    q, mean, mass, level = torch.randn(6, 2, 3, d), torch.randn(6, 2, d), torch.randn(6), torch.randn(2, 3)
-    arguments = (queries, q, pages, 0.3, mass, mean, level)
-    wanted = query_attention(*arguments)
-    assert torch.allclose(flash_query_attention(*arguments, flash=plain_flash), wanted, atol=1e-5)
+@given(
+    st.lists(st.tuples(layouts(), st.integers(1, 70)), min_size=1, max_size=4),
+    st.sampled_from([4, 8, 32]),
+    st.booleans(),
+    st.integers(1, 80),
+)
+@settings(max_examples=60)
+def test_text_blocks_that_grow_equal_those_of_a_new_batch(
+    made: list[tuple[list[tuple[int, int]], int]], size: int, every: bool, steps: int
+) -> None:
+    """Over steps, with blocks in no order: the same text slots, in the same order, as if worked out anew."""
+    starts = [max((b for _, b in spans), default=0) + more for spans, more in made]
+    infos = [
+        RequestInfo(str(i), tuple(spans), start) for i, (spans, start) in enumerate(zip(made, starts, strict=True))
+    ]
+    infos = [RequestInfo(r.request_id, tuple(spans), r.prompt) for r, (spans, _) in zip(infos, made, strict=True)]
+    width = -(-(max(starts) + steps) // size)
+    table = torch.randperm(len(made) * width).view(len(made), width)
+    entries = [DecodeRow(i, info, i, start) for i, (info, start) in enumerate(zip(infos, starts, strict=True))]
+    blocks = TextBlocks(entries, size, every)
+    for step in range(steps):
+        positions = np.array([start + step for start in starts])
+        if not blocks.reaches(positions):
+            assert step >= 7 * size
+            break
+        found = blocks.at_step(positions, table)
+        anew = make_decode_rows([e._replace(position=e.position + step) for e in entries], table, size, every)
+        for i, (info, start) in enumerate(zip(infos, starts, strict=True)):
+            at = np.flatnonzero(~visual_mask(info.spans, start + step + 1))
+            wanted = (table[i].numpy()[at // size] * size + at % size).tolist()
+            for rows in (found, anew):
+                slots = rows.blocks[i][:, None] * size + torch.arange(size)
+                assert slots.flatten()[~rows.hidden[i]].tolist() == wanted
+        assert (found.lengths is None) == (not every)
+        assert found.lengths is None or found.lengths.tolist() == (positions + 1).tolist()
 
 
 SPANS, ENDS = [((10, 500), (520, 800)), ((0, 640),), ((3, 4),)], [850, 641, 960]
 
 
-def paged(dtype: torch.dtype, d: int, size: int) -> tuple[Pages, torch.Tensor, list[Query]]:
+def paged(dtype: torch.dtype, d: int, size: int) -> tuple[Pages, torch.Tensor, list[DecodeRow]]:
     """A cache whose blocks lie in no order, its table, and the last rows of three requests."""
     width = -(-960 // size)
     pages = Pages(torch.randn(3 * width, 2, size, 2 * d).to(dtype), True)
@@ -218,7 +251,7 @@ def paged(dtype: torch.dtype, d: int, size: int) -> tuple[Pages, torch.Tensor, l
     return (
         pages,
         table,
-        [Query(i, Seat(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(SPANS, ENDS, strict=True))],
+        [DecodeRow(i, RequestInfo(str(i), s, n), i, n - 1) for i, (s, n) in enumerate(zip(SPANS, ENDS, strict=True))],
     )
 
 
@@ -254,10 +287,10 @@ def test_compiled_queries_equal_the_book(
     q = (q * 4 / d**0.25).to(dtype)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(compiled_query, "FEW", 1)
-    queries = make_queries(entries, table, size, every)
+    queries = make_decode_rows(entries, table, size, every)
     assert pages.planes is not None and Pages(pages.cache, False).planes is None
     for asked in (torch.ones(2, group).bool(), torch.rand(2, group) < 0.5, torch.zeros(2, group).bool()):
-        found = compiled_query.compiled_query_attention(queries, q, pages, 0.2, mass, mean, level, asked)
+        found = compiled_query.numba_decode_attention(queries, q, pages, 0.2, mass, mean, level, asked)
         wanted = by_the_book(pages, table, q, asked, mass, mean, level)
         seen = torch.ones_like(asked) if every else asked
         assert torch.isfinite(wanted).all() and torch.allclose(found[:, seen].double(), wanted[:, seen], atol=5e-6)
@@ -271,7 +304,7 @@ def test_kernels_are_prepared_while_the_model_is_loaded() -> None:
         compiled_query.prepare(32, 32, torch.bfloat16)
     finally:
         torch.set_default_dtype(torch.float32)
-    from lostattn.serving.engine.query_kernel import attention_kernel
+    from lostattn.serving.engine.kernels.numba_decode_kernel import attention_kernel
 
     kernel = attention_kernel(32, 32)
     known = len(kernel.signatures)
@@ -283,8 +316,8 @@ def test_hidden_keys_and_values_may_be_anything() -> None:
     pytest.importorskip("numba")
     pages, table, entries = paged(torch.bfloat16, 32, 32)
     arguments = torch.randn(3, 2, 3, 32), pages, 0.2, torch.randn(3), torch.randn(3, 2, 32), torch.zeros(2, 3)
-    queries = make_queries(entries, table, 32)
-    before = compiled_query.compiled_query_attention(queries, *arguments)
-    for part in pages.own:  # halves of summaries in slots of images may read as NaN
-        part.view(torch.int16)[table[0, 0], :, 10:] = -1
-    assert torch.equal(compiled_query.compiled_query_attention(queries, *arguments), before)
+    queries = make_decode_rows(entries, table, 32)
+    before = compiled_query.numba_decode_attention(queries, *arguments)
+    for query in pages.own:  # halves of summaries in slots of images may read as NaN
+        query.view(torch.int16)[table[0, 0], :, 10:] = -1
+    assert torch.equal(compiled_query.numba_decode_attention(queries, *arguments), before)

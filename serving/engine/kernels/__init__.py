@@ -1,0 +1,1 @@
+"""What computes patched heads: plain torch, numba on CPUs, Triton on GPUs, chosen in `choose`. Needs no vLLM."""

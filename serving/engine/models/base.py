@@ -1,0 +1,155 @@
+"""What makes a model class of vLLM obey a plan: one mixin for every family."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+
+from ....patches.errors import LostattnError
+from ....patches.family import get_family
+from ....patches.mode import get_mode
+from ....patches.plan import Plan
+from ....patches.tap import Tap
+from ..attention.replace import AttentionReplacer
+from ..attention.state import SapState
+from ..internals import IntermediateTensors, get_pp_group
+from .encode import append_scores, image_scores, split_scores
+from .vision import listening
+
+PRIOR = "lostattn_prior"
+
+
+# Where published checkpoints, and so vLLM, have one more step in the names of a tower.
+_TOWER = re.compile(r"^(model\.)?vision_tower\.(?!vision_model\.)")
+
+
+class SapVllm:
+    """Mixed in front of a model class of vLLM: makes the prior where images are encoded, hands it to the layers.
+
+    Families say where the pixels of an encoder call are (`sap_pixels`), and which module the tap listens to (`sap_tower`).
+    """
+
+    sap_plan: Plan
+    sap_state: SapState
+
+    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
+        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        config = vllm_config.model_config.hf_config
+        self.sap_plan = Plan.from_json(getattr(config, "sap", None))
+        get_family(self.sap_plan.family).check(config)
+        self.sap_state = SapState(vllm_config.scheduler_config.max_num_batched_tokens, vllm_config.device_config.device)
+        self._carry_prior_between_stages()
+        if self.sap_plan.inert:
+            return
+        self.sap_prepare(vllm_config)
+        replacer = AttentionReplacer(self.sap_plan, self.sap_state, vllm_config)
+        for index, layer in enumerate(self.language_model.model.layers):  # type: ignore[attr-defined]
+            if hasattr(layer, "self_attn"):  # else it belongs to another pipeline stage
+                replacer.replace(index, layer.self_attn)
+
+    def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
+        """As the plain model; the tower's weights also by the names that transformers 5 saves them under."""
+        tower = getattr(self, "vision_tower", None)
+        renamed = ((_TOWER.sub(r"\g<0>vision_model.", name), tensor) for name, tensor in weights)
+        return super().load_weights(renamed if hasattr(tower, "vision_model") else weights)  # type: ignore[misc]
+
+    def sap_prepare(self, vllm_config: Any) -> None:
+        """Build what the plan's mode needs beside the model."""
+
+    def sap_side_path(self) -> Any:
+        """A context in which the vision tower also does what only the tap needs."""
+        return nullcontext()
+
+    def sap_pixels(self, image_input: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
+        """Pixels of an encoder call, bytes or normalised floats, and what else the family's functions ask for."""
+        raise NotImplementedError
+
+    def sap_inner(self) -> Any:
+        """What the family's functions read of a model."""
+        return SimpleNamespace(config=self.config)  # type: ignore[attr-defined]
+
+    def sap_tap(self, pool: str) -> tuple[Any, int, Tap]:
+        """The vision attention module to listen to, its heads on this rank, and the tap."""
+        raise NotImplementedError
+
+    def _process_image_input(self, image_input: Any) -> Any:
+        if self.sap_plan.inert:
+            return super()._process_image_input(image_input)  # type: ignore[misc]
+        if image_input["type"] != "pixel_values":
+            raise LostattnError("a patched model needs the pixels of an image: send the image, not its embeddings")
+        tap = None
+        context: Any = nullcontext()
+        if get_mode(self.sap_plan.mode).listens:
+            module, heads, tap = self.sap_tap(self.sap_plan.options["pool"])
+            context = listening(module, heads, tap)
+        with context, self.sap_side_path():
+            found = super()._process_image_input(image_input)  # type: ignore[misc]
+        embeddings = list(found)  # one tensor of equal images, or a list
+        pixels, arguments = self.sap_pixels(image_input)
+        inner, tokens = self.sap_inner(), [len(e) for e in embeddings]
+        lengths = get_family(self.sap_plan.family).lengths(inner, pixels, arguments, tokens)
+        scores = image_scores(self.sap_plan, inner, pixels, arguments, lengths, tap)
+        return append_scores(embeddings, torch.cat(scores).split(tokens))
+
+    def _process_video_input(self, video_input: Any) -> Any:
+        raise LostattnError("SAP has no prior for video tokens: send frames as images, or serve the unpatched model")
+
+    def embed_input_ids(
+        self, input_ids: torch.Tensor, multimodal_embeddings: Any = None, *, is_multimodal: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """As the plain model; the scores of images go to the patched layers."""
+        if self.sap_plan.inert:
+            return super().embed_input_ids(  # type: ignore[misc]
+                input_ids, multimodal_embeddings, is_multimodal=is_multimodal
+            )
+        prior = self.sap_state.prior[: input_ids.shape[0]].fill_(torch.nan)
+        if multimodal_embeddings is not None and len(multimodal_embeddings) and is_multimodal is not None:
+            pairs = [split_scores(e) for e in multimodal_embeddings]
+            prior.masked_scatter_(is_multimodal.to(prior.device), torch.cat([p for _, p in pairs]).to(prior.device))
+            multimodal_embeddings = [e for e, _ in pairs]
+        return super().embed_input_ids(  # type: ignore[misc]
+            input_ids, multimodal_embeddings, is_multimodal=is_multimodal
+        )
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        positions: torch.Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        **kwargs: object,
+    ) -> Any:
+        """As the plain model; the prior travels on to the next pipeline stage."""
+        if intermediate_tensors is not None and PRIOR in intermediate_tensors.tensors:
+            prior = intermediate_tensors.tensors.pop(PRIOR)
+            if not get_pp_group().is_first_rank:
+                self.sap_state.prior[: len(prior)].copy_(prior[:, 0])
+        out = super().forward(  # type: ignore[misc]
+            input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs
+        )
+        if isinstance(out, IntermediateTensors):
+            count = len(out.tensors["hidden_states"])
+            out.tensors[PRIOR] = self.sap_state.prior[:count, None].clone()
+        return out
+
+    def _carry_prior_between_stages(self) -> None:
+        """Make room for the prior in what vLLM allocates for a pipeline stage."""
+        plain = self.make_empty_intermediate_tensors  # type: ignore[has-type]
+
+        def make(batch_size: int, dtype: torch.dtype, device: torch.device) -> Any:
+            found = plain(batch_size, dtype, device)
+            found.tensors[PRIOR] = torch.zeros(batch_size, 1, dtype=torch.float32, device=device)
+            return found
+
+        self.make_empty_intermediate_tensors = make
+
+    def get_model_state_cls(self) -> Any:
+        """Model runner V2's hook for the requests of a batch."""
+        from ..attention.runner import SapModelState
+
+        return SapModelState

@@ -1,0 +1,63 @@
+"""The prior of images where vLLM encodes them, and how it travels: as extra channels of the image embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from ....patches.context import EncoderCall
+from ....patches.errors import LostattnError
+from ....patches.family import get_family
+from ....patches.mode import get_mode
+from ....patches.plan import Pixels, Plan
+from ....patches.scores import rescale_unit, shape_prior
+from ....patches.tap import Tap
+
+BYTES = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0)
+
+
+def image_scores(
+    plan: Plan, inner: Any, pixels: torch.Tensor, arguments: Mapping[str, Any], lengths: Sequence[int], tap: Tap | None
+) -> list[torch.Tensor]:
+    """Scores p of the images of one encoder call, as `patches.inner` makes them in transformers.
+
+    Args:
+        inner: has what the family reads of a model: `config`, and `pack_image_features` where tiles are put together.
+        pixels: as the image processor normalises them, or bytes, uint8, that are normalised later.
+        lengths: visual tokens of every image.
+        tap: has listened to the vision tower, if the plan's mode needs that.
+
+    Returns:
+        one (n,) float32 tensor per image.
+    """
+    if pixels.dtype == torch.uint8:
+        plan = replace(plan, pixels=BYTES)
+    call = EncoderCall(get_family(plan.family), plan, inner, pixels, arguments, lengths, tap)
+    found = [shape_prior(w.float(), plan) for w in get_mode(plan.mode).weights(call)]
+    if plan.scores == "prob_rescaled":
+        found = [rescale_unit(p) for p in found]
+    if not all(bool(torch.isfinite(p).all()) for p in found):
+        raise LostattnError("the prior of an image is not finite: its pixels hold NaN")
+    return found
+
+
+def channels(dtype: torch.dtype) -> int:
+    """Channels of an embedding that carry one float32 bit by bit."""
+    return torch.float32.itemsize // dtype.itemsize
+
+
+def append_scores(embeddings: Sequence[torch.Tensor], scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """Embeddings (n, hidden) of every image with its scores (n,) behind them, bit for bit."""
+    return tuple(
+        torch.cat([e, p.to(e.device)[:, None].contiguous().view(e.dtype)], 1)
+        for e, p in zip(embeddings, scores, strict=True)
+    )
+
+
+def split_scores(embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image's embeddings (n, hidden) without the extra channels, and its scores (n,) float32."""
+    count = channels(embedding.dtype)
+    return embedding[:, :-count], embedding[:, -count:].contiguous().view(torch.float32)[:, 0]
