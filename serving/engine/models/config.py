@@ -8,7 +8,7 @@ from typing import Any
 from ....patches.errors import LostattnError
 from ....patches.mode import get_mode
 from ....patches.plan import Plan
-from ..attention.roles import needs_whole_prompt, saves_memory
+from ..attention.roles import needs_whole_prompt, saves_memory, serves_fitted
 from ..internals import VerifyAndUpdateConfig, VideoDummyOptions, init_logger
 
 logger = init_logger("vllm.lostattn")
@@ -44,8 +44,11 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
     parallel, cache = config.parallel_config, config.cache_config
     if get_mode(plan.mode).needs:
         yield f"mode '{plan.mode}' takes its prior from the caller, which no server request can give: serve another mode"
-    if plan.scores == "fitted":
-        yield "vLLM cannot serve scores rule 'fitted' yet: run the model in transformers, or patch with --scores log"
+    if plan.scores == "fitted" and not serves_fitted(plan):
+        yield (
+            "vLLM serves scores rule 'fitted' for whole KV groups alone, with queries all and blend 1: run the model in "
+            "transformers, or patch with --scores log"
+        )
     if config.speculative_config is not None:
         yield "speculative decoding is not supported with a plan: leave out --speculative-config"
     if config.kv_transfer_config is not None:
