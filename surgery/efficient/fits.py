@@ -92,14 +92,15 @@ class Fit:
             levels = {int(x): _numbers(v, len(v)) for x, v in raw["levels"].items()}
             settings = {name: raw["settings"][name] for name in (*FIT_SETTINGS, "groups")}
             groups = {int(x): [int(g) for g in gs] for x, gs in settings["groups"].items()}
-            counts = [raw[name] for name in ("samples", "held_out", "rounds")]
+            samples, held_out, rounds = counts = [raw[name] for name in ("samples", "held_out", "rounds")]
             if not set(features) <= set(FEATURES) or not set(weights) == set(levels) == set(groups):
                 raise ValueError("unknown features, or layers that differ")
             if len(raw) != 9 or any(len(groups[x]) != len(weights[x]) for x in weights):
                 raise ValueError("numbers of groups that differ")
             if not all(type(n) is int and n >= 0 for n in counts):
                 raise ValueError("a number is missing or none")
-            return cls(settings, features, weights, levels, *counts, _harm(raw["start"]), _harm(raw["harm"]))
+            start, harm = _harm(raw["start"]), _harm(raw["harm"])
+            return cls(settings, features, weights, levels, samples, held_out, rounds, start, harm)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise LostattnError("a fit in the calibration is damaged: make it anew") from error
 

@@ -344,6 +344,13 @@ def test_a_fit_of_what_the_frontier_lets_go(demo: Path, tmp_path: Path) -> None:
             == groups
             == sum(map(len, found["plan"]["weights"].values()))
         )
+    told = run(
+        "bench", "plans", demo, "--calibration", out, "--questions", 8, "--groups", "6", "--random", 0, "--json",
+        "--out", tmp_path / "plans",
+    )  # fmt: skip
+    rows = {row["plan"]: row for row in json.loads(told.stdout)["rows"]}
+    assert rows["fitted"]["groups"] == rows["efficient"]["groups"] and rows["fitted"]["versus_original"]["n"] == 8
+    assert len(list((tmp_path / "plans").rglob("plan-*"))) >= 5, "answers of its own"
     assert "no fit of exactly these 9 KV groups" in mistake("plan", demo, *wish, "--kv-budget", "0.25")
 
 
