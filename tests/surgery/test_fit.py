@@ -301,7 +301,10 @@ def measured(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_from_calibration_to_answers(measured: Path, demo: Path, tmp_path: Path) -> None:
     wish = ("--preset", "efficient", "--scores", "fitted", "--groups", "1:0;4:0,1", "--calibration", measured)
     done = run("patch", demo, tmp_path / "p", *wish)
-    assert done.exit_code == 0 and "scores fitted" in done.stdout, done.output
+    assert done.exit_code == 0 and "scores fitted" in done.stdout and "weighted sum of fewness" in done.stdout, (
+        done.output
+    )
+    assert "`fewness`, `prior`" in (tmp_path / "p" / "README.md").read_text()
     assert run("verify", tmp_path / "p").exit_code == 0
     model = load_patched(tmp_path / "p")
     plan, (fit,) = model.sap_plan, Calibration.read(measured).fits
