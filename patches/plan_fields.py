@@ -94,6 +94,8 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "heads": ("layer numbers with lists of whole numbers", _per_layer(_whole)),
     "levels": ("layer numbers with lists of finite numbers", _per_layer(_number)),
     "layer_kv_heads": ("layer numbers with whole numbers", _by_layer),
+    "features": ("a list of names", _list_of(_text)),
+    "weights": ("layer numbers with lists of lists of finite numbers", _per_layer(_list_of(_number))),
     "options": ("names with text", _options),
     "band": ("low and high as numbers, rank_by as text", _band),
     "pixels": ("mean and std as lists of finite numbers, rescale as a number", _pixels),

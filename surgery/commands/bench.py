@@ -184,6 +184,7 @@ def plans(
 ) -> None:  # fmt: skip
     """Preset efficient against the paper's band, first, last and random KV groups, at equal KV saved.
 
+    Where the calibration holds a fit of the groups that preset efficient lets go (calibrate --fit), also with fitted scores.
     SRC is the plain model. The questions should be other ones than those of the calibration. An interrupted run goes on where
     it stopped.
 
