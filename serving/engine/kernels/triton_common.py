@@ -58,12 +58,16 @@ class CacheArgs(NamedTuple):
     s_scale: Any
 
 
+def architecture() -> int:
+    """Compute capability that kernels are compiled for, 90 for 9.0; in the interpreter that of the oldest GPU."""
+    return 80 if INTERPRETED else int(triton.runtime.driver.active.get_current_target().arch)
+
+
 def fp8_mode(cache: PagedCache) -> int:
     """How e4m3 numbers of the cache are read: 0 there are none, FP8_NATIVE or FP8_BITS."""
     if not cache.is_fp8:
         return 0
-    known = triton.runtime.driver.active.get_current_target().arch if not INTERPRETED else 80
-    return FP8_NATIVE if known >= 89 else FP8_BITS
+    return FP8_NATIVE if architecture() >= 89 else FP8_BITS
 
 
 def cache_args(cache: PagedCache) -> CacheArgs:
