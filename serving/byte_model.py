@@ -42,9 +42,40 @@ def saves(plan: Plan | None) -> bool:
 
 def saving_groups(plan: Plan | None) -> int:
     """(layer, KV head) pairs that need no slots for visual tokens."""
-    if plan is None or not saves(plan) or plan.queries != "all":
-        return 0
-    return sum(len(plan.whole_groups(layer)) for layer in plan.layers)
+    return sum(groups_of_rank(plan, 1))
+
+
+def groups_of_rank(plan: Plan | None, ranks: int) -> list[int]:
+    """The same by layer for each of `ranks` tensor-parallel ranks, which keep equally many: a surplus keeps every token.
+
+    `prob_rescaled` needs the mean over all keys, so its visual keys stay needed too.
+    """
+    if plan is None or not saves(plan) or plan.queries != "all" or plan.scores == "prob_rescaled":
+        return []
+    heads, found = plan.num_heads // ranks, []
+    for layer in plan.layers:
+        kv = max(plan.kv_heads(layer) // ranks, 1)
+        group, patched, whole = heads // kv, set(plan.heads[layer]), list[int]()
+        for rank in range(ranks):
+            first = (rank * heads + g * group for g in range(kv))
+            whole.append(sum(patched.issuperset(range(h, h + group)) for h in first))
+        found.append(min(whole))
+    return found
+
+
+def token_bytes(shape: Shape) -> int:
+    """Key and value of one token in one KV head of most layers."""
+    return 2 * shape.head_dim * shape.dtype_bytes
+
+
+def is_seeing(name: str) -> bool:
+    """True for weights of the vision tower and of what joins it to the decoder."""
+    return _SEEING.search(name) is not None
+
+
+def is_embedding(name: str) -> bool:
+    """True for the decoder's input embedding."""
+    return _EMBEDDING.search(name) is not None
 
 
 def kv_bytes(shape: Shape, plan: Plan | None, text: int, visual: int) -> int:
@@ -71,7 +102,7 @@ def _layer_bytes(shape: Shape, plan: Plan | None, index: int, text: int, visual:
 
 def _groups_left_out(shape: Shape, plan: Plan | None, index: int) -> int:
     """KV heads of a layer that need no slots for visual tokens: whole in every layer that reads them."""
-    if plan is None or not saves(plan) or plan.queries != "all":
+    if not groups_of_rank(plan, 1) or plan is None:
         return 0
     readers = [set(plan.whole_groups(i)) for i, layer in enumerate(shape.every) if layer.source == index]
     return len(set.intersection(*readers))
@@ -123,7 +154,20 @@ def read_weight_bytes(folder: Path, dtype_bytes: int) -> int:
     return sum(_read_sizes(folder, dtype_bytes).values())
 
 
+def stored_bytes(folder: Path, dtype_bytes: int) -> int:
+    """Bytes of all weights as a server holds them; see `read_weight_bytes`."""
+    return sum(_sizes(folder, dtype_bytes).values())
+
+
 def _read_sizes(folder: Path, dtype_bytes: int) -> dict[str, int]:
+    """Bytes of every tensor that decode steps may read."""
+    sizes = _sizes(folder, dtype_bytes)
+    tied = not any(_HEAD.search(name) for name in sizes)
+    return {name: n for name, n in sizes.items() if not is_seeing(name) and (tied or not is_embedding(name))}
+
+
+def _sizes(folder: Path, dtype_bytes: int) -> dict[str, int]:
+    """Bytes of every tensor of a folder."""
     from safetensors import safe_open
 
     sizes: dict[str, int] = {}
@@ -138,10 +182,7 @@ def _read_sizes(folder: Path, dtype_bytes: int) -> dict[str, int]:
                     sizes[name] = _numbers(part.get_shape()) * _held(part.get_dtype(), dtype_bytes)
         except Exception as error:  # safetensors has its own kinds
             raise LostattnError(f"{path.name} in {folder} cannot be read ({cause(error)}): get it again") from error
-    tied = not any(_HEAD.search(name) for name in sizes)
-    return {
-        name: size for name, size in sizes.items() if not _SEEING.search(name) and (tied or not _EMBEDDING.search(name))
-    }
+    return sizes
 
 
 def _held(dtype: str, dtype_bytes: int) -> int:

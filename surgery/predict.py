@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..patches.decoder import DecoderLayer
-from ..patches.family import get_family
 from ..patches.plan import Plan
-from ..serving.byte_model import StepWeights, decode_bytes, kv_bytes, saves
+from ..serving.attention_flops import attention_flops, attention_flops_saved
+from ..serving.byte_model import StepWeights, decode_bytes, kv_bytes
 from ..serving.shape import Shape
 
 TEXT_BEFORE, TEXT_AFTER = 32, 96
@@ -46,36 +45,10 @@ def predict(plan: Plan, shape: Shape, visual: tuple[int, ...] = VISUAL) -> list[
 
 
 def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
-    keys = TEXT_BEFORE + visual + TEXT_AFTER
-    flops = sum(_attention_flops(shape.heads, layer, keys) for layer in shape.every)
     text = TEXT_BEFORE + TEXT_AFTER
-    kv = kv_bytes(shape, None, text, visual)
-    if not saves(plan):
-        return Prediction(visual, flops, 0.0, kv, 0)
-    saved = sum(_saved_flops(plan, layer, shape.every[layer], visual, keys) for layer in plan.layers)
-    if not get_family(plan.family).plain_causal:
-        saved = 0.0
-    kv_saved = kv - kv_bytes(shape, plan, text, visual)
-    return Prediction(visual, flops, max(saved, 0.0), kv, kv_saved)
-
-
-def _attention_flops(heads: int, layer: DecoderLayer, keys: int) -> float:
-    """Multiply and add, scores and values, of one layer's prefill."""
-    seen = keys if layer.window is None else min(layer.window, keys)
-    pairs = seen * (seen + 1) / 2 + (keys - seen) * seen
-    return heads * 4 * layer.head_dim * pairs if layer.attends else 0.0
-
-
-def _saved_flops(plan: Plan, index: int, layer: DecoderLayer, visual: int, keys: int) -> float:
-    """Of one patched layer; none where the request outgrows its window, for then scores are made as ever."""
-    if layer.window is not None and keys > layer.window:
-        return 0.0
-    heads, size = plan.heads[index], plan.num_heads // layer.kv_heads
-    pairs = (visual * (visual + 1) / 2 if plan.queries == "all" else 0) + TEXT_AFTER * visual
-    prefix = (
-        len({h // size for h in heads}) * visual * 2 * layer.head_dim
-    )  # running sum of the values, once per KV head
-    return len(heads) * pairs * 4 * layer.head_dim - prefix
+    flops, kv = attention_flops(shape, text + visual), kv_bytes(shape, None, text, visual)
+    saved = attention_flops_saved(shape, plan, visual, TEXT_AFTER, TEXT_BEFORE)
+    return Prediction(visual, flops, saved, kv, kv - kv_bytes(shape, plan, text, visual))
 
 
 @dataclass(frozen=True)

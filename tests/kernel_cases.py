@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
+from hypothesis import strategies as st
 from lostattn.patches.eager import eager_attention
 from lostattn.patches.job import Job, PriorScores
+from lostattn.serving.engine.cache.pages import Pages
 from lostattn.serving.engine.kernels.triton_common import PagedCache
 from lostattn.serving.engine.kernels.triton_fp8_slots import pack_fp8, unpack_fp8
 from lostattn.serving.engine.kernels.triton_prepare import Spans, Text, prepare
-from lostattn.serving.engine.pages import Pages
 
 FP8 = torch.float8_e4m3fn
 # of outputs near 1: a few roundings of the type (weights and result are rounded)
@@ -194,9 +195,11 @@ def _draw(scene: Scene, request: Request, rng: torch.Generator, spread: float, d
     text = torch.tensor([not _is_visual(request, x) for x in range(request.length)], dtype=torch.bool)
     p[text] = torch.nan
     scene.priors.append(p)
-    if scene.cache.k_scale is not None and scene.cache.v_scale is not None:  # text is known from the cache alone
+    if scene.cache.k_scale is not None and scene.cache.v_scale is not None:  # what is known from the cache alone
         for x, s in ((k, scene.cache.k_scale), (v, scene.cache.v_scale)):
-            kept = text if scene.kind == "summary" else torch.ones_like(text)
+            kept = text.clone()
+            if scene.kind == "mixed":
+                kept[: request.length - request.new] = True
             x[kept] = (x[kept].float() / s[:, None]).to(FP8).float().double() * s[:, None].double()
     elif scene.cache.k.dtype != dtype:
         k[text], v[text] = (x[text].to(scene.cache.k.dtype).double() for x in (k, v))
@@ -244,3 +247,15 @@ def _moved(scene: Scene, device: str, order: str) -> Scene:
     scales = (None if s is None else s.to(device) for s in (scene.cache.k_scale, scene.cache.v_scale))
     scene.pages, scene.cache = pages, PagedCache(*pages.own, *scales)
     return scene
+
+
+@st.composite
+def drawn(draw: st.DrawFn, most: int = 90, step: bool = False) -> Request:
+    """A request: cuts anywhere, neighbours too; the last token is text for a decode step."""
+    length = draw(st.integers(1, most))
+    cuts = sorted(draw(st.lists(st.integers(0, length), max_size=8)))
+    spans = [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=False) if b > a]
+    new = draw(st.integers(1, length)) if step else 1
+    if not step:
+        spans = [(a, min(b, length - 1)) for a, b in spans if a < length - 1]
+    return Request(length, new, tuple(spans))

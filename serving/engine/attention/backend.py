@@ -54,18 +54,38 @@ class MixedBackend(_Wrapping):
 
 
 @lru_cache
-def wrap_backend(native: Any, base: Any) -> Any:
-    """The class of `base` (SummaryBackend or MixedBackend) around a native backend."""
+def wrap_backend(native: Any, base: Any, on_device: bool = False) -> Any:
+    """The class of `base` (SummaryBackend or MixedBackend) around a native backend.
+
+    Args:
+        on_device: decode steps by the Triton kernels, see `device`.
+    """
 
     def get_builder_cls() -> Any:
-        from .metadata import MixedBuilder, SummaryBuilder
-
-        builder = SummaryBuilder if base is SummaryBackend else MixedBuilder
+        builder = _classes(base, on_device)[0]
         return type(builder.__name__, (builder,), {"native_builder": native.get_builder_cls()})
 
     cached = lru_cache(get_builder_cls)
-    body = {"native": native, "get_builder_cls": staticmethod(cached)}
+    body = {
+        "native": native, "get_builder_cls": staticmethod(cached),
+        "get_impl_cls": staticmethod(lambda: _classes(base, on_device)[1]),
+    }  # fmt: skip
     return type(f"{base.__name__}Of{native.__name__}", (base, native), body)
+
+
+def _classes(base: Any, on_device: bool) -> tuple[Any, Any]:
+    """Builder and implementation."""
+    if on_device:
+        from . import device
+
+        if base is SummaryBackend:
+            return device.DeviceSummaryBuilder, device.DeviceSummaryImpl
+        return device.DeviceMixedBuilder, device.DeviceMixedImpl
+    from . import metadata, mixed, summary
+
+    if base is SummaryBackend:
+        return metadata.SummaryBuilder, summary.SummaryImpl
+    return metadata.MixedBuilder, mixed.MixedImpl
 
 
 def register_backends() -> None:

@@ -10,9 +10,10 @@ from ....patches.errors import LostattnError
 from ....patches.plan import Plan
 from ..cache.spec import SummarySpec, hole_tokens
 from ..internals import Attention, get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
-from ..kernels.choose import prepare_forms
+from ..kernels.choose import decodes_on_device, prepare_forms
+from ..kernels.triton_kernels import Variant
 from .backend import MixedBackend, SummaryBackend, wrap_backend
-from .roles import Role, Shard, local_layer_plan, local_levels, local_role
+from .roles import Role, Shard, is_exact_form, local_layer_plan, local_levels, local_role
 from .state import PriorStore, SapState
 
 
@@ -129,8 +130,15 @@ class AttentionReplacer:
             "num_kv_heads": kv_heads,
             "cache_config": self.config.cache_config,
             "quant_config": self.config.quant_config,
-            "attn_backend": wrap_backend(old.attn_backend, backend) if backend else old.attn_backend,
+            "attn_backend": self._wrapped(old, backend, group) if backend else old.attn_backend,
         }
+
+    def _wrapped(self, old: Any, backend: Any, group: int) -> Any:
+        model, size = self.config.model_config, self.config.cache_config.block_size
+        variant = Variant(model.dtype, old.kv_cache_torch_dtype, old.head_size, group, size)
+        closed = self.plan.queries == "all" and not is_exact_form(self.plan)
+        on_device = closed and decodes_on_device(torch.device(self.state.prior.device), variant)
+        return wrap_backend(old.attn_backend, backend, on_device)
 
     def _sap(self, index: int, old: Any, patched: tuple[int, ...], level: torch.Tensor | None) -> dict[str, Any]:
         return {

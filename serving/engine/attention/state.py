@@ -77,14 +77,17 @@ class PriorStore:
         """
         if self.written is step:
             return
+        self.of(cache)[slots.clamp_min(0)] = prior  # slot 0 is of vLLM's null block: what has no slot may go there
+        self.written = step
+
+    def of(self, cache: torch.Tensor) -> torch.Tensor:
+        """All numbers beside a layer's cache, by flat slot."""
         size = cache.shape[2]
         if size not in self.numbers:
             self.numbers[size] = torch.full(
                 (cache.shape[0] * size,), torch.nan, dtype=torch.float32, device=cache.device
             )
-        keep = slots >= 0
-        self.numbers[size][slots[keep]] = prior[keep]
-        self.written = step
+        return self.numbers[size]
 
     def read(self, slots: tuple[torch.Tensor, torch.Tensor], size: int) -> torch.Tensor:
         """Prior at (blocks, offsets), any shape; NaN on text."""

@@ -28,6 +28,14 @@ class TableRows:
             places in the order of `names`, int64 (n,), or a slice if they are neighbours: a view, where an index would copy;
             numbers and places of those that have to be filled.
         """
+        places, fresh = self.places(names)
+        first = places[0] if places else 0
+        if places == list(range(first, first + len(places))):
+            return slice(first, first + len(places)), fresh
+        return torch.tensor(places, device=self.device), fresh
+
+    def places(self, names: Sequence[Hashable]) -> tuple[list[int], list[tuple[int, int]]]:
+        """One step's requests: places in the order of `names`; numbers and places of those that have to be filled."""
         self.step += 1
         present = set(names)
         for name in [n for n, (_, last) in self._known.items() if n not in present and self.step - last > self.keep]:
@@ -40,10 +48,11 @@ class TableRows:
                 fresh.append((number, place))
             self._known[name] = place, self.step
             places.append(place)
-        first = places[0] if places else 0
-        if places == list(range(first, first + len(places))):
-            return slice(first, first + len(places)), fresh
-        return torch.tensor(places, device=self.device), fresh
+        return places, fresh
+
+    def rename(self, name: Hashable, new: Hashable) -> None:
+        """What is kept for `name` is now what `new` asks for."""
+        self._known[new] = self._known.pop(name)
 
 
 class SummaryTable:

@@ -13,6 +13,7 @@ from ..attention.roles import needs_whole_prompt, saves_memory
 from ..internals import MODELS_CONFIG_MAP, VerifyAndUpdateConfig, VideoDummyOptions, init_logger
 
 logger = init_logger("vllm.lostattn")
+SPECULATION = "ngram"  # drafts come from the request's own text, and need no cache
 
 
 class SapConfig(VerifyAndUpdateConfig):
@@ -58,12 +59,18 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
     parallel, cache = config.parallel_config, config.cache_config
     if get_mode(plan.mode).needs:
         yield f"mode '{plan.mode}' takes its prior from the caller, which no server request can give: serve another mode"
-    if config.speculative_config is not None:
-        yield "speculative decoding is not supported with a plan: leave out --speculative-config"
+    if config.speculative_config is not None and config.speculative_config.method != SPECULATION:
+        yield (
+            f"speculative decoding by '{config.speculative_config.method}' is not supported with a plan, which keeps an image's "
+            f"summary where a drafter's slots would lie: use method {SPECULATION}, or leave out --speculative-config"
+        )
     if config.kv_transfer_config is not None:
-        yield "KV connectors move cache blocks without their prior: leave out --kv-transfer-config"
-    if config.lora_config is not None:
-        yield "LoRA adapters are not supported with a plan: merge the adapter into the model before patching"
+        yield (
+            "KV connectors are not supported with a plan: they move blocks of keys, and images have a prior or a summary in "
+            "their place: leave out --kv-transfer-config"
+        )
+    if getattr(config.lora_config, "enable_tower_connector_lora", False):
+        yield "adapters of the vision tower are not supported with a plan: leave out --enable-tower-connector-lora"
     if parallel.decode_context_parallel_size > 1 or getattr(parallel, "prefill_context_parallel_size", 1) > 1:
         yield "context parallelism is not supported with a plan: use tensor or pipeline parallelism"
     if getattr(parallel, "enable_dbo", False) or getattr(parallel, "ubatch_size", 0) > 1:
@@ -74,7 +81,10 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
             "--tensor-parallel-size 1, or a plan with static heads (preset paper or efficient)"
         )
     if str(cache.cache_dtype) not in ("auto", "float16", "bfloat16", "float32"):
-        yield f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan: give --kv-cache-dtype bfloat16"
+        yield (
+            f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan, whose layers keep summaries of images in it "
+            "that need 16 bits: give --kv-cache-dtype bfloat16"
+        )
     if config.scheduler_config.disable_hybrid_kv_cache_manager and saves_memory(plan):
         yield "whole groups need vLLM's hybrid KV-cache manager: leave out --disable-hybrid-kv-cache-manager"
     multimodal = config.model_config.multimodal_config

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_cases import FP8, LIMIT, ORDERS, Request
+from kernel_cases import FP8, LIMIT, ORDERS, Request, drawn
 from kernel_decode_cases import BATCH, check_decode
 from lostattn.serving.engine.kernels.triton_prepare import (
     Spans,
@@ -21,28 +21,25 @@ from lostattn.serving.engine.kernels.triton_prepare import (
 TYPES = [*((dtype, dtype) for dtype in LIMIT), *((dtype, FP8) for dtype in LIMIT), (torch.bfloat16, torch.float32)]
 
 
-@st.composite
-def drawn(draw: st.DrawFn, most: int = 90, step: bool = False) -> Request:
-    """A request: cuts anywhere, neighbours too; the last token is text for a decode step."""
-    length = draw(st.integers(1, most))
-    cuts = sorted(draw(st.lists(st.integers(0, length), max_size=8)))
-    spans = [(a, b) for a, b in zip(cuts[::2], cuts[1::2], strict=False) if b > a]
-    new = draw(st.integers(1, length)) if step else 1
-    if not step:
-        spans = [(a, min(b, length - 1)) for a, b in spans if a < length - 1]
-    return Request(length, new, tuple(spans))
-
-
 @pytest.mark.parametrize("dtype, cache_dtype", TYPES, ids=str)
 @pytest.mark.parametrize("kind, splits", [("summary", 1), ("summary", 3), ("mixed", 2)])
 def test_types(dtype: torch.dtype, cache_dtype: torch.dtype, kind: str, splits: int) -> None:
-    check_decode(BATCH[:7], 1, kind=kind, splits=splits, dtype=dtype, cache_dtype=cache_dtype, d=64, kv_heads=1)
+    check_decode(
+        BATCH[:7] if splits == 1 else BATCH[1:4],
+        1,
+        kind=kind,
+        splits=splits,
+        dtype=dtype,
+        cache_dtype=cache_dtype,
+        d=64,
+        kv_heads=1,
+    )
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("kind", ["summary", "mixed"])
 def test_strides(order: str, kind: str) -> None:
-    check_decode(BATCH, 2, kind=kind, splits=2, order=order)
+    check_decode(BATCH[2:5], 2, kind=kind, splits=2, order=order)
 
 
 @pytest.mark.parametrize("d", [64, 80, 96, 112, 128, 256])
@@ -54,24 +51,24 @@ def test_head_sizes(d: int, cache_dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("group", [1, 2, 7, 16])
 def test_groups(group: int) -> None:
-    check_decode(BATCH[:4], 4, group=group, kv_heads=2, splits=2)
+    check_decode(BATCH[1:4], 4, group=group, kv_heads=2, splits=2)
 
 
-@pytest.mark.parametrize("size", [1, 8, 24, 32, 48, 128, 144, 432])
+@pytest.mark.parametrize("size", [1, 8, 24, 48, 128, 432])
 def test_block_sizes(size: int) -> None:
-    check_decode([BATCH[0], BATCH[2], Request(500, 1, ((3, 140), (150, 439)))], 5, size=size, kv_heads=1, splits=2)
+    check_decode([BATCH[0], BATCH[2], Request(300, 1, ((3, 140), (150, 239)))], 5, size=size, kv_heads=1, splits=2)
 
 
-@pytest.mark.parametrize("splits", [1, 2, 5, 16])
+@pytest.mark.parametrize("splits", [1, 2, 5])
 def test_splits(splits: int) -> None:
     """Long texts, of which each split has parts of other lengths; the batch is padded."""
-    check_decode([Request(700, 1, ((100, 300),)), Request(0, 0), Request(40, 1)], 6, splits=splits, kv_heads=1)
+    check_decode([Request(400, 1, ((100, 200),)), Request(0, 0), Request(40, 1)], 6, splits=splits, kv_heads=1)
 
 
 @pytest.mark.parametrize("wanted", [[0], [1, 4], [3, 4, 5], []])
 def test_wanted_heads(wanted: list[int]) -> None:
     for splits in (1, 3):
-        check_decode(BATCH[:4], 7, kind="mixed", wanted=wanted, splits=splits)
+        check_decode(BATCH[1:4], 7, kind="mixed", wanted=wanted, splits=splits)
 
 
 @pytest.mark.parametrize("kind", ["summary", "mixed"])
@@ -86,7 +83,7 @@ def test_scores_far_apart(kind: str) -> None:
     st.booleans(),
     st.integers(0, 9),
 )
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_layouts(requests: list[Request], size: int, splits: int, mixed: bool, seed: int) -> None:
     check_decode(requests, seed, kind="mixed" if mixed else "summary", size=size, splits=splits, group=2, launches=1)
 
@@ -95,7 +92,7 @@ def test_layouts(requests: list[Request], size: int, splits: int, mixed: bool, s
     st.lists(st.one_of(drawn(300, True), st.just(Request(0, 0))), min_size=1, max_size=4),
     st.sampled_from([1, 16, 64, 128, 432]),
 )
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_prepare(requests: list[Request], size: int) -> None:
     """Lists, summaries, rows against the definitions, twice with the same buffers."""
     from kernel_cases import _ints, _spans
