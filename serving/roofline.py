@@ -13,7 +13,7 @@ from ..patches.errors import LostattnError
 from ..patches.family import get_family
 from ..patches.plan import Plan
 from .attention_flops import attention_flops, flops_of_visual_keys
-from .byte_model import groups_of_rank, saves, token_bytes
+from .byte_model import kv_bytes, layer_bytes, owning, saves, whole_groups
 from .gpus import Gpu
 from .model_size import ModelSize
 from .shape import Shape
@@ -125,20 +125,17 @@ class Deployment:
 
 def rank_kv_bytes(on: Deployment, plan: Plan | None, request: Request) -> int:
     """Bytes of a request's KV cache that a decode step reads on one rank: whole groups its text and one summary."""
-    whole = on.shape.layers * on.kv_heads * request.tokens
-    saved = sum(groups_of_rank(plan, on.ranks)) * max(request.visual - 1, 0)
-    return (whole - saved) * token_bytes(on.shape)
+    return kv_bytes(on.shape, plan, request.text, request.visual, on.ranks)
 
 
 def rank_block_bytes(on: Deployment, plan: Plan | None, request: Request) -> int:
     """Bytes of the blocks that a request holds on one rank. A whole group keeps no block strictly inside the image but the
     one with its last token and the one in front of it."""
-    size = on.assumed.block
-    every = -(-request.tokens // size)
+    size, shape = on.assumed.block, on.shape
+    tokens = -(-request.tokens // size) * size
     first, end = request.before, request.before + request.visual
-    holes = max((end - 1) // size - 1 - -(-first // size), 0)
-    blocks = on.shape.layers * on.kv_heads * every - sum(groups_of_rank(plan, on.ranks)) * holes
-    return blocks * size * token_bytes(on.shape)
+    holes = max((end - 1) // size - 1 - -(-first // size), 0) * size
+    return sum(layer_bytes(shape, plan, i, tokens, holes, on.ranks) for i in owning(shape))
 
 
 def fitting(on: Deployment, plan: Plan | None, request: Request) -> int:
@@ -156,26 +153,24 @@ def decode_step(on: Deployment, plan: Plan | None, request: Request, requests: i
     # two products of 2 D operations for each key and query head; the heads of a rank share its KV heads
     flops = 2 * on.shape.heads / on.ranks / on.kv_heads * read / on.shape.dtype_bytes
     device += max(read / on.bandwidth, flops / (on.gpu.flops * assumed.attention_share))
-    kernels = on.shape.layers * assumed.layer_kernels + _scattered(on, plan)[0] * assumed.scattered_kernels
+    kernels = on.shape.layers * assumed.layer_kernels + len(_scattered(on, plan)) * assumed.scattered_kernels
     return max(device + kernels * assumed.kernel, assumed.launch)
 
 
-def _scattered(on: Deployment, plan: Plan | None) -> tuple[int, float]:
+def _scattered(on: Deployment, plan: Plan | None) -> dict[int, float]:
     """Layers with patched heads outside whole groups, and the KV heads of one rank that serve such heads."""
-    if plan is None or plan.inert or not saves(plan):
-        return 0, 0.0
-    group = plan.num_heads // plan.num_kv_heads
-    whole = groups_of_rank(plan, on.ranks) or [0] * len(plan.layers)
-    left = [
-        max(len({h // group for h in plan.heads[layer]}) / on.ranks - n, 0.0)
-        for layer, n in zip(plan.layers, whole, strict=True)
-    ]
-    return sum(n > 0 for n in left), sum(left)
+    found: dict[int, float] = {}
+    if plan is not None and not plan.inert and saves(plan):
+        for index, heads in plan.heads.items():
+            touched = len({h * on.shape.every[index].kv_heads // plan.num_heads for h in heads})
+            found[index] = max(touched / on.ranks - whole_groups(plan, index, on.ranks), 0.0)
+    return {index: heads for index, heads in found.items() if heads}
 
 
 def _read_twice(on: Deployment, plan: Plan | None, request: Request) -> float:
     """Bytes of text that scattered heads read besides the native kernel, which computes all heads of their KV heads."""
-    return _scattered(on, plan)[1] * request.text * token_bytes(on.shape)
+    token = 2 * request.text * on.shape.dtype_bytes
+    return sum(heads * on.shape.every[index].head_dim * token for index, heads in _scattered(on, plan).items())
 
 
 def _prefill_host(on: Deployment, plan: Plan | None) -> float:
@@ -191,13 +186,16 @@ def _prefill_attention(on: Deployment, plan: Plan | None, request: Request) -> f
     flops = attention_flops(on.shape, request.tokens)
     if plan is None or plan.inert or not saves(plan) or not get_family(plan.family).plain_causal:
         return flops
-    group, d = plan.num_heads // plan.num_kv_heads, on.shape.head_dim
-    whole = sum(groups_of_rank(plan, on.ranks)) * on.ranks
-    flops -= flops_of_visual_keys(d, whole * group, whole, request.visual, request.visual, request.after)
-    scattered = sum(len(heads) for heads in plan.heads.values()) - whole * group
-    before, after = request.before, request.after
-    pairs = before * (before + 1) / 2 + (request.visual + after) * before + after * (after + 1) / 2
-    return flops + max(scattered, 0) * pairs * 4 * d
+    visual, before, after = request.visual, request.before, request.after
+    pairs = before * (before + 1) / 2 + (visual + after) * before + after * (after + 1) / 2
+    for index, heads in plan.heads.items():
+        layer, whole = on.shape.every[index], whole_groups(plan, index, on.ranks) * on.ranks
+        if layer.window is not None and request.tokens > layer.window:
+            continue
+        saving = whole * plan.num_heads // layer.kv_heads
+        flops -= flops_of_visual_keys(layer.head_dim, saving, whole, visual, visual, after)
+        flops += max(len(heads) - saving, 0) * pairs * 4 * layer.head_dim
+    return flops
 
 
 def prefill(on: Deployment, plan: Plan | None, request: Request, requests: int) -> float:

@@ -28,11 +28,15 @@ def describe_plan(plan: Plan) -> list[str]:
             f"layers {format_numbers(plan.layers)}: heads between the quantiles {plan.band.low:g} and {plan.band.high:g}, ranked "
             f"by {plan.band.rank_by} anew at every step (saves nothing)",
         ]
+    if plan.features:
+        lines.append(
+            f"a visual token scores a weighted sum of {', '.join(plan.features)} (weights per KV head) and a level"
+        )
     total = sum(len(h) for h in plan.heads.values())
     groups = sum(len(plan.whole_groups(layer)) for layer in plan.layers)
     lines.append(
         f"{total} of {plan.num_layers * plan.num_heads} heads in {len(plan.layers)} of {plan.num_layers} layers; "
-        f"{groups} of {plan.num_layers * plan.num_kv_heads} KV groups are whole (only these can save KV memory)"
+        f"{groups} of {plan.kv_groups} KV groups are whole (only these can save KV memory)"
     )
     for layer in plan.layers:
         whole = plan.whole_groups(layer)

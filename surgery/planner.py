@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..patches.decoder import other_kv_heads
 from ..patches.errors import LostattnError
 from ..patches.family import Family
 from ..patches.heads import in_band
@@ -17,6 +18,7 @@ from ..patches.plan import Band, Plan
 from ..serving.shape import Shape, model_shape
 from .calibration import Calibration
 from .efficient.choose import asks_frontier, frontier_of, heads_of, named_groups, steps_for, told
+from .efficient.fits import fit_for
 from .efficient.frontier import Frontier
 from .processing import read_pixels
 from .ranges import Heads, format_numbers, parse_heads, parse_layers
@@ -57,7 +59,9 @@ def make_plan(
     shape = model_shape(config)
     notes: list[str] = []
     scores = _scores(spec, shape.family)
-    empty = _empty_plan(spec, shape, scores, folder)  # refuses what no measurement could mend, before measuring
+    # a fitted plan is planned as the one of rule `log` that its fit began with, and takes the fit's numbers in the end
+    first = "log" if scores == "fitted" else scores
+    empty = _empty_plan(spec, shape, first, folder)  # refuses what no measurement could mend, before measuring
     found = _Statistics(spec, shape, calibrate, identity, notes)
     frontier, steps = _frontier(spec, shape, empty, found)
     if frontier is not None:
@@ -81,7 +85,9 @@ def make_plan(
         plan = replace(empty, heads=_named_heads(wish, layers, shape))
     if spec.preset == "efficient":
         _check_whole_groups(plan)
-    if scores == "log" and plan.heads:
+    if scores == "fitted" and plan.heads:
+        plan = fit_for(found.get().fits, plan).applied(plan)
+    elif first == "log" and plan.heads:
         measured = found.get().level
         levels = {layer: tuple(measured[layer][h] for h in heads) for layer, heads in plan.heads.items()}
         plan = replace(plan, levels=levels)
@@ -109,7 +115,8 @@ def _empty_plan(spec: PatchSpec, shape: Shape, scores: str, folder: Path | None)
     return Plan(
         family=shape.family.name, mode=mode.name, preset=spec.preset, scores=scores,
         queries=spec.queries or ("last" if spec.preset == "reference" else "all"), num_layers=shape.layers,
-        num_heads=shape.heads, num_kv_heads=shape.kv_heads, blend=spec.blend, seed=spec.seed,
+        num_heads=shape.heads, num_kv_heads=shape.kv_heads,
+        layer_kv_heads=other_kv_heads(shape.every), blend=spec.blend, seed=spec.seed,
         temperature=spec.temperature, options=mode.settle(spec.preset, spec.options),
         pixels=read_pixels(folder) if folder is not None else None,
     )  # fmt: skip
@@ -139,8 +146,10 @@ def _dynamic(spec: PatchSpec, heads: Heads, scores: str) -> bool:
         raise LostattnError("--dynamic chooses the heads of a band anew: give --heads as a band such as 0.3-0.6")
     if dynamic and spec.preset == "efficient":
         raise LostattnError("preset 'efficient' needs static heads: leave --dynamic out, or take preset 'paper'")
-    if dynamic and scores == "log":
-        raise LostattnError("scores rule 'log' needs levels of known heads: add --static, or take another scores rule")
+    if dynamic and scores in ("log", "fitted"):
+        raise LostattnError(
+            f"scores rule '{scores}' needs levels of known heads: add --static, or take another scores rule"
+        )
     return dynamic
 
 
@@ -152,8 +161,9 @@ def _unused(spec: PatchSpec, heads: Heads, dynamic: bool, scores: str, read: boo
         "--calibration is read for static bands and scores rule log": spec.calibration is not None
         and not read
         and (dynamic or not ranked)
-        and scores != "log",
-        "--temperature belongs to scores rules prob, prob_rescaled and log": spec.temperature != 1 and scores == "raw",
+        and scores not in ("log", "fitted"),
+        "--temperature belongs to scores rules prob, prob_rescaled and log": spec.temperature != 1
+        and scores in ("raw", "fitted"),
         "--seed belongs to mode noise": spec.seed != 0 and spec.mode != "noise",
         "--blend 0 leaves every score as it was": torch.tensor(spec.blend, dtype=torch.float32).item() == 0,
     }
@@ -175,7 +185,7 @@ def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]
             )
         return named
     if asked is not None:
-        return asked
+        return _attending(asked, spec, shape, notes)
     first, last = shape.family.layers
     found = list(range(first, min(last, shape.layers - 1) + 1))
     if not found:
@@ -187,6 +197,26 @@ def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]
         notes.append(
             f"the default layers {first}-{last} of family '{shape.family.name}' are clipped to "
             f"{format_numbers(found)}: the model has {shape.layers} layers"
+        )
+    return _attending(found, spec, shape, notes)
+
+
+def _attending(layers: list[int], spec: PatchSpec, shape: Shape, notes: list[str]) -> list[int]:
+    """Of a range those layers that have attention to patch, which is said; a layer named alone has to be one of them."""
+    found = [layer for layer in layers if layer in shape.attending]
+    if left := sorted(set(layers) - set(found)):
+        if (
+            not found
+            or isinstance(spec.layers, list | int)
+            or (spec.layers and "-" not in spec.layers and spec.layers != "all")
+        ):
+            raise LostattnError(
+                f"layers {format_numbers(left)} have no attention whose scores could be replaced (they keep a state of fixed "
+                f"size): layers that can be patched are {format_numbers(shape.attending)}"
+            )
+        notes.append(
+            f"layers {format_numbers(left)} have no attention whose scores could be replaced: of the range, layers "
+            f"{format_numbers(found)} are patched"
         )
     return found
 
@@ -242,7 +272,7 @@ def _heads_in_band(
     statistics = found.get()
     ranking = statistics.ranking(band.rank_by)
     pick = _pick_groups if spec.preset == "efficient" else _pick_heads
-    picked = {x: pick(torch.tensor(ranking[x], dtype=torch.float64), band, shape) for x in layers}
+    picked = {x: pick(torch.tensor(ranking[x], dtype=torch.float64), band, shape.every[x].kv_heads) for x in layers}
     chosen = {layer: heads for layer, heads in picked.items() if heads}
     dropped = [layer for layer in layers if layer not in chosen]
     if not chosen:
@@ -258,24 +288,24 @@ def _heads_in_band(
     return chosen
 
 
-def _pick_heads(values: torch.Tensor, band: Band, _: Shape) -> tuple[int, ...]:
+def _pick_heads(values: torch.Tensor, band: Band, _: int) -> tuple[int, ...]:
     return tuple(in_band(values, band).nonzero()[:, 0].tolist())
 
 
-def _pick_groups(values: torch.Tensor, band: Band, shape: Shape) -> tuple[int, ...]:
+def _pick_groups(values: torch.Tensor, band: Band, kv_heads: int) -> tuple[int, ...]:
     """Whole KV groups, ranked by the mean of their heads; where a narrow band falls between two, the one nearest to it."""
-    size = shape.heads // shape.kv_heads
+    size = len(values) // kv_heads
     means = values.view(-1, size).mean(-1)
     groups = in_band(means, band).nonzero()[:, 0].tolist()
     if not groups:
-        place = means.argsort().argsort() / max(shape.kv_heads - 1, 1)
+        place = means.argsort().argsort() / max(kv_heads - 1, 1)
         groups = [int((place - (band.low + band.high) / 2).abs().argmin())]
     return tuple(h for g in groups for h in range(g * size, (g + 1) * size))
 
 
 def _check_whole_groups(plan: Plan) -> None:
-    group = plan.num_heads // plan.num_kv_heads
     for layer, heads in plan.heads.items():
+        group = plan.num_heads // plan.kv_heads(layer)
         if len(plan.whole_groups(layer)) * group != len(heads):
             raise LostattnError(
                 f"preset 'efficient' patches whole KV groups of {group} heads, but the heads of layer {layer} leave one "

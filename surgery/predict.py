@@ -7,7 +7,7 @@ from typing import Any
 
 from ..patches.plan import Plan
 from ..serving.attention_flops import attention_flops, attention_flops_saved
-from ..serving.byte_model import decode_bytes, kv_bytes
+from ..serving.byte_model import StepWeights, decode_bytes, kv_bytes
 from ..serving.shape import Shape
 
 TEXT_BEFORE, TEXT_AFTER = 32, 96
@@ -46,8 +46,9 @@ def predict(plan: Plan, shape: Shape, visual: tuple[int, ...] = VISUAL) -> list[
 
 def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
     text = TEXT_BEFORE + TEXT_AFTER
-    flops, kv = attention_flops(shape, text + visual), kv_bytes(shape, None, text, visual)
-    saved = attention_flops_saved(shape, plan, visual, TEXT_AFTER)
+    tokens = text + visual
+    flops, kv = attention_flops(shape, tokens), kv_bytes(shape, None, text, visual)
+    saved = attention_flops_saved(shape, plan, tokens, visual, TEXT_AFTER)
     return Prediction(visual, flops, saved, kv, kv - kv_bytes(shape, plan, text, visual))
 
 
@@ -75,14 +76,14 @@ class DecodePrediction:
 
 
 def predict_decode(
-    plan: Plan, shape: Shape, weights: int, visual: tuple[int, ...] = VISUAL, batches: tuple[int, ...] = BATCHES
+    plan: Plan, shape: Shape, weights: StepWeights, visual: tuple[int, ...] = VISUAL, batches: tuple[int, ...] = BATCHES
 ) -> list[DecodePrediction]:
-    """Decode byte model of a plan; `weights` are those of `byte_model.read_weight_bytes`."""
+    """Decode byte model of a plan; `weights` are those of `byte_model.read_step_weights`."""
     text = TEXT_BEFORE + TEXT_AFTER
     found = []
     for n in visual:
         for batch in batches:
-            before = decode_bytes(shape, None, weights, text, n, batch)
-            after = decode_bytes(shape, plan, weights, text, n, batch)
-            found.append(DecodePrediction(n, batch, weights, before.kv, before.kv - after.kv))
+            before = decode_bytes(shape, None, weights.read(batch), text, n, batch)
+            after = decode_bytes(shape, plan, weights.read(batch), text, n, batch)
+            found.append(DecodePrediction(n, batch, before.weights, before.kv, before.kv - after.kv))
     return found

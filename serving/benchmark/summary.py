@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..byte_model import decode_bytes, kv_bytes, read_weight_bytes
+from ..byte_model import decode_bytes, kv_bytes, read_step_weights
 from ..host_times import HostTimes
 from ..sides import Side
 from ..stats import spread
@@ -88,7 +88,7 @@ def predicted_decode(sides: Sequence[Side], visual: int, batch: int, settings: B
     """Model -> how much faster it decodes than the original if reading memory is all that decoding does."""
     text = settings.text_tokens + settings.output_tokens // 2
     base = sides[0]
-    weights = read_weight_bytes(base.folder, base.shape.dtype_bytes)
+    weights = read_step_weights(base.folder, base.shape).read(batch)
     first = decode_bytes(base.shape, None, weights, text, visual, batch).total
     return {
         side.name: first / decode_bytes(side.shape, side.plan, weights, text, visual, batch).total for side in sides[1:]

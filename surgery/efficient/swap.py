@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ...patches.family import decoder_of, get_family
+from ...patches.family import attentions_of, get_family
 from ...patches.install import exchange, install
 from ...patches.plan import Plan
 from .frontier import Group
@@ -17,9 +17,9 @@ Swap = Callable[[Plan], None]
 
 def restrict(plan: Plan, groups: Sequence[Group]) -> Plan:
     """The plan with these KV groups alone; it has to patch them wholly."""
-    size = plan.num_heads // plan.num_kv_heads
     wanted: dict[int, set[int]] = {}
     for layer, group in groups:
+        size = plan.num_heads // plan.kv_heads(layer)
         wanted.setdefault(layer, set()).update(range(group * size, (group + 1) * size))
     heads = {layer: tuple(sorted(wanted[layer])) for layer in sorted(wanted)}
     levels = {
@@ -27,7 +27,14 @@ def restrict(plan: Plan, groups: Sequence[Group]) -> Plan:
         for layer in heads
         if layer in plan.levels
     }
-    return replace(plan, heads=heads, levels=levels)
+    weights = {
+        layer: tuple(
+            v for g, v in zip(plan.patched_groups(layer), plan.weights[layer], strict=True) if (layer, g) in groups
+        )
+        for layer in heads
+        if layer in plan.weights
+    }
+    return replace(plan, heads=heads, levels=levels, weights=weights)
 
 
 def groups_of(plan: Plan) -> list[Group]:
@@ -53,8 +60,8 @@ def swapping(model: Any, plan: Plan) -> Iterator[Swap]:
         for part in (model, inner):
             for name in ("sap_plan", "sap_settings"):
                 vars(part).pop(name, None)
-        for layer in decoder_of(inner).layers:
-            vars(layer.self_attn).pop("sap_layer", None)
+        for attention in attentions_of(inner).values():
+            vars(attention).pop("sap_layer", None)
         model.set_attn_implementation(before)
 
 

@@ -110,6 +110,21 @@ def test_modes_that_need_a_caller_are_refused(mode: str) -> None:
     assert bool(refused) == bool(get_mode(mode).needs)
 
 
+def test_fitted_scores_are_served_for_whole_groups_alone() -> None:
+    given: dict[str, Any] = {
+        "scores": "fitted",
+        "features": ("row",),
+        "weights": {0: ((1.0,),)},
+        "levels": {0: (0.0, 0.5)},
+    }
+    whole = plan(**given)
+    assert not list(obstacles(whole, config(whole, parallel_config__tensor_parallel_size=2)))
+    scattered = {"heads": {0: (0, 2)}, "weights": {0: ((1.0,), (2.0,))}}
+    for change in (scattered, {"queries": "after_image"}, {"queries": "last"}, {"blend": 0.5}):
+        wanted = plan(**{**given, **change})
+        assert "whole KV groups alone" in " ".join(obstacles(wanted, config(wanted)))
+
+
 def test_what_a_plan_sets() -> None:
     found = config(plan())
     SapConfig.verify_and_update_config(found)

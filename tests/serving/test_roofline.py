@@ -62,7 +62,7 @@ def test_the_weights_of_qwen_7b() -> None:
     layer = 2 * 3584**2 + 2 * 3584 * 512 + 3584 + 2 * 512 + 3 * 3584 * 18944 + 2 * 3584
     assert SIZE.decoder == 28 * layer + 3584
     assert SIZE.head == SIZE.embedding == 152064 * 3584 and SIZE.patches == 4
-    assert 0.67e9 < SIZE.vision < 0.69e9 and not SIZE.sliding
+    assert 0.67e9 < SIZE.vision < 0.69e9
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -140,9 +140,7 @@ def test_attention_of_prefill_equals_counting(before: int, visual: int, after: i
         for head in range(28):
             wanted += text if head // 7 in whole else everything + (text if head in heads else 0)
         wanted += len(whole) * visual * 256
-    saved = 4 * 7 * 512 * (visual * (visual + 1) // 2 + after * visual)
-    if saved > 4 * visual * 256:  # else the sums cost more than they save, which is not counted
-        assert _prefill_attention(on(ranks=ranks), plan, Request(before, visual, after)) == wanted
+    assert _prefill_attention(on(ranks=ranks), plan, Request(before, visual, after)) == wanted
 
 
 def test_tensor_parallelism_shares_out_all_but_what_is_copied() -> None:
@@ -233,11 +231,12 @@ def test_scores_that_need_all_keys_save_no_memory() -> None:
 @given(st.dictionaries(st.integers(0, 27), st.sets(st.integers(0, 27), min_size=1)), st.sampled_from([1, 2, 4, 7, 14]))
 def test_groups_of_ranks_are_those_of_the_engine(heads: dict[int, set[int]], ranks: int) -> None:
     roles = pytest.importorskip("lostattn.serving.engine.attention.roles")
-    from lostattn.serving.byte_model import groups_of_rank
+    from lostattn.serving.byte_model import whole_groups
 
     plan = plan_of({layer: tuple(sorted(found)) for layer, found in sorted(heads.items())})
     shards = [roles.Shard(rank, 28 // ranks, max(4 // ranks, 1)) for rank in range(ranks)]
-    for layer, count in zip(plan.layers, groups_of_rank(plan, ranks), strict=True):
+    for layer in plan.layers:
+        count = whole_groups(plan, layer, ranks)
         assert all(len(roles.local_role(plan, layer, shard, ranks).whole) == count for shard in shards)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -36,19 +36,25 @@ class SapVllm:
 
     sap_plan: Plan
     sap_state: SapState
+    sap_kind: ClassVar[str] = "pixel_values"  # what vLLM calls an encoder call that brings pixels
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         config = vllm_config.model_config.hf_config
+        patched, config.model_type = config.model_type, self.sap_type(config)
+        try:
+            super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        finally:
+            config.model_type = patched
         self.sap_plan = Plan.from_json(getattr(config, "sap", None))
         get_family(self.sap_plan.family).check(config)
-        self.sap_state = SapState(vllm_config.scheduler_config.max_num_batched_tokens, vllm_config.device_config.device)
+        most, device = vllm_config.scheduler_config.max_num_batched_tokens, vllm_config.device_config.device
+        self.sap_state = SapState(most, device, len(self.sap_plan.features))
         self._carry_prior_between_stages()
         if self.sap_plan.inert:
             return
         self.sap_prepare(vllm_config)
         replacer = AttentionReplacer(self.sap_plan, self.sap_state, vllm_config)
-        for index, layer in enumerate(self.language_model.model.layers):  # type: ignore[attr-defined]
+        for index, layer in enumerate(self.sap_layers()):
             if hasattr(layer, "self_attn"):  # else it belongs to another pipeline stage
                 replacer.replace(index, layer.self_attn)
 
@@ -57,6 +63,15 @@ class SapVllm:
         tower = getattr(self, "vision_tower", None)
         renamed = ((_TOWER.sub(r"\g<0>vision_model.", name), tensor) for name, tensor in weights)
         return super().load_weights(renamed if hasattr(tower, "vision_model") else weights)  # type: ignore[misc]
+
+    @staticmethod
+    def sap_type(config: Any) -> str:
+        """The model type that vLLM's class sees while it builds itself: some choose their parts by it."""
+        return str(config.model_type.removeprefix("sap_"))
+
+    def sap_layers(self) -> Any:
+        """The decoder's layers."""
+        return self.language_model.model.layers  # type: ignore[attr-defined]
 
     def sap_prepare(self, vllm_config: Any) -> None:
         """Build what the plan's mode needs beside the model."""
@@ -80,7 +95,7 @@ class SapVllm:
     def _process_image_input(self, image_input: Any) -> Any:
         if self.sap_plan.inert:
             return super()._process_image_input(image_input)  # type: ignore[misc]
-        if image_input["type"] != "pixel_values":
+        if image_input["type"] != self.sap_kind:
             raise LostattnError("a patched model needs the pixels of an image: send the image, not its embeddings")
         tap = None
         context: Any = nullcontext()
@@ -107,10 +122,15 @@ class SapVllm:
             return super().embed_input_ids(  # type: ignore[misc]
                 input_ids, multimodal_embeddings, is_multimodal=is_multimodal
             )
-        prior = self.sap_state.prior[: input_ids.shape[0]].fill_(torch.nan)
+        state, count = self.sap_state, input_ids.shape[0]
+        state.prior[:count].fill_(torch.nan)
         if multimodal_embeddings is not None and len(multimodal_embeddings) and is_multimodal is not None:
-            pairs = [split_scores(e) for e in multimodal_embeddings]
-            prior.masked_scatter_(is_multimodal.to(prior.device), torch.cat([p for _, p in pairs]).to(prior.device))
+            pairs = [split_scores(e, state.columns) for e in multimodal_embeddings]
+            found = torch.cat([p for _, p in pairs]).to(state.prior.device)
+            visual = is_multimodal.to(found.device)
+            state.prior[:count].masked_scatter_(visual, found[:, 0].contiguous())
+            if state.columns > 1:
+                state.features[:count].masked_scatter_(visual[:, None], found[:, 1:].contiguous())
             multimodal_embeddings = [e for e, _ in pairs]
         return super().embed_input_ids(  # type: ignore[misc]
             input_ids, multimodal_embeddings, is_multimodal=is_multimodal
@@ -128,22 +148,25 @@ class SapVllm:
         if intermediate_tensors is not None and PRIOR in intermediate_tensors.tensors:
             prior = intermediate_tensors.tensors.pop(PRIOR)
             if not get_pp_group().is_first_rank:
-                self.sap_state.prior[: len(prior)].copy_(prior[:, 0])
+                self.sap_state.put(0, prior)
         out = super().forward(  # type: ignore[misc]
             input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs
         )
         if isinstance(out, IntermediateTensors):
             count = len(out.tensors["hidden_states"])
-            out.tensors[PRIOR] = self.sap_state.prior[:count, None].clone()
+            out.tensors[PRIOR] = self.sap_state.get(count)
         return out
 
     def _carry_prior_between_stages(self) -> None:
         """Make room for the prior in what vLLM allocates for a pipeline stage."""
-        plain = self.make_empty_intermediate_tensors  # type: ignore[has-type]
+        plain = getattr(self, "make_empty_intermediate_tensors", None)
+        if plain is None:  # vLLM runs this model in one stage only
+            return
+        columns = self.sap_state.columns
 
         def make(batch_size: int, dtype: torch.dtype, device: torch.device) -> Any:
             found = plain(batch_size, dtype, device)
-            found.tensors[PRIOR] = torch.zeros(batch_size, 1, dtype=torch.float32, device=device)
+            found.tensors[PRIOR] = torch.zeros(batch_size, columns, dtype=torch.float32, device=device)
             return found
 
         self.make_empty_intermediate_tensors = make

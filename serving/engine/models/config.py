@@ -6,17 +6,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from ....patches.errors import LostattnError
+from ....patches.family import get_family
 from ....patches.mode import get_mode
 from ....patches.plan import Plan
-from ..attention.roles import needs_whole_prompt, saves_memory
-from ..internals import VerifyAndUpdateConfig, VideoDummyOptions, init_logger
+from ..attention.roles import needs_whole_prompt, saves_memory, serves_fitted
+from ..internals import MODELS_CONFIG_MAP, VerifyAndUpdateConfig, VideoDummyOptions, init_logger
 
 logger = init_logger("vllm.lostattn")
 SPECULATION = "ngram"  # drafts come from the request's own text, and need no cache
 
 
 class SapConfig(VerifyAndUpdateConfig):
-    """vLLM's per-architecture hook."""
+    """vLLM's per-architecture hook; the one that it has for the unpatched architecture runs first."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """What vLLM sets for the unpatched architecture."""
+        if (plain := _plain_hook(Plan.from_json(getattr(model_config.hf_config, "sap", None)))) is not None:
+            plain.verify_and_update_model_config(model_config)
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
@@ -26,6 +33,8 @@ class SapConfig(VerifyAndUpdateConfig):
             LostattnError: an option that cannot be combined with the plan, with the mend.
         """
         plan = Plan.from_json(getattr(vllm_config.model_config.hf_config, "sap", None))
+        if (plain := _plain_hook(plan)) is not None:
+            plain.verify_and_update_config(vllm_config)
         if plan.inert:
             return
         for sentence in obstacles(plan, vllm_config):
@@ -40,11 +49,21 @@ class SapConfig(VerifyAndUpdateConfig):
             scheduler.scheduler_cls = "lostattn.serving.engine.cache.scheduler.make_scheduler"
 
 
+def _plain_hook(plan: Plan) -> Any:
+    """vLLM's own hook for the unpatched architecture, or None."""
+    return MODELS_CONFIG_MAP.get(get_family(plan.family).plain_class.__name__)
+
+
 def obstacles(plan: Plan, config: Any) -> Iterator[str]:
     """Why this plan cannot be served with these options, one sentence each."""
     parallel, cache = config.parallel_config, config.cache_config
     if get_mode(plan.mode).needs:
         yield f"mode '{plan.mode}' takes its prior from the caller, which no server request can give: serve another mode"
+    if plan.scores == "fitted" and not serves_fitted(plan):
+        yield (
+            "vLLM serves scores rule 'fitted' for whole KV groups alone, with queries all and blend 1: run the model in "
+            "transformers, or patch with --scores log"
+        )
     if config.speculative_config is not None and config.speculative_config.method != SPECULATION:
         yield (
             f"speculative decoding by '{config.speculative_config.method}' is not supported with a plan, which keeps an image's "

@@ -15,8 +15,9 @@ TYPES = [*((t, t) for t in LIMIT), *((t, FP8) for t in (torch.float16, torch.bfl
 @pytest.mark.parametrize("dtype, cache_dtype", TYPES, ids=str)
 @pytest.mark.parametrize("kind", ["summary", "mixed"])
 def test_types(dtype: torch.dtype, cache_dtype: torch.dtype, kind: str) -> None:
+    requests = CHUNKS if dtype == torch.float32 else CHUNKS[3:6]
     check_prefill(
-        CHUNKS if dtype == torch.float32 else CHUNKS[3:6],
+        requests,
         1,
         kind=kind,
         dtype=dtype,
