@@ -89,7 +89,7 @@ def test_adapters_are_as_if_merged(root: Path, tmp_path: Path) -> None:
     wave = [ask(*question, 10, **more) for question in questions for more in (*loras, {})]
     # vLLM's LoRA kernels for CPUs take the last place for requests without an adapter, in plain models too: leave it empty
     options = {"enable_lora": True, "max_loras": 3, "max_lora_rank": 8, "max_num_batched_tokens": 128}
-    names = ["base", "whole", "kitchen", "last", "band"]
+    names = ["base", "whole", "kitchen", "last", "blend"]
     cases = [{"folder": str(root / name), "waves": [wave, wave], "options": options} for name in names]
     for name, found in zip(names, drive(cases, tmp_path), strict=True):
         judge(root / name, [wave, wave], found)
