@@ -9,7 +9,7 @@ from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
-from ..serving.byte_model import read_weight_bytes, saves, stored_bytes
+from ..serving.byte_model import is_closed, read_weight_bytes, stored_bytes
 from ..serving.disk import read_json
 from ..serving.gpus import get_gpu
 from ..serving.model_size import read_size
@@ -96,9 +96,10 @@ def predict_serving(
 
 def _notes(plan: Plan, on: Deployment, fit: tuple[int, int]) -> list[str]:
     notes = []
-    if not plan.inert and not saves(plan):
+    if not plan.inert and not is_closed(plan):
         notes.append(
-            "this plan needs every score: it saves nothing, and what its own scores cost is not in the figures"
+            "no kernel computes this plan in closed form: it saves nothing there, and what its own scores and steps outside "
+            "CUDA graphs cost is not in the figures"
         )
     if not any(fit):
         notes.append(

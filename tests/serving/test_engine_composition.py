@@ -89,7 +89,7 @@ def test_adapters_are_as_if_merged(root: Path, tmp_path: Path) -> None:
     wave = [ask(*question, 10, **more) for question in questions for more in (*loras, {})]
     # vLLM's LoRA kernels for CPUs take the last place for requests without an adapter, in plain models too: leave it empty
     options = {"enable_lora": True, "max_loras": 3, "max_lora_rank": 8, "max_num_batched_tokens": 128}
-    names = ["base", *PLANS]
+    names = ["base", "whole", "kitchen", "last", "blend"]
     cases = [{"folder": str(root / name), "waves": [wave, wave], "options": options} for name in names]
     for name, found in zip(names, drive(cases, tmp_path), strict=True):
         judge(root / name, [wave, wave], found)
@@ -109,6 +109,19 @@ def test_drafts_from_the_text_change_no_answer(root: Path, tmp_path: Path) -> No
         judge(root / name, [wave, wave], found)
         seen = found["seen"]
         assert 0 < seen["accepted"] < seen["drafted"], f"{name}: {seen['accepted']} of {seen['drafted']} drafts"
+
+
+def test_drafts_beside_triton_kernels(root: Path, tmp_path: Path) -> None:
+    """The same where decode steps and prefills run in Triton's kernels, interpreted."""
+    pytest.importorskip("triton")
+    wave = [ask(1, 1, "abcabcabc", 16), ask(0, 0, "Hello. Hello.", 16)]
+    names = ("whole", "kitchen")
+    options = {"speculative_config": NGRAM, "max_num_batched_tokens": 512, "max_model_len": 512}
+    cases = [{"folder": str(root / name), "waves": [wave], "options": options} for name in names]
+    env = {"LOSTATTN_KERNELS": "triton", "TRITON_INTERPRET": "1"}
+    for name, found in zip(names, drive(cases, tmp_path, env), strict=True):
+        judge(root / name, [wave], found)
+        assert 0 < found["seen"]["accepted"] < found["seen"]["drafted"], name
 
 
 def test_refused_when_the_engine_starts(root: Path, tmp_path: Path) -> None:
