@@ -128,6 +128,11 @@ def decoder_of(inner: Any) -> Any:
     return inner.language_model if hasattr(inner, "language_model") else inner.text_model
 
 
+def attentions_of(inner: Any) -> dict[int, Any]:
+    """Layer number -> attention module of a model without head, for the layers that have attention with keys and values."""
+    return {i: layer.self_attn for i, layer in enumerate(decoder_of(inner).layers) if hasattr(layer, "self_attn")}
+
+
 def last_attention(tower: torch.nn.Module) -> torch.nn.Module:
     """The self-attention module of the tower's last layer."""
     found = [

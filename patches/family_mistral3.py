@@ -82,7 +82,7 @@ def received(inner: Any, tap: Tap, arguments: Arguments) -> list[torch.Tensor]:
     """A picture's tokens are seen from that picture alone."""
     merge = inner.config.spatial_merge_size
     lengths = [(rows // merge) * (columns // merge) for rows, columns in _grids(inner, arguments)]
-    return [x / len(x) for x in tap.received[0][0].split(lengths)]
+    return [x / len(x) for x in torch.cat([x[0] for x in tap.received]).split(lengths)]
 
 
 def rectangles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Any) -> list[torch.Tensor]:

@@ -8,8 +8,9 @@ import torch
 
 from .attention import NAME
 from .call import LayerPlan, Settings
+from .decoder import decoder_layers, other_kv_heads, usual_kv_heads
 from .errors import LostattnError
-from .family import decoder_of, get_family
+from .family import attentions_of, get_family
 from .mode import get_mode
 from .plan import Plan
 
@@ -43,14 +44,15 @@ def exchange(model: Any, plan: Plan) -> None:
 def _put(model: Any, plan: Plan) -> None:
     """One `LayerPlan` per layer."""
     two_sided = get_family(plan.family).two_sided
-    for index, layer in enumerate(decoder_of(model.model).layers):
-        layer.self_attn.sap_layer = layer_plan(plan, index, model.sap_settings, two_sided)
+    for index, attention in attentions_of(model.model).items():
+        attention.sap_layer = layer_plan(plan, index, model.sap_settings, two_sided)
 
 
 def check_plan(plan: Plan, model: Any) -> None:
     """LostattnError unless the plan belongs to a model of this family and shape, with options that its mode knows."""
     text = model.config.get_text_config()
-    found = (text.num_hidden_layers, text.num_attention_heads, text.num_key_value_heads or text.num_attention_heads)
+    layers = decoder_layers(text)
+    found = (len(layers), text.num_attention_heads, usual_kv_heads(layers))
     if not isinstance(model, get_family(plan.family).model_class):
         raise LostattnError(f"the plan is for family '{plan.family}', the model is a {type(model).__name__}: plan anew")
     if (plan.num_layers, plan.num_heads, plan.num_kv_heads) != found:
@@ -58,6 +60,8 @@ def check_plan(plan: Plan, model: Any) -> None:
             f"the plan is for {plan.num_layers} layers, {plan.num_heads} heads and {plan.num_kv_heads} KV heads, the model has "
             f"{found[0]}, {found[1]} and {found[2]}: plan anew"
         )
+    if dict(plan.layer_kv_heads) != other_kv_heads(layers):
+        raise LostattnError("the plan and the model differ in the KV heads of single layers: plan anew")
     get_mode(plan.mode).check(plan)
 
 
@@ -74,7 +78,7 @@ def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> L
             levels = torch.zeros(plan.num_heads, dtype=torch.float32, device="cpu")
             levels[list(plan.heads[index])] = torch.tensor(plan.levels[index], dtype=torch.float32, device="cpu")
         if index in plan.weights:
-            weights = torch.zeros(plan.num_kv_heads, len(plan.features), dtype=torch.float32, device="cpu")
+            weights = torch.zeros(plan.kv_heads(index), len(plan.features), dtype=torch.float32, device="cpu")
             weights[list(plan.kv_heads_of(index))] = torch.tensor(
                 plan.weights[index], dtype=torch.float32, device="cpu"
             )

@@ -94,9 +94,8 @@ class SapGeneration:
     def _prefill(
         self, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kw: Any
     ) -> Any:
-        if generation_config.prefill_chunk_size is not None and (model_kwargs.get("mm_encoder_outputs") or {}).get(
-            "image"
-        ):
+        images = (model_kwargs.get("mm_encoder_outputs") or {}).get("image"), model_kwargs.get("pixel_values")
+        if generation_config.prefill_chunk_size is not None and any(x is not None for x in images):
             raise LostattnError(
                 "prefill_chunk_size drops image features in transformers itself: leave it unset with images"
             )

@@ -62,7 +62,8 @@ class Plan:
     number per entry of ``heads``. Scores rule ``fitted`` gives visual token j the score
     ``sum_k weights[layer][g][k] * feature_k(j) + level`` in every patched head of KV head g: ``features`` names what is summed
     up (`FEATURES`), ``weights`` holds, per layer, one vector for each KV head that serves a patched head, ascending, and
-    ``levels`` one number per patched head. Raises LostattnError for any value that no model could run.
+    ``levels`` one number per patched head. ``layer_kv_heads`` holds the KV heads of layers that have another number of them
+    than ``num_kv_heads``, 0 for layers without attention. Raises LostattnError for any value that no model could run.
     """
 
     family: str
@@ -83,6 +84,7 @@ class Plan:
     weights: Mapping[int, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     pixels: Pixels | None = None
+    layer_kv_heads: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         one_of("preset", self.preset, PRESETS)
@@ -99,6 +101,9 @@ class Plan:
             )
         if not 0 <= self.seed < 2**63:
             raise LostattnError(f"seed must lie in [0, 2^63), not {self.seed}")
+        for layer, count in self.layer_kv_heads.items():
+            if not 0 <= layer < self.num_layers or count < 0 or (count and self.num_heads % count):
+                raise LostattnError(f"{count} KV heads in layer {layer} fit no model of {self.num_heads} query heads")
         for layer, heads in self.heads.items():
             self._check_heads(layer, heads)
         for layer, levels in self.levels.items():
@@ -111,6 +116,11 @@ class Plan:
     def _check_heads(self, layer: int, heads: tuple[int, ...]) -> None:
         if not 0 <= layer < self.num_layers:
             raise LostattnError(f"layer {layer} does not exist: the model has layers 0-{self.num_layers - 1}")
+        if not self.kv_heads(layer):
+            raise LostattnError(
+                f"layer {layer} has no attention whose scores could be replaced (it keeps a state of fixed size): layers that "
+                f"can be patched are {', '.join(str(i) for i in range(self.num_layers) if self.kv_heads(i))}"
+            )
         if self.band is not None and heads:
             raise LostattnError("a plan has either static heads or a dynamic band, not both")
         if self.band is None and not heads:
@@ -169,14 +179,24 @@ class Plan:
 
     def kv_heads_of(self, layer: int) -> tuple[int, ...]:
         """KV heads of a layer that serve a patched query head, ascending."""
-        size = self.num_heads // self.num_kv_heads
+        size = self.num_heads // max(self.kv_heads(layer), 1)
         return tuple(sorted({h // size for h in self.heads.get(layer, ())}))
+
+    def kv_heads(self, layer: int) -> int:
+        """KV heads of a layer; 0 if it has no attention."""
+        return self.layer_kv_heads.get(layer, self.num_kv_heads)
+
+    @property
+    def kv_groups(self) -> int:
+        """(layer, KV head) pairs of the whole model."""
+        return sum(self.kv_heads(layer) for layer in range(self.num_layers))
 
     def whole_groups(self, layer: int) -> tuple[int, ...]:
         """KV heads of a layer all of whose query heads are patched; only these can save KV memory."""
-        size = self.num_heads // self.num_kv_heads
+        count = self.kv_heads(layer)
+        size = self.num_heads // max(count, 1)
         heads = set(self.heads.get(layer, ()))
-        return tuple(g for g in range(self.num_kv_heads) if all(h in heads for h in range(g * size, (g + 1) * size)))
+        return tuple(g for g in range(count) if all(h in heads for h in range(g * size, (g + 1) * size)))
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON: layers as string keys, tuples as lists, absent parts left out."""
@@ -185,6 +205,7 @@ class Plan:
         raw["levels"] = {str(layer): list(levels) for layer, levels in sorted(self.levels.items())}
         raw["weights"] = {str(layer): [list(v) for v in vectors] for layer, vectors in sorted(self.weights.items())}
         raw["features"] = list(self.features)
+        raw["layer_kv_heads"] = {str(layer): count for layer, count in sorted(self.layer_kv_heads.items())}
         raw["options"] = dict(self.options)
         if self.pixels is not None:
             raw["pixels"] = {
@@ -216,6 +237,7 @@ class Plan:
             int(k): tuple(tuple(float(x) for x in v) for v in vectors)
             for k, vectors in values.get("weights", {}).items()
         }
+        values["layer_kv_heads"] = {int(k): v for k, v in values.get("layer_kv_heads", {}).items()}
         if values.get("band") is not None:
             values["band"] = Band(**values["band"])
         if values.get("pixels") is not None:

@@ -54,6 +54,10 @@ def _is_layer(key: Any) -> bool:
     return isinstance(key, str) and re.fullmatch(r"0|[1-9][0-9]{0,5}", key) is not None
 
 
+def _by_layer(value: Any) -> bool:
+    return isinstance(value, dict) and all(_is_layer(k) and _whole(v) for k, v in value.items())
+
+
 def _options(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
 
@@ -91,6 +95,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "levels": ("layer numbers with lists of finite numbers", _per_layer(_number)),
     "features": ("a list of names", _list_of(_text)),
     "weights": ("layer numbers with lists of lists of finite numbers", _per_layer(_list_of(_number))),
+    "layer_kv_heads": ("layer numbers with whole numbers", _by_layer),
     "options": ("names with text", _options),
     "band": ("low and high as numbers, rank_by as text", _band),
     "pixels": ("mean and std as lists of finite numbers, rescale as a number", _pixels),

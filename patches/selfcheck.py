@@ -18,6 +18,7 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from .compat import NEWEST_TESTED, installed, named, tested_range
+from .decoder import decoder_layers, other_kv_heads, usual_kv_heads
 from .errors import LostattnError
 from .family import Family, get_family
 from .plan import Plan
@@ -118,20 +119,24 @@ def _verdict(
     return ""
 
 
-def small_plan(plan: Plan, layers: int, kv_heads: int) -> Plan:
-    """A plan for `layers` layers of four heads that runs the same code: all heads in the first layer, two elsewhere.
+def small_plan(plan: Plan, text: Any) -> Plan:
+    """A plan for the small decoder's configuration that runs the same code: all heads in the first layer that has attention,
+    two elsewhere.
 
     Heads chosen anew in every call and rows chosen by their place make a pass without a cache another computation, so the
     heads are static and all rows patched.
     """
-    heads = {layer: (0, 1, 2, 3) if layer == 0 else (0, 3) for layer in range(layers)}
+    layers = decoder_layers(text)
+    attending = [i for i, layer in enumerate(layers) if layer.attends]
+    heads = {layer: (0, 1, 2, 3) if layer == attending[0] else (0, 3) for layer in attending}
     levels = {layer: tuple(0.25 * h for h in heads[layer]) for layer in heads} if plan.levels else {}
     of_group = tuple(0.5 + 0.1 * i for i in range(len(plan.features)))
-    size = HEADS // kv_heads
-    weights = {layer: (of_group,) * len({h // size for h in heads[layer]}) for layer in heads} if of_group else {}
+    sizes = {layer: HEADS // layers[layer].kv_heads for layer in heads}
+    weights = {x: (of_group,) * len({h // sizes[x] for h in heads[x]}) for x in heads} if of_group else {}
     return replace(
-        plan, num_layers=layers, num_heads=HEADS, num_kv_heads=kv_heads, heads=heads, levels=levels, band=None,
-        queries="all" if plan.queries == "last" else plan.queries, weights=weights,
+        plan, num_layers=len(layers), num_heads=HEADS, num_kv_heads=usual_kv_heads(layers), heads=heads, levels=levels,
+        band=None, layer_kv_heads=other_kv_heads(layers), weights=weights,
+        queries="all" if plan.queries == "last" else plan.queries,
         scores="fitted" if weights else "log" if levels else "raw",
     )  # fmt: skip
 
@@ -146,9 +151,8 @@ def small_config(family: Family, config: Any, plan: Plan) -> Any:
     _number_tokens(raw)
     if "vision_feature_layer" in raw:
         raw["vision_feature_layer"] = -1
-    kv_heads = raw["text_config"]["num_key_value_heads"]
-    raw["sap"] = small_plan(plan, raw["text_config"]["num_hidden_layers"], kv_heads).to_json()
-    return family.config_class(**raw)
+    small = family.config_class(**copy.deepcopy(raw))
+    return family.config_class(**{**raw, "sap": small_plan(plan, small.get_text_config()).to_json()})
 
 
 def _small_text(raw: dict[str, Any], text: Any) -> dict[str, Any]:
@@ -165,6 +169,12 @@ def _small_text(raw: dict[str, Any], text: Any) -> dict[str, Any]:
         "initializer_range": 0.2,
         "pad_token_id": 0,
     }
+    narrow = {
+        "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 4, "num_local_experts": 4,
+        "n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+    }  # fmt: skip
+    small |= {key: value for key, value in narrow.items() if raw.get(key) is not None}
     if raw.get("layer_types"):
         small["layer_types"] = kinds * 2
     if raw.get("sliding_window"):

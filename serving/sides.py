@@ -133,7 +133,7 @@ def describe_plan(plan: Plan | None) -> dict[str, Any]:
         "mode": plan.mode, "preset": plan.preset, "scores": plan.scores, "queries": plan.queries,
         "layers": _ranges([int(x) for x in layers]),
         "heads": f"{heads} of {plan.num_layers * plan.num_heads}",
-        "whole_groups": f"{groups} of {plan.num_layers * plan.num_kv_heads}",
+        "whole_groups": f"{groups} of {plan.kv_groups}",
     }  # fmt: skip
 
 

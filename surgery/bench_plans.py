@@ -151,7 +151,7 @@ def choices(
     frontier: Frontier, calibration: Calibration, shape: Shape, count: int, random_plans: int
 ) -> dict[str, tuple[Group, ...]]:
     """Name -> `count` KV groups, chosen in every way."""
-    every = [(layer, group) for layer in range(shape.layers) for group in range(shape.kv_heads)]
+    every = [(layer, group) for layer, kept in enumerate(shape.every) for group in range(kept.kv_heads)]
     step = next(i for i in range(1, len(frontier.steps) + 1) if len(frontier.chosen(i)) == count)
     found = {
         "efficient": frontier.chosen(step),
@@ -169,11 +169,12 @@ def in_band_first(calibration: Calibration, shape: Shape) -> list[Group]:
 
     Groups are ranked within their layer by the mean ranking (paper C.3) of their heads, as places from 0 to 1.
     """
-    (low, high), (first, last), size = shape.family.heads, shape.family.layers, shape.heads // shape.kv_heads
+    (low, high), (first, last) = shape.family.heads, shape.family.layers
     keys = {}
-    for layer, row in enumerate(calibration.mass):
-        means = [sum(row[g * size : (g + 1) * size]) / size for g in range(shape.kv_heads)]
+    for layer in shape.attending:
+        row, size = calibration.mass[layer], shape.heads // shape.every[layer].kv_heads
+        means = [sum(row[g * size : (g + 1) * size]) / size for g in range(shape.every[layer].kv_heads)]
         for group, mean in enumerate(means):
-            place = sum(m < mean for m in means) / max(shape.kv_heads - 1, 1)
+            place = sum(m < mean for m in means) / max(len(means) - 1, 1)
             keys[layer, group] = (not first <= layer <= last, max(low - place, place - high, 0.0), layer, group)
     return sorted(keys, key=lambda g: keys[g])

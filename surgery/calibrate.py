@@ -14,9 +14,10 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from ..patches.decoder import decoder_layers, usual_kv_heads
 from ..patches.eager import raw_scores
 from ..patches.errors import LostattnError
-from ..patches.family import Family
+from ..patches.family import Family, decoder_of
 from ..patches.heads import mass_ranking, score_ranking
 from ..serving.data import Example
 from ..serving.resume import Progress, fingerprint
@@ -102,7 +103,8 @@ def observe(chat: Chat, family: Family, example: Example) -> dict[str, list[list
     finally:
         _WATCHING.reset(token)
     assert watched is not None
-    return {s: [watched.found[i][s].tolist() for i in sorted(watched.found)] for s in STATISTICS}
+    layers = range(len(decoder_of(chat.model.model).layers))
+    return {s: [watched.found[i][s].tolist() if i in watched.found else [] for i in layers] for s in STATISTICS}
 
 
 def calibrate(
@@ -135,7 +137,11 @@ def calibrate(
                 done.add(observe(chat, family, example))
             progress(i + 1, len(examples))
     tables: dict[str, Any] = {
-        s: torch.tensor([r[s] for r in done.rows], dtype=torch.float64).mean(0).tolist() for s in STATISTICS
+        s: [
+            torch.tensor(rows, dtype=torch.float64).mean(0).tolist()
+            for rows in zip(*(r[s] for r in done.rows), strict=True)
+        ]
+        for s in STATISTICS
     }
     return Calibration(
         family.name,
@@ -144,7 +150,7 @@ def calibrate(
         len(examples),
         data,
         versions=versions(),
-        num_kv_heads=text.num_key_value_heads or text.num_attention_heads,
+        num_kv_heads=usual_kv_heads(decoder_layers(text)),
         weights=weights,
         **tables,
     )

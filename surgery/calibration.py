@@ -20,7 +20,8 @@ Table = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Calibration:
-    """Means over samples; every table has one row per layer and one number per query head.
+    """Means over samples; every table has one row per layer and one number per query head, no number for layers without
+    attention.
 
     Attributes:
         family, num_layers, num_heads: of the model that was measured.
@@ -125,7 +126,8 @@ class Calibration:
             return False
         tables = [getattr(self, name) for name in STATISTICS]
         return all(_is_list(table, self.num_layers) for table in tables) and all(
-            _is_list(row, self.num_heads) and all(isinstance(x, int | float) and abs(x) < 1e300 for x in row)
+            (row == [] or _is_list(row, self.num_heads))
+            and all(isinstance(x, int | float) and abs(x) < 1e300 for x in row)
             for table in tables
             for row in table
         )

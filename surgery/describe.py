@@ -36,7 +36,7 @@ def describe_plan(plan: Plan) -> list[str]:
     groups = sum(len(plan.whole_groups(layer)) for layer in plan.layers)
     lines.append(
         f"{total} of {plan.num_layers * plan.num_heads} heads in {len(plan.layers)} of {plan.num_layers} layers; "
-        f"{groups} of {plan.num_layers * plan.num_kv_heads} KV groups are whole (only these can save KV memory)"
+        f"{groups} of {plan.kv_groups} KV groups are whole (only these can save KV memory)"
     )
     for layer in plan.layers:
         whole = plan.whole_groups(layer)

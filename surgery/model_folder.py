@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..patches.errors import LostattnError
 
+WEIGHTS = (".safetensors", ".bin", ".gguf", ".pt", ".pth", ".ckpt")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -23,3 +24,18 @@ def is_patched(folder: str | Path) -> bool:
         raise LostattnError(f"{folder} is not a model folder: it has no readable config.json") from error
     except (ValueError, AttributeError, RecursionError) as error:
         raise LostattnError(f"config.json in {folder} is not a JSON object") from error
+
+
+def bare_config(src: str, revision: str | None = None) -> Path | None:
+    """The folder of a source that has a config.json and no weights at all; None for any other source.
+
+    Raises:
+        LostattnError: neither a folder nor a Hub id, or a revision of a folder.
+    """
+    from .checkpoint.source import local_folder
+
+    folder = local_folder(src, revision)
+    if folder is None or not (folder / "config.json").is_file():
+        return None
+    held = any(p.suffix in WEIGHTS or p.name.endswith(".index.json") for p in folder.iterdir())
+    return None if held else folder

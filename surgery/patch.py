@@ -11,7 +11,7 @@ from typing import Any
 
 from ..patches import Plan
 from ..patches.errors import LostattnError
-from ..serving.byte_model import read_weight_bytes
+from ..serving.byte_model import read_step_weights
 from ..serving.evaluation.rate import LazyBar
 from ..serving.shape import model_shape
 from .calibration import Calibration
@@ -65,7 +65,7 @@ def prepare(
     )
     planned.notes.extend([*quantisation_notes(source.config), *source.notes])
     shape = model_shape(source.config)
-    weights = read_weight_bytes(source.path, shape.dtype_bytes)
+    weights = read_step_weights(source.path, shape)
     return Prepared(source, planned, predict(planned.plan, shape), predict_decode(planned.plan, shape, weights))
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from ..patches.decoder import other_kv_heads
 from ..patches.errors import LostattnError
 from ..patches.family import Family
 from ..patches.heads import in_band
@@ -114,7 +115,8 @@ def _empty_plan(spec: PatchSpec, shape: Shape, scores: str, folder: Path | None)
     return Plan(
         family=shape.family.name, mode=mode.name, preset=spec.preset, scores=scores,
         queries=spec.queries or ("last" if spec.preset == "reference" else "all"), num_layers=shape.layers,
-        num_heads=shape.heads, num_kv_heads=shape.kv_heads, blend=spec.blend, seed=spec.seed,
+        num_heads=shape.heads, num_kv_heads=shape.kv_heads,
+        layer_kv_heads=other_kv_heads(shape.every), blend=spec.blend, seed=spec.seed,
         temperature=spec.temperature, options=mode.settle(spec.preset, spec.options),
         pixels=read_pixels(folder) if folder is not None else None,
     )  # fmt: skip
@@ -183,7 +185,7 @@ def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]
             )
         return named
     if asked is not None:
-        return asked
+        return _attending(asked, spec, shape, notes)
     first, last = shape.family.layers
     found = list(range(first, min(last, shape.layers - 1) + 1))
     if not found:
@@ -195,6 +197,26 @@ def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]
         notes.append(
             f"the default layers {first}-{last} of family '{shape.family.name}' are clipped to "
             f"{format_numbers(found)}: the model has {shape.layers} layers"
+        )
+    return _attending(found, spec, shape, notes)
+
+
+def _attending(layers: list[int], spec: PatchSpec, shape: Shape, notes: list[str]) -> list[int]:
+    """Of a range those layers that have attention to patch, which is said; a layer named alone has to be one of them."""
+    found = [layer for layer in layers if layer in shape.attending]
+    if left := sorted(set(layers) - set(found)):
+        if (
+            not found
+            or isinstance(spec.layers, list | int)
+            or (spec.layers and "-" not in spec.layers and spec.layers != "all")
+        ):
+            raise LostattnError(
+                f"layers {format_numbers(left)} have no attention whose scores could be replaced (they keep a state of fixed "
+                f"size): layers that can be patched are {format_numbers(shape.attending)}"
+            )
+        notes.append(
+            f"layers {format_numbers(left)} have no attention whose scores could be replaced: of the range, layers "
+            f"{format_numbers(found)} are patched"
         )
     return found
 
@@ -250,7 +272,7 @@ def _heads_in_band(
     statistics = found.get()
     ranking = statistics.ranking(band.rank_by)
     pick = _pick_groups if spec.preset == "efficient" else _pick_heads
-    picked = {x: pick(torch.tensor(ranking[x], dtype=torch.float64), band, shape) for x in layers}
+    picked = {x: pick(torch.tensor(ranking[x], dtype=torch.float64), band, shape.every[x].kv_heads) for x in layers}
     chosen = {layer: heads for layer, heads in picked.items() if heads}
     dropped = [layer for layer in layers if layer not in chosen]
     if not chosen:
@@ -266,24 +288,24 @@ def _heads_in_band(
     return chosen
 
 
-def _pick_heads(values: torch.Tensor, band: Band, _: Shape) -> tuple[int, ...]:
+def _pick_heads(values: torch.Tensor, band: Band, _: int) -> tuple[int, ...]:
     return tuple(in_band(values, band).nonzero()[:, 0].tolist())
 
 
-def _pick_groups(values: torch.Tensor, band: Band, shape: Shape) -> tuple[int, ...]:
+def _pick_groups(values: torch.Tensor, band: Band, kv_heads: int) -> tuple[int, ...]:
     """Whole KV groups, ranked by the mean of their heads; where a narrow band falls between two, the one nearest to it."""
-    size = shape.heads // shape.kv_heads
+    size = len(values) // kv_heads
     means = values.view(-1, size).mean(-1)
     groups = in_band(means, band).nonzero()[:, 0].tolist()
     if not groups:
-        place = means.argsort().argsort() / max(shape.kv_heads - 1, 1)
+        place = means.argsort().argsort() / max(kv_heads - 1, 1)
         groups = [int((place - (band.low + band.high) / 2).abs().argmin())]
     return tuple(h for g in groups for h in range(g * size, (g + 1) * size))
 
 
 def _check_whole_groups(plan: Plan) -> None:
-    group = plan.num_heads // plan.num_kv_heads
     for layer, heads in plan.heads.items():
+        group = plan.num_heads // plan.kv_heads(layer)
         if len(plan.whole_groups(layer)) * group != len(heads):
             raise LostattnError(
                 f"preset 'efficient' patches whole KV groups of {group} heads, but the heads of layer {layer} leave one "

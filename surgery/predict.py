@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..patches.family import get_family
 from ..patches.plan import Plan
-from ..serving.byte_model import decode_bytes, kv_bytes, saves
+from ..serving.attention_flops import attention_flops, attention_flops_saved
+from ..serving.byte_model import StepWeights, decode_bytes, kv_bytes
 from ..serving.shape import Shape
 
 TEXT_BEFORE, TEXT_AFTER = 32, 96
@@ -45,23 +45,11 @@ def predict(plan: Plan, shape: Shape, visual: tuple[int, ...] = VISUAL) -> list[
 
 
 def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
-    keys = TEXT_BEFORE + visual + TEXT_AFTER
-    per_pair = 4 * shape.head_dim  # multiply and add, scores and values
-    flops = shape.layers * shape.heads * per_pair * keys * (keys + 1) / 2
     text = TEXT_BEFORE + TEXT_AFTER
-    kv = kv_bytes(shape, None, text, visual)
-    if not saves(plan):
-        return Prediction(visual, flops, 0.0, kv, 0)
-    rows_inside = visual * (visual + 1) / 2 if plan.queries == "all" else 0
-    pairs = rows_inside + TEXT_AFTER * visual
-    heads = sum(len(h) for h in plan.heads.values())
-    touched = sum(len({h // (shape.heads // shape.kv_heads) for h in hs}) for hs in plan.heads.values())
-    prefix = touched * visual * 2 * shape.head_dim  # running sum of the values, once per KV head
-    saved = heads * pairs * per_pair - prefix
-    if not get_family(plan.family).plain_causal:
-        saved = 0.0
-    kv_saved = kv - kv_bytes(shape, plan, text, visual)
-    return Prediction(visual, flops, max(saved, 0.0), kv, kv_saved)
+    tokens = text + visual
+    flops, kv = attention_flops(shape, tokens), kv_bytes(shape, None, text, visual)
+    saved = attention_flops_saved(shape, plan, tokens, visual, TEXT_AFTER)
+    return Prediction(visual, flops, saved, kv, kv - kv_bytes(shape, plan, text, visual))
 
 
 @dataclass(frozen=True)
@@ -88,14 +76,14 @@ class DecodePrediction:
 
 
 def predict_decode(
-    plan: Plan, shape: Shape, weights: int, visual: tuple[int, ...] = VISUAL, batches: tuple[int, ...] = BATCHES
+    plan: Plan, shape: Shape, weights: StepWeights, visual: tuple[int, ...] = VISUAL, batches: tuple[int, ...] = BATCHES
 ) -> list[DecodePrediction]:
-    """Decode byte model of a plan; `weights` are those of `byte_model.read_weight_bytes`."""
+    """Decode byte model of a plan; `weights` are those of `byte_model.read_step_weights`."""
     text = TEXT_BEFORE + TEXT_AFTER
     found = []
     for n in visual:
         for batch in batches:
-            before = decode_bytes(shape, None, weights, text, n, batch)
-            after = decode_bytes(shape, plan, weights, text, n, batch)
-            found.append(DecodePrediction(n, batch, weights, before.kv, before.kv - after.kv))
+            before = decode_bytes(shape, None, weights.read(batch), text, n, batch)
+            after = decode_bytes(shape, plan, weights.read(batch), text, n, batch)
+            found.append(DecodePrediction(n, batch, before.weights, before.kv, before.kv - after.kv))
     return found

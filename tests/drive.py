@@ -1,8 +1,9 @@
 """Runs vLLM in a process of its own for the tests: reads a job (JSON), writes what came out (JSON).
 
 A job is a list of cases: {folder, options, waves}; a wave is a list of requests that are sent together, a request
-{prompt, pictures: [count, seed], tokens}; `long` is the number of rows from which a prefill counts as long. Out come for
-each request its prompt ids, token ids, logprobs and cached tokens, and of each case what the scheduler saw.
+{prompt, pictures: [count, seed], tokens} and, if wanted, `lora`, the folder of its adapter; `long` is the number of rows from
+which a prefill counts as long. Out come for each request its prompt ids, token ids, logprobs and cached tokens, and of each
+case what the scheduler saw. A case that is `refused` gives the sentence with which the engine does not start.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
     from vllm import LLM, SamplingParams
 
     metadata.LONG = case.get("long", 512)
+    if case.get("refused"):
+        return {"refused": refusal(case)}
     engine = LLM(case["folder"], **{**OPTIONS, **case.get("options", {})})
     core = getattr(engine.llm_engine.engine_core, "engine_core", None)
     seen = Watch(core.scheduler) if core is not None else None
@@ -43,16 +46,37 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
             continue
         requests, settings = [], []
         for request in wave:
-            found: dict[str, Any] = {"prompt": request["prompt"]}
+            asked: dict[str, Any] = {"prompt": request["prompt"]}
             if request["pictures"][0]:
-                found["multi_modal_data"] = {"image": pictures(*request["pictures"])}
-            requests.append(found)
+                asked["multi_modal_data"] = {"image": pictures(*request["pictures"])}
+            requests.append(asked)
             settings.append(SamplingParams(temperature=0, max_tokens=request["tokens"], ignore_eos=True, logprobs=0))
-        waves.append([_row(o) for o in engine.generate(requests, settings, use_tqdm=False)])
+        found = engine.generate(requests, settings, use_tqdm=False, lora_request=adapters(wave))
+        waves.append([_row(o) for o in found])
     result = {"waves": waves, "seen": seen.report() if seen else None}
     del engine, core, seen
     gc.collect()
     return result
+
+
+def refusal(case: dict[str, Any]) -> str:
+    """What the engine says to a case that it does not take."""
+    from vllm import LLM
+
+    try:
+        LLM(case["folder"], **{**OPTIONS, **case["options"]})
+    except Exception as error:
+        return str(error)
+    raise AssertionError(f"{case['options']} was accepted")
+
+
+def adapters(wave: list[dict[str, Any]]) -> list[Any] | None:
+    """The adapter of each request; None if no request has one."""
+    from vllm.lora.request import LoRARequest
+
+    names = sorted({r["lora"] for r in wave if r.get("lora")})
+    known = {name: LoRARequest(name, number, name) for number, name in enumerate(names, 1)}
+    return [known.get(r.get("lora", "")) for r in wave] if names else None
 
 
 def _row(output: Any) -> dict[str, Any]:
@@ -70,6 +94,16 @@ class Watch:
     def __init__(self, scheduler: Any) -> None:
         self.scheduler, self.preempted, self.most = scheduler, 0, 0
         schedule, preempt = scheduler.schedule, scheduler._preempt_request
+        self.drafted = self.accepted = 0
+        drafts = scheduler.make_spec_decoding_stats
+
+        def counting_drafts(
+            stats: Any, num_draft_tokens: int, num_accepted_tokens: int, *args: Any, **kwargs: Any
+        ) -> Any:
+            self.drafted, self.accepted = self.drafted + num_draft_tokens, self.accepted + num_accepted_tokens
+            return drafts(stats, num_draft_tokens, num_accepted_tokens, *args, **kwargs)
+
+        scheduler.make_spec_decoding_stats = counting_drafts
 
         def counting(*args: Any, **kwargs: Any) -> Any:
             out = schedule(*args, **kwargs)
@@ -88,6 +122,7 @@ class Watch:
         groups = manager.kv_cache_config.kv_cache_groups
         return {
             "preempted": self.preempted, "most_blocks": self.most, "blocks": manager.block_pool.num_gpu_blocks,
+            "drafted": self.drafted, "accepted": self.accepted,
             "groups": [
                 [type(g.kv_cache_spec).__name__, g.kv_cache_spec.block_size, g.kv_cache_spec.page_size_bytes, g.layer_names]
                 for g in groups

@@ -30,9 +30,14 @@ def drive(
     Eager engines run without torch's compiler, which would spend minutes of C++ on vLLM's small functions.
     """
     eager = all(case.get("options", {}).get("enforce_eager", True) for case in cases)
-    env = {**({"TORCHDYNAMO_DISABLE": "1"} if eager else {}), **(env or {})}
+    return run_driver(driver, cases, folder, {**({"TORCHDYNAMO_DISABLE": "1"} if eager else {}), **(env or {})})
+
+
+def run_driver(driver: str, given: Any, folder: Path, env: dict[str, str] | None = None) -> Any:
+    """What a script of this folder writes about a job; without torch's compiler unless `env` is given."""
+    env = {"TORCHDYNAMO_DISABLE": "1"} if env is None else env
     job, out = folder / "job.json", folder / "out.json"
-    job.write_text(json.dumps(cases), encoding="utf-8")
+    job.write_text(json.dumps(given), encoding="utf-8")
     command = [sys.executable, str(Path(__file__).parent / driver), str(job), str(out)]
     with (folder / "vllm.log").open("w", encoding="utf-8") as log:
         done = subprocess.run(command, env={**environment(), **env}, stdout=log, stderr=log, timeout=1200)
@@ -50,10 +55,14 @@ class Answer:
 
 
 @lru_cache(maxsize=4)
-def _model(folder: str) -> tuple[Any, Any]:
+def _model(folder: str, adapter: str | None = None) -> tuple[Any, Any]:
     patched = "sap" in json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
     load = load_patched if patched else AutoModelForImageTextToText.from_pretrained
     model = load(folder).float().eval()
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     model.generation_config.eos_token_id = None
     if patched:
         model.sap_settings.force("eager")
@@ -61,14 +70,14 @@ def _model(folder: str) -> tuple[Any, Any]:
 
 
 def oracle(folder: Path | str, request: dict[str, Any]) -> Answer:
-    """Greedy answer of transformers' eager form; each question is asked once."""
+    """Greedy answer of transformers' eager form, the request's adapter merged in; each question is asked once."""
     return _answer(str(folder), json.dumps(request, sort_keys=True))
 
 
 @lru_cache(maxsize=256)
 def _answer(folder: str, asked: str) -> Answer:
     request = json.loads(asked)
-    model, processor = _model(folder)
+    model, processor = _model(folder, request.get("lora"))
     count, seed = request["pictures"]
     images = {"images": pictures(count, seed)} if count else {}
     inputs = processor(text=[request["prompt"]], return_tensors="pt", **images)

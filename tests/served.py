@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers as T
+from families import TinyFamily
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import CONFIGS, TINY, awake, family_of
@@ -48,7 +49,11 @@ def _config(name: str, words: Any) -> Any:
     config = CONFIGS[name]()
     text, number = config.text_config, words.convert_tokens_to_ids
     text.hidden_size, text.intermediate_size, text.vocab_size = WIDTH, 2 * WIDTH, 320
-    text.num_attention_heads, text.num_key_value_heads, text.num_hidden_layers = HEADS, KV_HEADS, LAYERS
+    text.num_attention_heads, text.num_key_value_heads, text.num_hidden_layers = (
+        HEADS,
+        KV_HEADS,
+        TINY[family_of(name)].depth,
+    )
     text.head_dim = WIDTH // HEADS
     text.max_position_embeddings = 4096
     for part in (config, text):
@@ -67,19 +72,20 @@ def write_checkpoint(name: str, folder: Path) -> Path:
         if "layers." in key and any(part in key for part in ("q_proj.weight", "k_proj.weight")) and "vision" not in key:
             value.mul_(1.5)
     model.save_pretrained(folder, save_original_format=True)
-    _as_published(folder / "model.safetensors", TINY[family_of(name)].published)
+    _as_published(folder / "model.safetensors", TINY[family_of(name)])
     template = TEMPLATE.replace("PICTURE", placeholder(name))
     TINY[family_of(name)].processor(config, words, template).save_pretrained(folder)
     return folder
 
 
-def _as_published(weights: Path, prefixes: tuple[str, str] | None) -> None:
-    """Name weights as the published checkpoints do, which is what vLLM reads."""
-    if prefixes is None:
+def _as_published(weights: Path, family: TinyFamily) -> None:
+    """Name and turn weights as the published checkpoints do, which is what vLLM reads."""
+    if family.published is None and not family.transposed:
         return
-    old, new = prefixes
-    tensors = {k if new in k else k.replace(old, new): v for k, v in load_file(weights).items()}
-    save_file(tensors, weights, metadata={"format": "pt"})
+    old, new = family.published or ("", "")
+    named = {k if new in k else k.replace(old, new): v for k, v in load_file(weights).items()}
+    turned = {k: v.mT.contiguous() if k.endswith(family.transposed) else v for k, v in named.items()}
+    save_file(turned, weights, metadata={"format": "pt"})
 
 
 def pictures(count: int, seed: int) -> list[Image.Image]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
 from families import HEADS, IMAGE, KV_HEADS, LAYERS, PINPOINTS, TOWER, VIDEO, find_families
+from lostattn.patches.decoder import decoder_layers, other_kv_heads
 from lostattn.patches.family import get_family
 from lostattn.patches.mode import get_mode
 from lostattn.patches.plan import Pixels, Plan
@@ -43,15 +47,39 @@ def awake(model: Any) -> Any:
     return model
 
 
+def exact(model: Any) -> Any:
+    """A copy in float64, for what is compared with it."""
+    found = copy.deepcopy(model).double()
+    if hasattr(found, "set_experts_implementation"):
+        found.set_experts_implementation("eager")  # torch's grouped products know no float64
+    return found
+
+
+@cache
+def _other_kv_heads(family: str) -> dict[int, int]:
+    return other_kv_heads(decoder_layers(next(iter(TINY[family].configs.values()))().get_text_config()))
+
+
+def own_layers(name: str, by_layer: Mapping[int, Any]) -> dict[int, Any]:
+    """Values of the n-th layer that can be patched, by the numbers that the model gives its layers."""
+    layers = TINY[family_of(name)].layers
+    return {layers[n] if 0 <= n < len(layers) else n: value for n, value in by_layer.items()}
+
+
 def make_plan(name: str, mode: str = "patch_complexity", heads: Any = None, **changes: Any) -> Plan:
-    """A plan: by default all heads of layer 0, two scattered ones in layer 1, one whole KV group in layer 2."""
+    """A plan: by default all heads of layer 0, two scattered ones in layer 1, one whole KV group in layer 2; layers are counted
+    among those that can be patched.
+    """
     preset = changes.pop("preset", "paper")
     options = get_mode(mode).settle(preset, changes.pop("options", None))
     settings: dict[str, Any] = {"scores": "raw", "queries": "all", **changes}
+    if "levels" in settings:
+        settings["levels"] = own_layers(name, settings["levels"])
     return Plan(
-        family=family_of(name), mode=mode, preset=preset, num_layers=LAYERS, num_heads=HEADS, num_kv_heads=KV_HEADS,
-        heads={0: (0, 1, 2, 3), 1: (0, 3), 2: (2, 3)} if heads is None else heads, options=options, pixels=PIXELS,
-        **settings,
+        family=family_of(name), mode=mode, preset=preset, num_heads=HEADS, num_kv_heads=KV_HEADS,
+        num_layers=TINY[family_of(name)].depth,
+        heads=own_layers(name, {0: (0, 1, 2, 3), 1: (0, 3), 2: (2, 3)} if heads is None else heads), options=options,
+        pixels=PIXELS, layer_kv_heads=_other_kv_heads(family_of(name)), **settings,
     )  # fmt: skip
 
 

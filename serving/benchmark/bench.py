@@ -15,6 +15,7 @@ from ..byte_model import kv_bytes
 from ..disk import disk_errors
 from ..evaluation.rate import bar_of
 from ..hardware import hardware
+from ..host_times import host_times, written
 from ..pages.charts import need_matplotlib
 from ..resume import Progress
 from ..sides import Side, check_processors, describe_plan, folder_fingerprint, read_sides
@@ -34,7 +35,7 @@ from .settings import (
     server_options,
 )
 from .sizes import Size, fitting_sizes, picture_sizes
-from .summary import measured, predicted_decode, predicted_kv, summarize
+from .summary import host_figures, measured, predicted_decode, predicted_kv, summarize
 
 USUAL = (256, 1024, 4096)
 
@@ -151,8 +152,10 @@ class _Runner:
                 self.warm.add(server.pid)
                 first = replace(load, seed=load.seed + 1, requests=job.concurrency)
                 self.generator.put(first, server, self.tokenizer)
+            record = self.servers.host_record(side)
+            start = written(record)
             raw = self.generator.put(load, server, self.tokenizer)
-        return _row(job, raw, self.session)
+        return _row(job, raw, self.session) | host_figures(host_times(record, start, job.concurrency))
 
 
 def _key(sides: Sequence[Side], settings: BenchSettings, servers: Servers) -> str:

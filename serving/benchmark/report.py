@@ -26,6 +26,11 @@ KV = (
     "to the original",
     "fit into the pool",
 )
+HOST = ("model", "visual tokens", "at once", "schedule()", "attention metadata", "both")
+HOST_NOTE = (
+    "Host time of a decode step in vLLM's engine, medians over the steps in which all requests decode one token each: "
+    "scheduling, and building the attention metadata of all KV-cache groups."
+)
 PREDICTED = (
     "model", "visual tokens", "at once", "output tokens/s", "decode tokens/s", "by the byte model", "KV per request",
     "by arithmetic",
@@ -106,6 +111,7 @@ def context(report: Mapping[str, Any], unfolded: bool = False) -> dict[str, Any]
         "head": HEAD, "rows": speed_rows(report), "legend": LEGEND, "kv_head": KV, "kv": kv_rows(report),
         "models_head": MODELS, "models": model_rows(report), "predicted_head": PREDICTED,
         "predicted": prediction_rows(report), "predicted_note": PREDICTED_NOTE,
+        "host_head": HOST, "host": host_rows(report), "host_note": HOST_NOTE,
     }  # fmt: skip
 
 
@@ -144,8 +150,13 @@ def body(report: Mapping[str, Any]) -> list[str]:
     )
     return [
         load, "", *table(MODELS, model_rows(report)), "", *table(HEAD, speed_rows(report)), "",
-        *table(KV, kv_rows(report)), "", LEGEND, "", conditions(report), "",
+        *_host(report), *table(KV, kv_rows(report)), "", LEGEND, "", conditions(report), "",
     ]  # fmt: skip
+
+
+def _host(report: Mapping[str, Any]) -> list[str]:
+    rows = host_rows(report)
+    return [*table(HOST, rows), "", HOST_NOTE, ""] if rows else []
 
 
 def conditions(report: Mapping[str, Any]) -> str:
@@ -176,6 +187,17 @@ def speed_rows(report: Mapping[str, Any]) -> list[list[str]]:
              cell["ttft_ms"], cell["tpot_ms"], cell["itl_ms"]]
         )  # fmt: skip
     return out
+
+
+def host_rows(report: Mapping[str, Any]) -> list[list[str]]:
+    """Host time per size, concurrency and model; none in reports that do not hold it."""
+    figures = ("schedule_ms", "metadata_ms", "host_ms")
+    return [
+        [row["side"], str(row["visual"]), str(row["concurrency"])]
+        + [_cell(row["figures"].get(f), row["ratios"].get(f), "ms") for f in figures]
+        for row in report["summary"]
+        if row["figures"].get("host_ms")
+    ]
 
 
 def _cell(value: Mapping[str, Any] | None, ratio: Mapping[str, Any] | None, unit: str) -> str:

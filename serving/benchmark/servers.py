@@ -16,6 +16,7 @@ from ...patches.errors import LostattnError
 from ..blocks_held import VARIABLE
 from ..disk import disk_errors
 from ..failure import find_failure
+from ..host_times import VARIABLE as HOST_TIMES
 from ..server import Server
 from ..sides import Side
 from .metrics import fetch, healthy, log_dtype, log_longest, read_pool
@@ -74,7 +75,7 @@ class Servers:
         with disk_errors(f"cannot write {self.logs}"):
             self.logs.mkdir(parents=True, exist_ok=True)
         self.say(f"starting vLLM on {side.name}")
-        env = {VARIABLE: str(self.record(side).resolve())}
+        env = {VARIABLE: str(self.record(side).resolve()), HOST_TIMES: str(self.host_record(side).resolve())}
         log = self.logs / f"{side.name}.log"
         server = self.make(side.folder, name=side.name, options=self.options, log=log, env=env)
         self.alive[side.name] = server.start(tick=self._tick(side.name))
@@ -87,6 +88,10 @@ class Servers:
     def record(self, side: Side) -> Path:
         """The file in which a side's engine notes the blocks of its requests."""
         return self.logs / f"{side.name}.blocks.jsonl"
+
+    def host_record(self, side: Side) -> Path:
+        """The file in which a side's engine notes the host time of its steps."""
+        return self.logs / f"{side.name}.host.jsonl"
 
     def _tick(self, name: str) -> Callable[[float], None]:
         def tick(seconds: float) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..byte_model import decode_bytes, kv_bytes, read_weight_bytes
+from ..byte_model import decode_bytes, kv_bytes, read_step_weights
+from ..host_times import HostTimes
 from ..sides import Side
 from ..stats import spread
 from .decode import steady_decode
@@ -15,7 +16,7 @@ from .settings import BenchSettings
 # figure -> whether larger is better
 FIGURES = {
     "output_tokens_per_s": True, "requests_per_s": True, "decode_tokens_per_s": True, "ttft_ms": False,
-    "tpot_ms": False, "itl_ms": False,
+    "tpot_ms": False, "itl_ms": False, "schedule_ms": False, "metadata_ms": False, "host_ms": False,
 }  # fmt: skip
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -30,6 +31,15 @@ def measured(raw: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
         "decode_seconds": steady.seconds if steady else 0.0,
         "ttft_ms": raw["median_ttft_ms"], "tpot_ms": raw["median_tpot_ms"], "itl_ms": raw["median_itl_ms"],
         "ttft_p99_ms": raw["p99_ttft_ms"], "tpot_p99_ms": raw["p99_tpot_ms"], "itl_p99_ms": raw["p99_itl_ms"],
+    }  # fmt: skip
+
+
+def host_figures(found: HostTimes | None) -> dict[str, Any]:
+    """Host time of a decode step in ms, as figures of a load; None where it was not seen."""
+    if found is None:
+        return {"schedule_ms": None, "metadata_ms": None, "host_ms": None, "host_steps": 0}
+    return {
+        "schedule_ms": found.schedule, "metadata_ms": found.metadata, "host_ms": found.host, "host_steps": found.steps,
     }  # fmt: skip
 
 
@@ -51,7 +61,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, An
                 "visual": visual,
                 "concurrency": concurrency,
                 "repeats": len(mine),
-                "figures": {f: _spread([r[f] for r in mine.values()]) for f in FIGURES},
+                "figures": {f: _spread([r.get(f) for r in mine.values()]) for f in FIGURES},
                 "ratios": {f: _spread(_ratios(mine, theirs, f)) for f in FIGURES} if side != base else {},
             }  # fmt: skip
         )
@@ -59,7 +69,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, An
 
 
 def _ratios(mine: Mapping[int, Mapping[str, Any]], theirs: Mapping[int, Mapping[str, Any]], figure: str) -> list[Any]:
-    pairs = ((mine[r][figure], theirs[r][figure]) for r in sorted(mine.keys() & theirs.keys()))
+    pairs = ((mine[r].get(figure), theirs[r].get(figure)) for r in sorted(mine.keys() & theirs.keys()))
     return [a / b for a, b in pairs if a and b]
 
 
@@ -78,7 +88,7 @@ def predicted_decode(sides: Sequence[Side], visual: int, batch: int, settings: B
     """Model -> how much faster it decodes than the original if reading memory is all that decoding does."""
     text = settings.text_tokens + settings.output_tokens // 2
     base = sides[0]
-    weights = read_weight_bytes(base.folder, base.shape.dtype_bytes)
+    weights = read_step_weights(base.folder, base.shape).read(batch)
     first = decode_bytes(base.shape, None, weights, text, visual, batch).total
     return {
         side.name: first / decode_bytes(side.shape, side.plan, weights, text, visual, batch).total for side in sides[1:]

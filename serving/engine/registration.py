@@ -10,6 +10,7 @@ from .attention.runner import hook_first_runner, hook_seeds_on_cpus
 from .cache.block_record import record_blocks
 from .cache.grouping import hook_grouping
 from .cache.spec import counting_images, register_specs
+from .host_record import record_host_times
 from .internals import MODELS_CONFIG_MAP, ModelRegistry, kv_cache_utils
 from .models.config import SapConfig
 from .versions import serves
@@ -22,7 +23,8 @@ def served_families() -> dict[str, str]:
 
 
 def register_all() -> None:
-    """Models, their config hook, attention backends, KV-cache specs and groups, the V1 runner's hook, records of blocks."""
+    """Models, their config hook, attention backends, KV-cache specs and groups, the V1 runner's hook, records of blocks and
+    of host time."""
     register_backends()
     register_specs()
     for architecture, target in served_families().items():
@@ -33,6 +35,7 @@ def register_all() -> None:
     hook_seeds_on_cpus()
     record_blocks()
     hook_grouping()
+    record_host_times()
     _count_images_in_capacity()
 
 

@@ -195,7 +195,7 @@ def _limits_section(plan: Plan) -> str:
     whole = sum(len(plan.whole_groups(layer)) for layer in plan.layers)
     if not plan.inert:
         scope = "in none" if plan.dynamic or plan.preset == "reference" else f"in {whole}"
-        lines.append(f"- This plan can save KV memory {scope} of {plan.num_layers * plan.num_kv_heads} KV groups.")
+        lines.append(f"- This plan can save KV memory {scope} of {plan.kv_groups} KV groups.")
     return "\n".join(lines)
 
 

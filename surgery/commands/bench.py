@@ -9,6 +9,7 @@ import click
 
 from .base import Group, json_option, print_json, print_table, say
 from .checks import need_models
+from .choices import BENCH_PLAN
 from .data_option import data_option
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
 
@@ -193,7 +194,14 @@ def _interval(found: dict[str, Any] | None) -> str:
 
 @bench.command(cls=BehindDashes, short_help="Original and patched models in vLLM under the same load.")
 @click.argument("base", type=click.Path(path_type=Path))
-@click.argument("patched", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("patched", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--plan",
+    "plans",
+    multiple=True,
+    type=BENCH_PLAN,
+    help="Patch BASE with it below --out and measure that too; any number.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the report.")
 @click.option(
     "--visual-tokens", default="256,1024,4096", show_default=True, help="Sizes of the one picture of a request."
@@ -220,20 +228,26 @@ def _interval(found: dict[str, Any] | None) -> str:
 @click.option("--seed", type=int, default=0, show_default=True, help="Of pictures and texts.")
 @load_options
 @json_option
-def serve(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **given: Any) -> None:
+def serve(
+    base: Path, patched: tuple[Path, ...], plans: tuple[str, ...], out: Path, as_json: bool, **given: Any
+) -> None:
     """Original and patched models in vLLM under the same load: throughput, latency, KV cache, memory.
 
     The load is vLLM's own serving benchmark with random pictures. The models take turns, and every figure of a patched model
-    stands with its ratio to BASE. An interrupted run goes on where it stopped. What stands behind -- goes to vLLM's servers.
+    stands with its ratio to BASE, host time of decode steps (scheduling, attention metadata) as well. An interrupted run goes on
+    where it stopped. What stands behind -- goes to vLLM's servers.
 
     \b
     Examples:
       lostattn bench serve ./qwen ./qwen-sap --out bench
+      lostattn bench serve ./qwen --plan all --plan but-first --plan every-second --plan frontier.yaml --out bench
       lostattn bench serve ./qwen ./qwen-sap --visual-tokens 4096 --concurrency 8 --out bench -- --dtype bfloat16
     """
     sizes = positive_numbers(given["visual_tokens"], "visual tokens")
     concurrency = positive_numbers(given["concurrency"], "concurrency")
     need_models(base, *patched)
+    if not patched and not plans:
+        raise click.UsageError("give at least one patched folder, or a --plan", click.get_current_context())
     from ...serving.benchmark.bench import bench_serve
     from ...serving.benchmark.report import HEAD, speed_rows
     from ...serving.benchmark.settings import BenchSettings
@@ -246,6 +260,10 @@ def serve(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **giv
         together=given["together"], seed=given["seed"],
         options=(*options, "--load-format", "dummy") if given["load_format"] == "dummy" else options,
     )  # fmt: skip
+    if plans:
+        from ..bench_sides import plan_folders
+
+        patched = (*patched, *plan_folders(base, plans, out / "plans", say))
     report = bench_serve(base, patched, out, settings, say)
     if as_json:
         print_json(report)

@@ -109,14 +109,14 @@ def calibrate(
     if as_json:
         print_json(found.to_json())
         return
-    mean = [sum(row) / len(row) for row in found.visual_mass]
     print_table(["layer", "visual mass (mean of heads)", "most visual head"], [
-        [i, f"{100 * m:.1f} %", max(range(found.num_heads), key=lambda h: row[h])]
-        for i, (m, row) in enumerate(zip(mean, found.visual_mass, strict=True))
+        [i, f"{100 * sum(row) / len(row):.1f} %", max(range(found.num_heads), key=lambda h: row[h])]
+        for i, row in enumerate(found.visual_mass)
+        if row
     ])  # fmt: skip
     if found.frontier is not None:
         print_groups(found.frontier)
-    print_fits(found)
+    print_fits(found, model_shape(source.config).kv_groups)
     options = "--preset efficient " if of_groups["frontier"] or found.fits else ""
     if of_fit is not None:
         options += f"--scores fitted {of_fit.option()}"

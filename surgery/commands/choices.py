@@ -10,6 +10,7 @@ from click.shell_completion import CompletionItem
 
 from ...patches.discover import names_of, suggestion
 from ...patches.plan import PRESETS, QUERIES, RANK_BY, SCORES
+from ...serving.gpus import GPUS
 from ..model_folder import DTYPES
 from ..written import constant
 from .base import UserMistake
@@ -86,6 +87,13 @@ HARNESS = OneOf("harness", harness_names)
 PRESET = OneOf("preset", PRESETS)
 SCORE_RULE = OneOf("scores", SCORES)
 ROWS = OneOf("queries", QUERIES)
+BENCH_PLAN = OneOf(
+    "plan",
+    lambda: constant("surgery/bench_sides.py", "READY"),
+    also=lambda word: word.endswith((".yaml", ".yml")),
+    more="FILE.yaml",
+)
+GPU = OneOf("GPU", tuple(GPUS), also=lambda word: word.lower() in GPUS)
 RANKING = OneOf("rank_by", RANK_BY)
 BACKEND = OneOf("backend", ("transformers", "vllm"), also=lambda word: "://" in word, more="URL")
 DTYPE = OneOf("dtype", DTYPES)

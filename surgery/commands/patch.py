@@ -11,6 +11,7 @@ import click
 from .base import json_option, print_json, print_table, say
 from .checks import need_readable
 from .choices import MODE, PRESET, RANKING, ROWS, SCORE_RULE
+from .plan_gpu import gpu_options, print_prediction, take_gpu_options
 
 _OPTIONS = [
     click.option(
@@ -91,6 +92,7 @@ def parse_options(mode_options: tuple[str, ...]) -> dict[str, str]:
 @click.command(short_help="Print what patch would do, without doing it.")
 @click.argument("src")
 @_plan_options
+@gpu_options
 @json_option
 def plan(
     src: str,
@@ -103,18 +105,55 @@ def plan(
 ) -> None:
     """Print what `patch` would do to SRC, without doing it.
 
+    With --gpu also what vLLM would take there, by arithmetic; for that a folder with config.json alone is enough.
+
     \b
     Examples:
       lostattn plan Qwen/Qwen2.5-VL-7B-Instruct --layers 1-27 --heads all
       lostattn plan ./my-llava --preset reference --mode noise --json
+      lostattn plan ./qwen2.5-vl --layers all --heads all --gpu h100 --visual-tokens 4096
     """
     from ..checkpoint.source import resolve_source
 
+    gpu = take_gpu_options(wishes)
     spec = _spec(spec_file, mode_options, wishes)
+    if gpu is not None and _plan_bare(src, revision, spec, gpu, as_json):
+        return
     source = resolve_source(src, revision, allow_code=allow_code)
     from ..patch import prepare  # needs torch, which the mistakes above do not
 
-    _print_prepared(prepare(source, spec, say=say), as_json)
+    prepared = prepare(source, spec, say=say)
+    if gpu is None:
+        _print_prepared(prepared, as_json)
+        return
+    from ..predict_serving import predict_serving
+
+    found = predict_serving(prepared.planned.plan, source.config, source.path, **gpu)
+    _print_prepared(prepared, as_json, {"serving": found.to_json()})
+    if not as_json:
+        print_prediction(found)
+
+
+def _plan_bare(src: str, revision: str | None, spec: Any, gpu: dict[str, Any], as_json: bool) -> bool:
+    """The same of a folder with config.json alone: what vLLM would take on a GPU. False if SRC is another source."""
+    from ..model_folder import bare_config
+
+    if (folder := bare_config(src, revision)) is None:
+        return False
+    from ..describe import describe_plan
+    from ..predict_serving import plan_of_config, predict_serving
+
+    settled, notes, config = plan_of_config(folder, spec)
+    found = predict_serving(settled, config, None, **gpu)
+    if as_json:
+        print_json({"plan": settled.to_json(), "notes": notes, "serving": found.to_json()})
+        return True
+    for text in describe_plan(settled):
+        click.echo(text)
+    for note in notes:
+        say(f"note: {note}")
+    print_prediction(found)
+    return True
 
 
 @click.command(short_help="Write the patched checkpoint of a folder or Hub id.")

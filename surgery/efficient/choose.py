@@ -27,18 +27,18 @@ def named_groups(spec: PatchSpec, shape: Shape) -> dict[int, list[int]] | None:
     if spec.layers is not None or spec.heads is not None:
         raise LostattnError("--groups names the heads of whole KV groups: leave --layers and --heads out")
     for layer, groups in found.items():
-        if not groups or not 0 <= layer < shape.layers or not 0 <= groups[0] <= groups[-1] < shape.kv_heads:
+        if not groups or layer not in shape.attending or not 0 <= groups[0] <= groups[-1] < shape.every[layer].kv_heads:
             raise LostattnError(
-                f"--groups {layer}:{','.join(map(str, groups))} does not exist: the model has layers 0-{shape.layers - 1} "
-                f"and KV heads 0-{shape.kv_heads - 1}"
+                f"--groups {layer}:{','.join(map(str, groups))} does not exist: the model has {shape.told}"
             )
     return heads_of([(layer, group) for layer, groups in found.items() for group in groups], shape)
 
 
 def heads_of(groups: Sequence[Group], shape: Shape) -> dict[int, list[int]]:
     """Query heads of whole KV groups, per layer, ascending."""
-    size, found = shape.heads // shape.kv_heads, dict[int, list[int]]()
+    found = dict[int, list[int]]()
     for layer, group in sorted(groups):
+        size = shape.heads // shape.every[layer].kv_heads
         found.setdefault(layer, []).extend(range(group * size, (group + 1) * size))
     return found
 
@@ -79,8 +79,8 @@ def frontier_of(spec: PatchSpec, shape: Shape, calibration: Calibration) -> Fron
         raise LostattnError(
             "the calibration holds no frontier: make it with 'lostattn calibrate --frontier', or choose with --groups"
         )
-    beyond = [g for g in found.alone if g[0] >= shape.layers or g[1] >= shape.kv_heads]
-    if beyond or found.kv_groups != shape.layers * shape.kv_heads:
+    beyond = [g for g in found.alone if g[0] >= shape.layers or g[1] >= shape.every[g[0]].kv_heads]
+    if beyond or found.kv_groups != shape.kv_groups:
         raise LostattnError("the frontier in the calibration is of a model of another shape: calibrate this model")
     return found
 

@@ -229,7 +229,7 @@ class Fitter:
             part = layers[index].self_attn.sap_layer
             kv_heads = torch.tensor(self.plan.kv_heads_of(index), device=theta.device)
             heads = torch.tensor(self.plan.heads[index], device=theta.device)
-            whole = theta.new_zeros(self.plan.num_kv_heads, weights.shape[1]).index_copy(0, kv_heads, weights)
+            whole = theta.new_zeros(self.plan.kv_heads(index), weights.shape[1]).index_copy(0, kv_heads, weights)
             level = theta.new_zeros(self.plan.num_heads).index_copy(0, heads, levels)
             layers[index].self_attn.sap_layer = replace(part, weights=whole, levels=level, _copies={})
 

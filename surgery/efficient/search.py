@@ -111,8 +111,7 @@ def measure_groups(
         meter = Meter(chat, swap, plan, examples, answers, journal)
         alone = dict(zip(groups, meter.measure([[g] for g in groups]), strict=True))
         steps = search(meter.measure, alone, width) if joint else ()
-    kv_groups = plan.num_layers * plan.num_kv_heads
-    return Frontier(settings, kv_groups, len(examples), max_new_tokens, alone, tuple(steps))
+    return Frontier(settings, plan.kv_groups, len(examples), max_new_tokens, alone, tuple(steps))
 
 
 def search(

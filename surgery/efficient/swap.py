@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ...patches.family import decoder_of, get_family
+from ...patches.family import attentions_of, get_family
 from ...patches.install import exchange, install
 from ...patches.plan import Plan
 from .frontier import Group
@@ -17,9 +17,9 @@ Swap = Callable[[Plan], None]
 
 def restrict(plan: Plan, groups: Sequence[Group]) -> Plan:
     """The plan with these KV groups alone; it has to patch them wholly."""
-    size = plan.num_heads // plan.num_kv_heads
     wanted: dict[int, set[int]] = {}
     for layer, group in groups:
+        size = plan.num_heads // plan.kv_heads(layer)
         wanted.setdefault(layer, set()).update(range(group * size, (group + 1) * size))
     heads = {layer: tuple(sorted(wanted[layer])) for layer in sorted(wanted)}
     levels = {
@@ -60,8 +60,8 @@ def swapping(model: Any, plan: Plan) -> Iterator[Swap]:
         for part in (model, inner):
             for name in ("sap_plan", "sap_settings"):
                 vars(part).pop(name, None)
-        for layer in decoder_of(inner).layers:
-            vars(layer.self_attn).pop("sap_layer", None)
+        for attention in attentions_of(inner).values():
+            vars(attention).pop("sap_layer", None)
         model.set_attn_implementation(before)
 
 

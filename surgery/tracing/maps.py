@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from ...patches.context import EncoderCall
+from ...patches.decoder import decoder_layers, usual_kv_heads
 from ...patches.errors import LostattnError
 from ...patches.family import Family, get_family
 from ...patches.geometry import Size, overlap
@@ -69,9 +70,9 @@ def _plan(chat: Chat, folder: Path, family: Family, mode: str) -> Plan:
         options = plan.options if mode == plan.mode else MODES[mode].settle(plan.preset)
         return replace(plan, mode=mode, options=options)
     text = chat.model.config.get_text_config()
-    heads = text.num_attention_heads
+    layers = decoder_layers(text)
     return Plan(
-        family.name, mode, "paper", "raw", "all", text.num_hidden_layers, heads, text.num_key_value_heads or heads,
+        family.name, mode, "paper", "raw", "all", len(layers), text.num_attention_heads, usual_kv_heads(layers),
         options=MODES[mode].settle("paper"), pixels=read_pixels(folder),
     )  # fmt: skip
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from ...patches.errors import LostattnError
+from ...patches.family import attentions_of
 from ...patches.geometry import touched
 from ...patches.mode import get_mode
 from ...patches.supplied_regions import use_regions
@@ -118,7 +119,7 @@ def trace(
         with _regions(chat, image, boxes), watched(chat.model, watch):
             answer = chat.generate(inputs, max_new_tokens)[0]
     text = chat.model.config.get_text_config()
-    if sorted(watch.found) != list(range(text.num_hidden_layers)):
+    if sorted(watch.found) != sorted(attentions_of(chat.model.model)):
         raise LostattnError("the decoder's attention was not seen in every layer: its architecture is not supported")
     peak.include(watch.peaks)
     whole = 4 * text.num_attention_heads * len(watch.visual) ** 2

@@ -45,8 +45,10 @@ class TinyFamily:
         processor: (config, tokenizer, chat template) -> the real processor.
         received: (config, inputs, attention weights of the tower's calls (B, heads, N, N), pool) -> mean attention that every
             visual token receives in the tower's last layer, by hand, one (n,) per image.
+        depth: layers of the decoder; layers: those that can be patched.
         special: special tokens of its prompts.
         published: prefixes of saved weights that published checkpoints name otherwise: (saved, published).
+        transposed: endings of saved weights whose last two dimensions published checkpoints swap.
     """
 
     configs: Mapping[str, Callable[[], Any]]
@@ -57,8 +59,11 @@ class TinyFamily:
     serve: Callable[[Any, Callable[[str], int]], None]
     processor: Callable[[Any, Any, str], Any]
     received: Callable[[Any, Inputs, list[torch.Tensor], str], list[torch.Tensor]]
+    depth: int = LAYERS
+    layers: tuple[int, ...] = tuple(range(LAYERS))
     special: tuple[str, ...] = ()
     published: tuple[str, str] | None = None
+    transposed: tuple[str, ...] = ()
 
 
 def find_families() -> dict[str, TinyFamily]:

@@ -12,17 +12,17 @@ from .shared_rows import VISION, received_rows, rope, rows_inputs
 SPECIAL = (
     "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>",
 )  # fmt: skip
+TOKENS = {
+    "image_token_id": IMAGE, "video_token_id": VIDEO, "image_start_token_id": 154, "image_end_token_id": 155,
+    "video_start_token_id": 156, "video_end_token_id": 157,
+}  # fmt: skip
 
 
 def config() -> Any:
     """Rotary over half of every head."""
     vision = {**VISION, "image_size": 56}
-    ids = {
-        "image_token_id": IMAGE, "video_token_id": VIDEO, "image_start_token_id": 154, "image_end_token_id": 155,
-        "video_start_token_id": 156, "video_end_token_id": 157,
-    }  # fmt: skip
     text = {**TEXT, "rope_parameters": {**rope(2, 1, 1), "partial_rotary_factor": 0.5}}
-    return T.Glm4vConfig(text_config=text, vision_config=vision, **ids)
+    return T.Glm4vConfig(text_config=text, vision_config=vision, **TOKENS)
 
 
 def serve(config: Any, number: Any) -> None:

@@ -87,6 +87,8 @@ def everything(name, **changes):
 @pytest.mark.parametrize("name", tiny.ONE_PER_FAMILY)
 def test_text_does_not_know_the_picture(name, path, dtype, plain):
     """Every head of every layer dropped: other pixels change no logit of any text token; alone and with left padding."""
+    if len(tiny.TINY[tiny.family_of(name)].layers) < tiny.TINY[tiny.family_of(name)].depth:
+        pytest.skip("layers without attention carry the picture on")
     model = tiny.make_patched(plain(name), everything(name)).to(dtype)
     model.sap_settings.force(path)
     for inputs in (tiny.make_inputs(name), tiny.left_pad([tiny.make_inputs(name), tiny.make_inputs(name, before=9)])):

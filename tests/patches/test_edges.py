@@ -150,7 +150,7 @@ def test_no_text_keys_choose_no_heads(make, plain):
 def test_after_image_rows_of_a_chunk_inside_an_image(make):
     """A second chunk that starts inside the image, with ordinary visual rows: no mask of rows x keys is made."""
     model = make(queries="after_image", heads={0: (0, 3), 2: (2, 3)})
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs(NAME, 2)
     wanted = logits(exact, inputs)
@@ -185,7 +185,7 @@ def test_gradients_of_every_rule_are_finite_and_those_of_the_eager_form(make, sc
 def test_scores_beyond_float16_stay_finite(make, path, top):
     model, inputs = make().to(torch.float16), tiny.make_inputs(NAME)
     model.sap_settings.force(path)
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     for sign in (1, -1):
         prior = [torch.linspace(0, sign * top, 16)]

@@ -66,7 +66,9 @@ def test_beams(name, queries, plain):
     batch = new_tokens(model, tiny.left_pad(prompts), **GREEDY, num_beams=3)
     for i, prompt in enumerate(prompts):
         assert torch.equal(batch[i], new_tokens(model, prompt, **GREEDY, num_beams=3)[0])
-    if queries != "last":  # without a cache every step sees a longer prompt, so "last" means another row
+    if (
+        queries != "last" and not model._is_stateful
+    ):  # without a cache every step sees a longer prompt, so "last" means another row
         assert torch.equal(batch, new_tokens(model, tiny.left_pad(prompts), **GREEDY, num_beams=3, use_cache=False))
 
 
@@ -96,6 +98,10 @@ def test_static_cache(name, model):
 def test_assisted_decoding_equals_greedy(name, queries, plain):
     model = tiny.make_patched(plain(name), tiny.make_plan(name, queries=queries))
     inputs = tiny.make_inputs(name, 2)
+    if model._is_stateful:  # transformers takes no token back from a state of fixed size
+        with pytest.raises(ValueError, match="stateful"):
+            new_tokens(model, inputs, **GREEDY, prompt_lookup_num_tokens=3)
+        return
     wanted = new_tokens(model, inputs, **GREEDY)
     assert torch.equal(new_tokens(model, inputs, **GREEDY, prompt_lookup_num_tokens=3), wanted)
     assert torch.equal(new_tokens(model, inputs, **GREEDY, assistant_model=copy.deepcopy(model)), wanted)
@@ -164,6 +170,8 @@ def test_copied_cropped_and_parallel_caches(name, model):
         alone = step(model(**a, use_cache=True).past_key_values)
         assert near(step(cache_b), step(model(**b, use_cache=True).past_key_values))  # the other cache is alive
         assert near(step(copied), alone)
+        if model._is_stateful:  # transformers crops no state of fixed size
+            return
         step(cache_a, torch.tensor([[5, 6, 7]]))
         cache_a.crop(-3)
         assert near(step(cache_a), alone)
@@ -200,6 +208,8 @@ def test_manual_loop_without_passing_a_cache(name, model):
 
 @pytest.mark.parametrize("copied", [False, True])
 def test_samples_moved_inside_a_cache_take_their_prior_along(name, model, copied):
+    if model._is_stateful:
+        pytest.skip("transformers moves no state of fixed size inside a cache")
     prompts = [tiny.make_inputs(name, images=1, seed=1), tiny.make_inputs(name, images=2, seed=2)]
     tokens = torch.tensor([[9], [11]])
 
@@ -244,7 +254,7 @@ def test_sliding_window_decoder(plain):
     plain_model = copy.deepcopy(plain(name))
     plain_model.config.text_config.sliding_window = 12
     model = tiny.make_patched(plain_model, tiny.make_plan(name))
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs(name, 2)
     got, wanted = logits(model.generate(**inputs, **WATCH)), logits(exact.generate(**inputs, **WATCH))

@@ -51,7 +51,7 @@ def test_a_plan_that_changes_nothing_is_bit_identical_in_eager_too(name, plain):
 def test_forms_agree_inside_the_model(name, mode, images, plain):
     """Closed and any-mask form in float32 against the eager form in float64, prefill and cached decoding."""
     model = tiny.make_patched(plain(name), tiny.make_plan(name, mode))
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs(name, images)
     with tiny.needed(exact, images):
@@ -87,7 +87,7 @@ def test_every_rule_and_row_choice(scores, queries, plain):
     levels = {0: (0.5, -1.0, 2.0, 0.0), 1: (1.0, -2.0), 2: (0.3, 0.1)} if scores == "log" else {}
     plan = tiny.make_plan(name, scores=scores, queries=queries, levels=levels, temperature=0.7)
     model = tiny.make_patched(plain(name), plan)
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs(name, 2)
     wanted, base = logits(exact, inputs), logits(plain(name), inputs)

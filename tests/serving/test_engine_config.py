@@ -60,12 +60,13 @@ def config(of: Plan, **changes: Any) -> Any:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"speculative_config": object()}, "--speculative-config"),
+        ({"speculative_config": SimpleNamespace(method="eagle")}, "method ngram, or leave out --speculative-config"),
+        ({"speculative_config": SimpleNamespace(method="draft_model")}, "by 'draft_model'"),
         ({"kv_transfer_config": object()}, "--kv-transfer-config"),
-        ({"lora_config": object()}, "merge the adapter"),
+        ({"lora_config": SimpleNamespace(enable_tower_connector_lora=True)}, "--enable-tower-connector-lora"),
         ({"parallel_config__decode_context_parallel_size": 2}, "context parallelism"),
         ({"parallel_config__enable_dbo": True}, "--enable-dbo"),
-        ({"cache_config__cache_dtype": "fp8"}, "--kv-cache-dtype"),
+        ({"cache_config__cache_dtype": "fp8"}, "summaries of images .* 16 bits: give --kv-cache-dtype"),
         ({"scheduler_config__disable_hybrid_kv_cache_manager": True}, "--disable-hybrid-kv-cache-manager"),
         ({"model_config__multimodal_config__video_pruning_rate": 0.5}, "--video-pruning-rate"),
         ({"model_config__multimodal_config__enable_mm_embeds": True}, "--enable-mm-embeds"),
@@ -76,6 +77,14 @@ def test_refused_with_a_sentence_that_holds_the_mend(change: dict[str, Any], wor
     with pytest.raises(LostattnError, match=word) as caught:
         SapConfig.verify_and_update_config(config(plan(), **change))
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_exact_is_allowed() -> None:
+    allowed = {
+        "speculative_config": SimpleNamespace(method="ngram"),
+        "lora_config": SimpleNamespace(enable_tower_connector_lora=False),
+    }
+    assert not list(obstacles(plan(), config(plan(), **allowed)))
 
 
 def test_heads_ranked_together_need_one_rank() -> None:

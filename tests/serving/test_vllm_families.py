@@ -16,7 +16,7 @@ from lostattn.serving.engine.versions import serves  # noqa: E402
 from lostattn.surgery.patch import patch_from_spec  # noqa: E402
 from lostattn.surgery.spec import PatchSpec  # noqa: E402
 from served import placeholder, write_checkpoint  # noqa: E402
-from tiny import ONE_PER_FAMILY, family_of  # noqa: E402
+from tiny import ONE_PER_FAMILY, family_of, own_layers  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -61,7 +61,8 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
     asked = requests(name)
     cases = []
     for plan, wishes in plans(name).items():
-        patch_from_spec(base, tmp_path / plan, PatchSpec(**wishes))
+        own = {"heads": own_layers(name, wishes["heads"])} if isinstance(wishes.get("heads"), dict) else {}
+        patch_from_spec(base, tmp_path / plan, PatchSpec(**{**wishes, **own}))
         # chunks end inside images; dynamic plans need their prompts whole
         options = {} if plan == "reference" else {"max_num_batched_tokens": 100}
         waves = [[asked[0]], [asked[1]], [asked[3]], asked, "reset", asked]

@@ -253,7 +253,8 @@ def test_every_family_is_measured_as_it_would_be_patched(name: str, mode: str) -
     chat, example, answer = TinyChat(name), builtin_examples(1)[0], [7, 8, 9]
     whole = tiny.make_plan(name, mode, heads={layer: range(tiny.HEADS) for layer in range(tiny.LAYERS)})
     whole = replace(whole, heads={layer: tuple(heads) for layer, heads in whole.heads.items()})
-    plans = [restrict(whole, groups) for groups in ([(0, 1)], [(1, 0), (2, 1)], groups_of(whole))]
+    a, b, c = whole.layers
+    plans = [restrict(whole, groups) for groups in ([(a, 1)], [(b, 0), (c, 1)], groups_of(whole))]
     with swapping(chat.model, whole) as swap:
         rows = harm_rows(chat, swap, plans, example, answer)  # type: ignore[arg-type]
     ids = torch.cat([chat.inputs["input_ids"], torch.tensor([answer[:-1]])], 1)

@@ -101,7 +101,7 @@ def test_planned_and_predicted_from_the_config_alone(name: str, rewritten: bool,
     assert row.kv_bytes_saved == shape.layers * shape.kv_heads * 1023 * 2 * shape.head_dim * shape.dtype_bytes
 
 
-@pytest.mark.parametrize("name", ["qwen3_vl_moe", "glm4v_moe", "qwen2_audio"])
+@pytest.mark.parametrize("name", ["qwen3_omni_moe", "paddleocr_vl", "qwen2_audio"])
 def test_their_relatives_are_refused(name: str) -> None:
     with pytest.raises(LostattnError, match=f"model type '{name}' is not supported: the families are .*qwen3_vl"):
         model_shape({**PUBLISHED["qwen3_vl"], "model_type": name})

@@ -53,7 +53,7 @@ class SapMetadata:
     keys: dict[int, RequestKeys] = field(default_factory=dict)
 
 
-def _lengths(common: Any) -> np.ndarray:
+def host_lengths(common: Any) -> np.ndarray:
     """Tokens of each request after the step, int64, by row of the batch."""
     upper = common.seq_lens_cpu_upper_bound
     found: np.ndarray = (common.seq_lens.cpu() if upper is None else upper).numpy()
@@ -127,7 +127,7 @@ class _Builder(WrappingBuilder):
     ) -> Any:
         """See AttentionMetadataBuilder; a `SapMetadata`."""
         common, batch = common_attn_metadata, current_batch() if batch is None else batch
-        lengths = _lengths(common)
+        lengths = host_lengths(common)
         if self.steady is not None and self.steady.goes_on(batch, common, lengths):
             return self._next(self.steady, common, lengths, common_prefix_len, fast_build)
         self.steady, requests = None, batch.requests()

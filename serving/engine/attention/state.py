@@ -100,8 +100,7 @@ class PriorStore:
         """
         if self.written is step:
             return
-        keep = slots >= 0
-        self.of(cache)[slots[keep]] = prior[keep]
+        self.of(cache)[slots.clamp_min(0)] = prior  # slot 0 is of vLLM's null block: what has no slot may go there
         self.written = step
 
     def of(self, cache: torch.Tensor) -> torch.Tensor:

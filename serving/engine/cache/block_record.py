@@ -34,7 +34,7 @@ def record_blocks() -> None:
     def note_and_free(self: Any, request: Any) -> None:
         blocks = peaks.pop(request.request_id, 0)
         if blocks:
-            _append(path, {"request": request.request_id, "blocks": blocks})
+            append_line(path, {"request": request.request_id, "blocks": blocks})
         free(self, request)
 
     note_and_free._lostattn = True  # type: ignore[attr-defined]
@@ -47,7 +47,7 @@ def held(manager: Any, request_id: str) -> int:
     return len({block.block_id for group in groups for block in group if not block.is_null})
 
 
-def _append(path: str, row: dict[str, Any]) -> None:
+def append_line(path: str, row: dict[str, Any]) -> None:
     """One line in one write, so that the engines of a server do not mix theirs."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     try:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -36,10 +36,15 @@ class SapVllm:
 
     sap_plan: Plan
     sap_state: SapState
+    sap_kind: ClassVar[str] = "pixel_values"  # what vLLM calls an encoder call that brings pixels
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
         config = vllm_config.model_config.hf_config
+        patched, config.model_type = config.model_type, self.sap_type(config)
+        try:
+            super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        finally:
+            config.model_type = patched
         self.sap_plan = Plan.from_json(getattr(config, "sap", None))
         get_family(self.sap_plan.family).check(config)
         most, device = vllm_config.scheduler_config.max_num_batched_tokens, vllm_config.device_config.device
@@ -49,7 +54,7 @@ class SapVllm:
             return
         self.sap_prepare(vllm_config)
         replacer = AttentionReplacer(self.sap_plan, self.sap_state, vllm_config)
-        for index, layer in enumerate(self.language_model.model.layers):  # type: ignore[attr-defined]
+        for index, layer in enumerate(self.sap_layers()):
             if hasattr(layer, "self_attn"):  # else it belongs to another pipeline stage
                 replacer.replace(index, layer.self_attn)
 
@@ -58,6 +63,15 @@ class SapVllm:
         tower = getattr(self, "vision_tower", None)
         renamed = ((_TOWER.sub(r"\g<0>vision_model.", name), tensor) for name, tensor in weights)
         return super().load_weights(renamed if hasattr(tower, "vision_model") else weights)  # type: ignore[misc]
+
+    @staticmethod
+    def sap_type(config: Any) -> str:
+        """The model type that vLLM's class sees while it builds itself: some choose their parts by it."""
+        return str(config.model_type.removeprefix("sap_"))
+
+    def sap_layers(self) -> Any:
+        """The decoder's layers."""
+        return self.language_model.model.layers  # type: ignore[attr-defined]
 
     def sap_prepare(self, vllm_config: Any) -> None:
         """Build what the plan's mode needs beside the model."""
@@ -81,7 +95,7 @@ class SapVllm:
     def _process_image_input(self, image_input: Any) -> Any:
         if self.sap_plan.inert:
             return super()._process_image_input(image_input)  # type: ignore[misc]
-        if image_input["type"] != "pixel_values":
+        if image_input["type"] != self.sap_kind:
             raise LostattnError("a patched model needs the pixels of an image: send the image, not its embeddings")
         tap = None
         context: Any = nullcontext()
@@ -145,7 +159,9 @@ class SapVllm:
 
     def _carry_prior_between_stages(self) -> None:
         """Make room for the prior in what vLLM allocates for a pipeline stage."""
-        plain, columns = self.make_empty_intermediate_tensors, self.sap_state.columns  # type: ignore[has-type]
+        plain, columns = getattr(self, "make_empty_intermediate_tensors", None), self.sap_state.columns
+        if plain is None:  # vLLM runs this model in one stage only
+            return
 
         def make(batch_size: int, dtype: torch.dtype, device: torch.device) -> Any:
             found = plain(batch_size, dtype, device)

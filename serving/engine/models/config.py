@@ -6,16 +6,24 @@ from collections.abc import Iterator
 from typing import Any
 
 from ....patches.errors import LostattnError
+from ....patches.family import get_family
 from ....patches.mode import get_mode
 from ....patches.plan import Plan
 from ..attention.roles import needs_whole_prompt, saves_memory, serves_fitted
-from ..internals import VerifyAndUpdateConfig, VideoDummyOptions, init_logger
+from ..internals import MODELS_CONFIG_MAP, VerifyAndUpdateConfig, VideoDummyOptions, init_logger
 
 logger = init_logger("vllm.lostattn")
+SPECULATION = "ngram"  # drafts come from the request's own text, and need no cache
 
 
 class SapConfig(VerifyAndUpdateConfig):
-    """vLLM's per-architecture hook."""
+    """vLLM's per-architecture hook; the one that it has for the unpatched architecture runs first."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """What vLLM sets for the unpatched architecture."""
+        if (plain := _plain_hook(Plan.from_json(getattr(model_config.hf_config, "sap", None)))) is not None:
+            plain.verify_and_update_model_config(model_config)
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
@@ -25,6 +33,8 @@ class SapConfig(VerifyAndUpdateConfig):
             LostattnError: an option that cannot be combined with the plan, with the mend.
         """
         plan = Plan.from_json(getattr(vllm_config.model_config.hf_config, "sap", None))
+        if (plain := _plain_hook(plan)) is not None:
+            plain.verify_and_update_config(vllm_config)
         if plan.inert:
             return
         for sentence in obstacles(plan, vllm_config):
@@ -39,6 +49,11 @@ class SapConfig(VerifyAndUpdateConfig):
             scheduler.scheduler_cls = "lostattn.serving.engine.cache.scheduler.make_scheduler"
 
 
+def _plain_hook(plan: Plan) -> Any:
+    """vLLM's own hook for the unpatched architecture, or None."""
+    return MODELS_CONFIG_MAP.get(get_family(plan.family).plain_class.__name__)
+
+
 def obstacles(plan: Plan, config: Any) -> Iterator[str]:
     """Why this plan cannot be served with these options, one sentence each."""
     parallel, cache = config.parallel_config, config.cache_config
@@ -49,12 +64,18 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
             "vLLM serves scores rule 'fitted' for whole KV groups alone, with queries all and blend 1: run the model in "
             "transformers, or patch with --scores log"
         )
-    if config.speculative_config is not None:
-        yield "speculative decoding is not supported with a plan: leave out --speculative-config"
+    if config.speculative_config is not None and config.speculative_config.method != SPECULATION:
+        yield (
+            f"speculative decoding by '{config.speculative_config.method}' is not supported with a plan, which keeps an image's "
+            f"summary where a drafter's slots would lie: use method {SPECULATION}, or leave out --speculative-config"
+        )
     if config.kv_transfer_config is not None:
-        yield "KV connectors move cache blocks without their prior: leave out --kv-transfer-config"
-    if config.lora_config is not None:
-        yield "LoRA adapters are not supported with a plan: merge the adapter into the model before patching"
+        yield (
+            "KV connectors are not supported with a plan: they move blocks of keys, and images have a prior or a summary in "
+            "their place: leave out --kv-transfer-config"
+        )
+    if getattr(config.lora_config, "enable_tower_connector_lora", False):
+        yield "adapters of the vision tower are not supported with a plan: leave out --enable-tower-connector-lora"
     if parallel.decode_context_parallel_size > 1 or getattr(parallel, "prefill_context_parallel_size", 1) > 1:
         yield "context parallelism is not supported with a plan: use tensor or pipeline parallelism"
     if getattr(parallel, "enable_dbo", False) or getattr(parallel, "ubatch_size", 0) > 1:
@@ -65,7 +86,10 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
             "--tensor-parallel-size 1, or a plan with static heads (preset paper or efficient)"
         )
     if str(cache.cache_dtype) not in ("auto", "float16", "bfloat16", "float32"):
-        yield f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan: give --kv-cache-dtype bfloat16"
+        yield (
+            f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan, whose layers keep summaries of images in it "
+            "that need 16 bits: give --kv-cache-dtype bfloat16"
+        )
     if config.scheduler_config.disable_hybrid_kv_cache_manager and saves_memory(plan):
         yield "whole groups need vLLM's hybrid KV-cache manager: leave out --disable-hybrid-kv-cache-manager"
     multimodal = config.model_config.multimodal_config

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ..internals import (
     MULTIMODAL_REGISTRY,
     Glm4vDummyInputsBuilder,
@@ -20,11 +18,3 @@ from .patch_rows import RowImages
 )
 class SapGlm4vForConditionalGeneration(RowImages, SapVllm, Glm4vForConditionalGeneration):
     """GLM-4.1V with a Shared Attention Prior."""
-
-    def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        patched, config.model_type = config.model_type, "glm4v"  # vLLM chooses the decoder by it
-        try:
-            super().__init__(vllm_config=vllm_config, prefix=prefix)
-        finally:
-            config.model_type = patched

@@ -1,0 +1,45 @@
+"""FLOPs of the decoder's attention in prefill, and those that a plan saves."""
+
+from __future__ import annotations
+
+from ..patches.decoder import DecoderLayer
+from ..patches.family import get_family
+from ..patches.plan import Plan
+from .byte_model import saves
+from .shape import Shape
+
+
+def attention_flops(shape: Shape, tokens: int) -> float:
+    """FLOPs of the two products (scores, values) over the causal half, all layers with attention and all heads."""
+    return sum(_layer_flops(shape.heads, layer, tokens) for layer in shape.every)
+
+
+def _layer_flops(heads: int, layer: DecoderLayer, keys: int) -> float:
+    seen = keys if layer.window is None else min(layer.window, keys)
+    pairs = seen * (seen + 1) / 2 + (keys - seen) * seen
+    return heads * 4 * layer.head_dim * pairs if layer.attends else 0.0
+
+
+def attention_flops_saved(shape: Shape, plan: Plan | None, tokens: int, visual: int, after: int) -> float:
+    """Of these, what patched heads need not compute: scores and values of visual keys.
+
+    Args:
+        tokens: of the request. visual: of its one image. after: text tokens behind it.
+
+    Returns:
+        0 in families whose image tokens see forward (`Family.plain_causal`), and for plans without closed form. The running
+        sum of the values, once per KV head, is taken off. Layers whose window the request outgrows save nothing.
+    """
+    if plan is None or not saves(plan) or not get_family(plan.family).plain_causal:
+        return 0.0
+    saved = sum(_layer_saved(plan, layer, shape.every[layer], tokens, visual, after) for layer in plan.layers)
+    return max(saved, 0.0)
+
+
+def _layer_saved(plan: Plan, index: int, layer: DecoderLayer, tokens: int, visual: int, after: int) -> float:
+    if layer.window is not None and tokens > layer.window:
+        return 0.0
+    heads, group = plan.heads[index], plan.num_heads // layer.kv_heads
+    pairs = (visual * (visual + 1) / 2 if plan.queries == "all" else 0) + after * visual
+    running_sum = len({h // group for h in heads}) * visual * 2 * layer.head_dim
+    return len(heads) * pairs * 4 * layer.head_dim - running_sum

@@ -1,0 +1,24 @@
+"""Qwen3.5 with experts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import transformers as T
+
+from . import qwen3_5
+from .shared_rows import IDS
+
+EXPERTS = {
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32,
+}  # fmt: skip
+
+
+def config() -> Any:
+    """Four experts, two for a token, and one for all."""
+    text, vision = qwen3_5.parts()
+    return T.Qwen3_5MoeConfig(text_config={**text, **EXPERTS}, vision_config=vision, **IDS)
+
+
+TINY = replace(qwen3_5.TINY, configs={"qwen3_5_moe": config})
