@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +35,7 @@ def fitted(name: str, mode: str = "patch_complexity", features: tuple[str, ...] 
         for layer in plain.layers
     }
     given = {"scores": "fitted", "features": features, "weights": weights, "levels": levels_of(plain), **changes}
-    return tiny.make_plan(name, mode, **given)
+    return replace(plain, **given)
 
 
 def levels_of(plan: Plan) -> dict[int, tuple[float, ...]]:
@@ -229,7 +228,7 @@ def test_forms_agree_in_every_mode(mode: str, plain: Callable[[str], Any]) -> No
 @pytest.mark.parametrize("changes", [{"queries": "after_image"}, {"queries": "last"}, {"blend": 0.4}], ids=str)
 def test_rows_and_blend(changes: dict[str, Any], plain: Callable[[str], Any]) -> None:
     model = tiny.make_patched(plain("llava-llama"), fitted("llava-llama", **changes))
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs("llava-llama", 2)
     wanted = logits(exact, inputs)
@@ -238,7 +237,7 @@ def test_rows_and_blend(changes: dict[str, Any], plain: Callable[[str], Any]) ->
 
 
 def check_forms(model: Any, name: str, images: int) -> None:
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs(name, images)
     with tiny.needed(exact, images):
@@ -270,7 +269,7 @@ def test_uniform_weights_are_the_rule_log(name: str, plain: Callable[[str], Any]
     plain_plan = tiny.make_plan(name, "uniform")
     ones = {layer: ((1.0,),) * len(plain_plan.kv_heads_of(layer)) for layer in plain_plan.layers}
     plan = fitted(name, "uniform", ("fewness",), weights=ones)
-    other = tiny.make_plan(name, "uniform", scores="log", levels=levels_of(plain_plan))
+    other = replace(plain_plan, scores="log", levels=levels_of(plain_plan))
     inputs = tiny.make_inputs(name, 2)
     a, b = (logits(tiny.make_patched(plain(name), p), inputs) for p in (plan, other))
     assert torch.allclose(a, b, atol=1e-4)
