@@ -29,7 +29,7 @@ def prefill_tile(dtype: torch.dtype, cache: torch.dtype, d: int, rows: int, arch
     compute capability (90 for 9.0)."""
     few = 16 if rows <= 16 else 32 if rows <= 32 else 64 if rows <= 64 else 128
     if dtype == torch.float32 or cache.itemsize == 4:
-        return Tile(16, 16, 4, 2) if few == 16 else Tile(32, 16, 8, 2)
+        return Tile(16, 16, 8, 2) if few == 16 else Tile(32, 16, 8, 2)
     if d > 128:
         return Tile(min(few, 32), 32, 4, 2)
     narrow = cache.itemsize == 1 or (arch < 90 and few >= 64)  # tiles of 64 keys spill there

@@ -55,7 +55,7 @@ def test_nothing_takes_more(variant: Variant) -> None:
 def test_sizes_of_a_step_compile_nothing_anew() -> None:
     """Numbers of rows and requests that Triton would else look at: one, and multiples of 16."""
     found = set()
-    for rows, requests in ((64, 1), (65, 2), (80, 16)):
+    for rows, requests in ((64, 1), (131, 2), (1040, 16)):
         starts, lengths, seen = (torch.zeros(n, dtype=torch.int32) for n in (requests + 1, requests, rows))
         cache, text = PagedCache(*paged(torch.bfloat16, 2, 16, 64)), Text.of(requests, 4, 16, "cpu")
         q, sums = torch.zeros(rows, 4, 64, dtype=torch.bfloat16), RunningSums.of(rows, requests, 2, 64, "cpu")
