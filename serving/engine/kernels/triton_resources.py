@@ -23,6 +23,7 @@ from .triton_prepare import Spans, Text, prepare, prepare_rows
 from .triton_slots import SummaryTable
 from .triton_summaries import RunningSums, running_sums
 from .triton_whole_sums import WholeScratch, whole_sums
+from .triton_write import EXTEND, KEEP, SKIP, write_rows
 
 ARCHITECTURES = (80, 90, 100)
 KV_HEADS = 4
@@ -56,7 +57,7 @@ class Variant(NamedTuple):
 
 def variants() -> list[Variant]:
     """All that are tabled."""
-    found = [Variant("decode", d=d) for d in (64, 80, 96, 112, 128, 256)]
+    found = [Variant("decode", d=d) for d in (32, 64, 80, 96, 112, 128, 256)]
     found += [
         Variant("decode", parts=1),
         Variant("decode", size=432),
@@ -66,13 +67,16 @@ def variants() -> list[Variant]:
     found += [Variant("decode", group=group) for group in (1, 16)]
     found += [Variant("decode", "fp16", "fp16"), *(Variant("decode", "fp32", "fp32", d) for d in (64, 128, 256))]
     found += [Variant("decode", "bf16", "fp8", d) for d in (64, 128, 256)]
-    found += [Variant("prefill", d=d, parts=2048) for d in (64, 80, 128, 256)]
+    found += [Variant("prefill", d=d, parts=2048) for d in (32, 64, 80, 128, 256)]
     found += [Variant("prefill", parts=rows) for rows in (2, 4, 8)]
     found += [Variant("prefill", parts=2048, mixed=True), Variant("prefill", "bf16", "fp8", parts=2048)]
     found += [Variant("prefill", "fp32", "fp32", parts=rows) for rows in (2, 2048)]
     found += [Variant("running", cache=cache, d=d) for cache in ("bf16", "fp8") for d in (64, 128, 256)]
     found += [Variant("running", "fp32", "fp32")]
     found += [Variant("whole", cache=cache, d=d) for cache in ("bf16", "fp8") for d in (64, 128, 256)]
+    for kernel in ("write", "write-extend", "write-keep"):
+        found += [Variant(kernel, "fp32" if cache == "fp32" else "bf16", cache) for cache in ("bf16", "fp32", "fp8")]
+        found += [Variant(kernel, d=d) for d in (32, 256)]
     return [*found, Variant("prepare")]
 
 
@@ -171,6 +175,13 @@ def _whole(variant: Variant) -> None:
     whole_sums(_table(variant), _cache(variant), _ints(4)[None], _ints(1), torch.zeros(64), scratch)
 
 
+def _write(variant: Variant) -> None:
+    visual = {"write": SKIP, "write-extend": EXTEND, "write-keep": KEEP}[variant.kernel]
+    k = torch.zeros(8, KV_HEADS, variant.d, dtype=TYPES[variant.dtype])
+    table = _table(variant) if visual == KEEP else None
+    write_rows(_cache(variant), k, k, torch.zeros(8), _ints(8).long(), visual, _ints(8).long(), torch.zeros(64), table)
+
+
 def _prepare(variant: Variant) -> None:
     spans = Spans(_ints(2), _ints(1), _ints(1))
     prepare(Text.of(1, 4, variant.size, "cpu"), _ints(4)[None], _ints(1), spans, KV_HEADS, 264, _ints(2))
@@ -179,6 +190,7 @@ def _prepare(variant: Variant) -> None:
 
 _LAUNCH: dict[str, Callable[[Variant], None]] = {
     "decode": _decode, "prefill": _prefill, "running": _running, "whole": _whole, "prepare": _prepare,
+    "write": _write, "write-extend": _write, "write-keep": _write,
 }  # fmt: skip
 
 
