@@ -136,7 +136,7 @@ def request_of(starts, requests, pid, ROWS: tl.constexpr):
     """Request of program `pid` among blocks of ROWS rows of every request, and the number of its block within the request.
 
     Programs are numbered starts[i] // ROWS + i onwards, which leaves each request at least as many as it has blocks; those
-    too many find that their block begins behind the request's last row.
+    too many find that their block begins behind the request's last row, or, in front of the first request, a number below 0.
     """
     low = 0
     high = requests
