@@ -9,7 +9,7 @@ from lostattn.serving.engine.kernels.triton_prefill import prefill, specify_pref
 from lostattn.serving.engine.kernels.triton_prepare import prepare_rows
 
 # no image, an image alone, in front of, within and behind the rows, rows of a padded batch
-OTHERS = 2
+OTHERS = 260
 CHUNKS = [
     Request(40, 0, ((3, 20),)),
     Request(90, 70, ((25, 60), (60, 61), (75, 80))),
@@ -54,13 +54,14 @@ def check_prefill(
 
 
 def _behind_others(scene: Scene, slots: torch.Tensor | None) -> torch.Tensor | None:
-    """Put two rows of nobody in front: `decode` has them."""
-    others = (
-        scene.prior[:1].new_full((OTHERS,), torch.nan),
-        torch.full_like(scene.new_v[:1], torch.nan).expand(OTHERS, -1, -1),
-    )
-    scene.starts += OTHERS
-    scene.prior, scene.new_v = torch.cat([others[0], scene.prior]), torch.cat([others[1], scene.new_v])
+    """Put rows of nobody in front, as `decode` has them: more than a program looks at."""
+    none = torch.full_like(scene.new_v[:1], torch.nan).expand(OTHERS, -1, -1)
+    rows, heads, d = scene.q.shape
+    q = torch.zeros(OTHERS + rows, heads, 2 * d, dtype=scene.q.dtype, device=scene.q.device)[..., :d]
+    q[OTHERS:] = scene.q
+    scene.starts, scene.q = scene.starts + OTHERS, q
+    scene.prior = torch.cat([scene.prior[:1].new_full((OTHERS,), torch.nan), scene.prior])
+    scene.new_v = torch.cat([none, scene.new_v])
     return slots if slots is None else torch.cat([slots.new_full((OTHERS,), -1), slots])
 
 

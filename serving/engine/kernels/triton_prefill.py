@@ -117,7 +117,7 @@ def prefill_kernel(rows, cache, text, sums, batch, requests, level, wanted, scal
     b, block = request_of(batch.starts, requests, pid, shape.TOKENS)
     start = tl.load(batch.starts + b)
     count = tl.load(batch.starts + b + 1) - start
-    if block * shape.TOKENS >= count:
+    if (block < 0) | (block * shape.TOKENS >= count):
         return
     r = tl.arange(0, shape.ROWS)
     d = tl.arange(0, shape.DP)

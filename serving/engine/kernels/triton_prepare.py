@@ -244,6 +244,8 @@ def rows_kernel(seen, starts, lengths, spans, rows, requests, ROWS: tl.constexpr
     b, block = request_of(starts, requests, tl.program_id(0), ROWS)
     start = tl.load(starts + b)
     count = tl.load(starts + b + 1) - start
+    if (block < 0) | (block * ROWS >= count):
+        return
     past = tl.load(lengths + b) - count
     row = block * ROWS + tl.arange(0, ROWS)
     position = past + row

@@ -119,7 +119,7 @@ def totals_kernel(new, sums, requests, shape: tl.constexpr):
     b, segment = request_of(new.starts, requests, pid, shape.SEGMENT)
     start = tl.load(new.starts + b)
     count = tl.load(new.starts + b + 1) - start
-    if segment * shape.SEGMENT >= count:
+    if (segment < 0) | (segment * shape.SEGMENT >= count):
         return
     d = tl.arange(0, shape.DP)
     d_in = d < shape.D
@@ -181,7 +181,7 @@ def running_kernel(new, cache, summary, sums, rows, requests, shape: tl.constexp
     b, segment = request_of(new.starts, requests, pid, shape.SEGMENT)
     start = tl.load(new.starts + b)
     count = tl.load(new.starts + b + 1) - start
-    if segment * shape.SEGMENT >= tl.maximum(count, 1):
+    if (segment < 0) | (segment * shape.SEGMENT >= tl.maximum(count, 1)):
         return
     d = tl.arange(0, shape.DP)
     d_in = d < shape.D

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import FP8, LIMIT, ORDERS, Request, drawn
 from kernel_decode_cases import BATCH, check_decode
+from lostattn.serving.engine.kernels import triton_common
 from lostattn.serving.engine.kernels.triton_prepare import (
     Spans,
     Text,
@@ -35,6 +36,13 @@ def test_types(dtype: torch.dtype, cache_dtype: torch.dtype, kind: str, splits: 
         d=64,
         kv_heads=1,
     )
+
+
+@pytest.mark.parametrize("kind", ["summary", "mixed"])
+def test_fp8_converted_by_the_processor(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on sm 89 and above; the other cases convert bit by bit."""
+    monkeypatch.setattr(triton_common, "architecture", lambda: 90)
+    check_decode(BATCH[1:4], 1, kind=kind, splits=2, dtype=torch.bfloat16, cache_dtype=FP8)
 
 
 @pytest.mark.parametrize("order", ORDERS)
