@@ -78,8 +78,8 @@ def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> L
             levels = torch.zeros(plan.num_heads, dtype=torch.float32, device="cpu")
             levels[list(plan.heads[index])] = torch.tensor(plan.levels[index], dtype=torch.float32, device="cpu")
         if index in plan.weights:
-            weights = torch.zeros(plan.num_kv_heads, len(plan.features), dtype=torch.float32, device="cpu")
-            weights[list(plan.patched_groups(index))] = torch.tensor(
+            weights = torch.zeros(plan.kv_heads(index), len(plan.features), dtype=torch.float32, device="cpu")
+            weights[list(plan.kv_heads_of(index))] = torch.tensor(
                 plan.weights[index], dtype=torch.float32, device="cpu"
             )
     two_sided = two_sided and plan.preset == "reference"

@@ -150,7 +150,7 @@ class Plan:
             )
         for layer, vectors in self.weights.items():
             right = [len(v) == len(self.features) and all(abs(x) <= MOST_LEVEL for x in v) for v in vectors]
-            if len(vectors) != len(self.patched_groups(layer)) or not all(right):
+            if len(vectors) != len(self.kv_heads_of(layer)) or not all(right):
                 raise LostattnError(
                     f"weights of layer {layer} must be one vector per KV head with a patched head, each of {len(self.features)} "
                     f"finite numbers within {MOST_LEVEL:g} of 0"
@@ -177,6 +177,11 @@ class Plan:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def kv_heads_of(self, layer: int) -> tuple[int, ...]:
+        """KV heads of a layer that serve a patched query head, ascending."""
+        size = self.num_heads // max(self.kv_heads(layer), 1)
+        return tuple(sorted({h // size for h in self.heads.get(layer, ())}))
+
     def kv_heads(self, layer: int) -> int:
         """KV heads of a layer; 0 if it has no attention."""
         return self.layer_kv_heads.get(layer, self.num_kv_heads)
@@ -186,12 +191,6 @@ class Plan:
         """(layer, KV head) pairs of the whole model."""
         return sum(self.kv_heads(layer) for layer in range(self.num_layers))
 
-    def patched_groups(self, layer: int) -> tuple[int, ...]:
-        """KV heads of a layer that serve a patched query head, ascending."""
-        heads = self.heads.get(layer, ())
-        size = self.num_heads // self.kv_heads(layer) if heads else 1
-        return tuple(sorted({h // size for h in heads}))
-
     def whole_groups(self, layer: int) -> tuple[int, ...]:
         """KV heads of a layer all of whose query heads are patched; only these can save KV memory."""
         count = self.kv_heads(layer)
@@ -199,20 +198,14 @@ class Plan:
         heads = set(self.heads.get(layer, ()))
         return tuple(g for g in range(count) if all(h in heads for h in range(g * size, (g + 1) * size)))
 
-    @property
-    def only_whole_groups(self) -> bool:
-        """True if no head is patched outside whole groups."""
-        groups = (len(self.whole_groups(x)) * self.num_heads // self.kv_heads(x) for x in self.layers)
-        return all(count == len(self.heads[x]) for count, x in zip(groups, self.layers, strict=True))
-
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON: layers as string keys, tuples as lists, absent parts left out."""
         raw = asdict(self)
         raw["heads"] = {str(layer): list(self.heads[layer]) for layer in self.layers}
         raw["levels"] = {str(layer): list(levels) for layer, levels in sorted(self.levels.items())}
-        raw["layer_kv_heads"] = {str(layer): count for layer, count in sorted(self.layer_kv_heads.items())}
         raw["weights"] = {str(layer): [list(v) for v in vectors] for layer, vectors in sorted(self.weights.items())}
         raw["features"] = list(self.features)
+        raw["layer_kv_heads"] = {str(layer): count for layer, count in sorted(self.layer_kv_heads.items())}
         raw["options"] = dict(self.options)
         if self.pixels is not None:
             raw["pixels"] = {
@@ -239,12 +232,12 @@ class Plan:
         check_fields(values, {f.name for f in fields(cls)})
         values["heads"] = {int(k): tuple(v) for k, v in values["heads"].items()}
         values["levels"] = {int(k): tuple(float(x) for x in v) for k, v in values.get("levels", {}).items()}
-        values["layer_kv_heads"] = {int(k): v for k, v in values.get("layer_kv_heads", {}).items()}
         values["features"] = tuple(values.get("features", ()))
         values["weights"] = {
             int(k): tuple(tuple(float(x) for x in v) for v in vectors)
             for k, vectors in values.get("weights", {}).items()
         }
+        values["layer_kv_heads"] = {int(k): v for k, v in values.get("layer_kv_heads", {}).items()}
         if values.get("band") is not None:
             values["band"] = Band(**values["band"])
         if values.get("pixels") is not None:

@@ -131,8 +131,8 @@ def small_plan(plan: Plan, text: Any) -> Plan:
     heads = {layer: (0, 1, 2, 3) if layer == attending[0] else (0, 3) for layer in attending}
     levels = {layer: tuple(0.25 * h for h in heads[layer]) for layer in heads} if plan.levels else {}
     of_group = tuple(0.5 + 0.1 * i for i in range(len(plan.features)))
-    groups = {layer: len({h * layers[layer].kv_heads // HEADS for h in chosen}) for layer, chosen in heads.items()}
-    weights = {layer: (of_group,) * count for layer, count in groups.items()} if of_group else {}
+    sizes = {layer: HEADS // layers[layer].kv_heads for layer in heads}
+    weights = {x: (of_group,) * len({h // sizes[x] for h in heads[x]}) for x in heads} if of_group else {}
     return replace(
         plan, num_layers=len(layers), num_heads=HEADS, num_kv_heads=usual_kv_heads(layers), heads=heads, levels=levels,
         band=None, layer_kv_heads=other_kv_heads(layers), weights=weights,

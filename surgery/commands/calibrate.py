@@ -116,7 +116,7 @@ def calibrate(
     ])  # fmt: skip
     if found.frontier is not None:
         print_groups(found.frontier)
-    print_fits(found)
+    print_fits(found, model_shape(source.config).kv_groups)
     options = "--preset efficient " if of_groups["frontier"] or found.fits else ""
     if of_fit is not None:
         options += f"--scores fitted {of_fit.option()}"

@@ -31,5 +31,10 @@ def families(as_json: bool) -> None:
         ["family", "text models", "vision towers"],
         [[s.family, ", ".join(s.text_models), ", ".join(s.towers)] for s in found if s.text_models or s.towers],
     )
+    click.echo("\nLast tried:")
+    print_table(
+        ["family", "day", "transformers", "vLLM"],
+        [[s.family, s.tried.day, s.tried.transformers, s.tried.vllm or "not served"] for s in found],
+    )
     say(f"vLLM here: {installed_engine()}")
     say("layers are clipped to a model's depth; --json tells modes, reasons, and where the defaults come from")

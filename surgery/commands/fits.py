@@ -80,9 +80,9 @@ def fit_wish(
         return None
     chosen = None
     if groups is not None:
-        size = shape.heads // shape.kv_heads
         heads = named_groups(PatchSpec(groups=groups), shape) or {}
-        chosen = tuple((layer, g) for layer, found in sorted(heads.items()) for g in sorted({h // size for h in found}))
+        sizes = {layer: shape.heads // shape.every[layer].kv_heads for layer in heads}
+        chosen = tuple((x, g) for x, found in sorted(heads.items()) for g in sorted({h // sizes[x] for h in found}))
     return FitWish(chosen, parse_budgets(kv_budget), rounds)
 
 
@@ -109,11 +109,10 @@ def run_fits(
     return tuple(fits), partials
 
 
-def print_fits(found: Calibration) -> None:
-    """One row per fit."""
+def print_fits(found: Calibration, kv_groups: int) -> None:
+    """One row per fit; `kv_groups` are all of the model."""
     if not found.fits:
         return
-    kv_groups = found.num_layers * found.num_kv_heads
     rows = []
     for fit in found.fits:
         count = sum(map(len, fit.weights.values()))

@@ -101,7 +101,7 @@ def start_of(plan: Plan) -> Plan:
         raise LostattnError("a fit begins with a plan of scores rule 'log' that patches whole KV groups")
     features = tuple(name for name in FEATURES if name != "prior" or plan.mode != "uniform")
     first = tuple(float(name == "fewness") for name in features)
-    weights = {layer: (first,) * len(plan.patched_groups(layer)) for layer in plan.layers}
+    weights = {layer: (first,) * len(plan.kv_heads_of(layer)) for layer in plan.layers}
     return replace(plan, scores="fitted", temperature=1.0, features=features, weights=weights)
 
 
@@ -227,9 +227,9 @@ class Fitter:
         layers = decoder_of(self.chat.model.model).layers
         for index, weights, levels in pieces(self.plan, theta):
             part = layers[index].self_attn.sap_layer
-            kv_heads = torch.tensor(self.plan.patched_groups(index), device=theta.device)
+            kv_heads = torch.tensor(self.plan.kv_heads_of(index), device=theta.device)
             heads = torch.tensor(self.plan.heads[index], device=theta.device)
-            whole = theta.new_zeros(self.plan.num_kv_heads, weights.shape[1]).index_copy(0, kv_heads, weights)
+            whole = theta.new_zeros(self.plan.kv_heads(index), weights.shape[1]).index_copy(0, kv_heads, weights)
             level = theta.new_zeros(self.plan.num_heads).index_copy(0, heads, levels)
             layers[index].self_attn.sap_layer = replace(part, weights=whole, levels=level, _copies={})
 

@@ -50,19 +50,11 @@ class Fit:
             levels=dict(self.levels),
         )
 
-    def groups(self, num_heads: int, num_kv_heads: int) -> tuple[Group, ...]:
-        """The (layer, KV head) pairs that it is for, ascending.
-
-        Raises:
-            LostattnError: numbers of levels that no whole groups of this shape have.
-        """
-        size, found = num_heads // num_kv_heads, list[Group]()
-        for layer, vectors in sorted(self.weights.items()):
-            kv_heads = self.settings["groups"][str(layer)]
-            if len(kv_heads) != len(vectors) or len(self.levels[layer]) != size * len(vectors):
-                raise LostattnError("the fit in the calibration is of a model of another shape: calibrate this model")
-            found += [(layer, g) for g in kv_heads]
-        return tuple(found)
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The (layer, KV head) pairs that it is for, ascending."""
+        found = self.settings["groups"]
+        return tuple((layer, g) for layer in sorted(self.weights) for g in found[str(layer)])
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """LostattnError unless the fit was made with the settings of a plan (see `FIT_SETTINGS`)."""
@@ -126,13 +118,14 @@ def fit_for(fits: Sequence[Fit], plan: Plan) -> Fit:
     Raises:
         LostattnError: none was, it was made with other settings, or the plan patches more than whole groups.
     """
-    if not plan.only_whole_groups:
+    per_group = {x: plan.num_heads // plan.kv_heads(x) for x in plan.layers}
+    if any(len(plan.whole_groups(x)) * per_group[x] != len(heads) for x, heads in plan.heads.items()):
         raise LostattnError(
             "scores rule 'fitted' is for whole KV groups: choose with --groups, --kv-budget or --heads all"
         )
     wanted = settings_for(plan)
     groups = tuple((layer, g) for layer in plan.layers for g in plan.whole_groups(layer))
-    same = [f for f in fits if f.groups(plan.num_heads, plan.num_kv_heads) == groups]
+    same = [f for f in fits if f.groups == groups]
     if not same:
         sizes = ", ".join(str(sum(map(len, f.weights.values()))) for f in fits)
         has = f"it has fits of {sizes} other groups" if fits else "it holds no fit"

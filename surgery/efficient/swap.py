@@ -29,7 +29,7 @@ def restrict(plan: Plan, groups: Sequence[Group]) -> Plan:
     }
     weights = {
         layer: tuple(
-            v for g, v in zip(plan.patched_groups(layer), plan.weights[layer], strict=True) if (layer, g) in groups
+            v for g, v in zip(plan.kv_heads_of(layer), plan.weights[layer], strict=True) if (layer, g) in groups
         )
         for layer in heads
         if layer in plan.weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,19 +23,24 @@ from lostattn.patches.plan import FEATURES, Plan
 from lostattn.patches.selfcheck import self_check, small_plan
 from lostattn.patches.summary import running_summary, visual_summary
 
-LEVELS = {0: (0.5, -1.0, 2.0, 0.0), 1: (1.0, -2.0), 2: (0.3, 0.1)}
 FAMILY_MODELS = tiny.ONE_PER_FAMILY
 
 
 def fitted(name: str, mode: str = "patch_complexity", features: tuple[str, ...] = FEATURES, **changes: Any) -> Plan:
     """The plan of `tiny.make_plan` with other weights in every KV head."""
     g = torch.Generator().manual_seed(5)
+    plain = tiny.make_plan(name, mode)
     weights = {
-        layer: tuple(tuple(torch.randn(len(features), generator=g).tolist()) for _ in range(heads))
-        for layer, heads in ((0, 2), (1, 2), (2, 1))
+        layer: tuple(tuple(torch.randn(len(features), generator=g).tolist()) for _ in plain.kv_heads_of(layer))
+        for layer in plain.layers
     }
-    given = {"scores": "fitted", "features": features, "weights": weights, "levels": LEVELS, **changes}
-    return tiny.make_plan(name, mode, **given)
+    given = {"scores": "fitted", "features": features, "weights": weights, "levels": levels_of(plain), **changes}
+    return replace(plain, **given)
+
+
+def levels_of(plan: Plan) -> dict[int, tuple[float, ...]]:
+    """Another level in every patched head."""
+    return {layer: tuple(0.7 * h - layer for h in heads) for layer, heads in plan.heads.items()}
 
 
 def logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -224,7 +228,7 @@ def test_forms_agree_in_every_mode(mode: str, plain: Callable[[str], Any]) -> No
 @pytest.mark.parametrize("changes", [{"queries": "after_image"}, {"queries": "last"}, {"blend": 0.4}], ids=str)
 def test_rows_and_blend(changes: dict[str, Any], plain: Callable[[str], Any]) -> None:
     model = tiny.make_patched(plain("llava-llama"), fitted("llava-llama", **changes))
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs("llava-llama", 2)
     wanted = logits(exact, inputs)
@@ -233,7 +237,7 @@ def test_rows_and_blend(changes: dict[str, Any], plain: Callable[[str], Any]) ->
 
 
 def check_forms(model: Any, name: str, images: int) -> None:
-    exact = copy.deepcopy(model).double()
+    exact = tiny.exact(model)
     exact.sap_settings.force("eager")
     inputs = tiny.make_inputs(name, images)
     with tiny.needed(exact, images):
@@ -262,9 +266,10 @@ def by_steps(model: Any, inputs: dict[str, torch.Tensor], first: int) -> torch.T
 @pytest.mark.parametrize("name", FAMILY_MODELS)
 def test_uniform_weights_are_the_rule_log(name: str, plain: Callable[[str], Any]) -> None:
     """Weight 1 on the number of tokens alone is a uniform prior of scores rule `log`, where every prior is an image's own."""
-    ones = {layer: ((1.0,),) * heads for layer, heads in ((0, 2), (1, 2), (2, 1))}
+    plain_plan = tiny.make_plan(name, "uniform")
+    ones = {layer: ((1.0,),) * len(plain_plan.kv_heads_of(layer)) for layer in plain_plan.layers}
     plan = fitted(name, "uniform", ("fewness",), weights=ones)
-    other = tiny.make_plan(name, "uniform", scores="log", levels=LEVELS)
+    other = replace(plain_plan, scores="log", levels=levels_of(plain_plan))
     inputs = tiny.make_inputs(name, 2)
     a, b = (logits(tiny.make_patched(plain(name), p), inputs) for p in (plan, other))
     assert torch.allclose(a, b, atol=1e-4)
@@ -334,4 +339,4 @@ def test_the_self_check_covers_the_rule(name: str, plain: Callable[[str], Any]) 
     name = next(n for n in tiny.CONFIGS if n.startswith(name))
     plan = fitted(name)
     config = tiny.make_patched(plain(name), plan).config
-    assert small_plan(plan, 2, 2).scores == "fitted" and self_check(config, plan) == ""
+    assert small_plan(plan, config.get_text_config()).scores == "fitted" and self_check(config, plan) == ""

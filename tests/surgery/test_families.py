@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lostattn.patches.mode import MODES
 from lostattn.serving.engine.versions import check_served, serves
 from lostattn.surgery import written
 from lostattn.surgery.cli import main
-from lostattn.surgery.families import family_states
+from lostattn.surgery.families import NEVER, TRIED, family_states, markdown_table
 
 
 def told() -> dict[str, Any]:
@@ -49,6 +50,20 @@ def test_vllm_runs_what_it_says(name: str) -> None:
         assert row["reason"] == str(caught.value)
 
 
+def test_every_family_says_when_it_was_tried() -> None:
+    assert set(TRIED) == set(FAMILIES)
+    for name, row in told().items():
+        assert bool(row["tried"]["vllm"]) == serves(name) and row["tried"]["transformers"]
+        date.fromisoformat(row["tried"]["day"])
+
+
+def test_the_documents_hold_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "families.md").read_text(encoding="utf-8")
+    assert markdown_table(family_states()) in text, (
+        "python -m lostattn.surgery.families prints the table of docs/families.md"
+    )
+
+
 def test_a_new_family_appears_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     copy = tmp_path / "patches"
     shutil.copytree(discover.FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
@@ -59,6 +74,7 @@ def test_a_new_family_appears_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path:
         monkeypatch.setattr(module, "FOLDER", copy)
     (row,) = [s for s in family_states() if s.family == "brand_new"]
     assert not row.vllm and "brand_new" in row.vllm_reason and row.prefill == "any-mask"
+    assert row.tried == NEVER and row.lines[1] == 0
     assert row.defaults_from == "taken over from a relative in the paper"
 
 

@@ -60,7 +60,10 @@ def is_exact_form(plan: Plan) -> bool:
 
 def serves_fitted(plan: Plan) -> bool:
     """True if all that a plan patches are whole groups that can keep summaries."""
-    return saves_memory(plan) and plan.only_whole_groups
+    whole = [
+        len(plan.whole_groups(x)) * (plan.num_heads // plan.kv_heads(x)) == len(plan.heads[x]) for x in plan.layers
+    ]
+    return saves_memory(plan) and all(whole)
 
 
 def needs_whole_prompt(plan: Plan) -> bool:
@@ -109,7 +112,7 @@ def local_weights(plan: Plan, layer: int, shard: Shard) -> torch.Tensor | None:
         return None
     count = plan.kv_heads(layer)
     found = torch.zeros(count, len(plan.features), dtype=torch.float32)
-    found[list(plan.patched_groups(layer))] = torch.tensor(plan.weights[layer], dtype=torch.float32)
+    found[list(plan.kv_heads_of(layer))] = torch.tensor(plan.weights[layer], dtype=torch.float32)
     # with more ranks than KV heads, several ranks have a copy of one
     first = [shard.rank * shard.heads + g * shard.group for g in range(shard.kv_heads)]
     return found[[h * count // plan.num_heads for h in first]]

@@ -46,8 +46,12 @@ class Variant(NamedTuple):
     def __str__(self) -> str:
         kind = " mixed" if self.mixed else ""
         types = self.dtype if self.dtype == self.cache else f"{self.dtype}/{self.cache}"
-        word = {"prefill": " rows"}.get(self.kernel, " splits")
-        return f"{self.kernel}{kind} {types} D{self.d} G{self.group} block {self.size}, {self.parts}{word}"
+        words = {
+            "prefill": f", {self.parts} rows",
+            "decode": f", {self.parts} splits",
+            "whole": f", {self.parts} splits",
+        }
+        return f"{self.kernel}{kind} {types} D{self.d} G{self.group} block {self.size}{words.get(self.kernel, '')}"
 
 
 def variants() -> list[Variant]:

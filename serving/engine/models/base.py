@@ -159,10 +159,9 @@ class SapVllm:
 
     def _carry_prior_between_stages(self) -> None:
         """Make room for the prior in what vLLM allocates for a pipeline stage."""
-        plain = getattr(self, "make_empty_intermediate_tensors", None)
+        plain, columns = getattr(self, "make_empty_intermediate_tensors", None), self.sap_state.columns
         if plain is None:  # vLLM runs this model in one stage only
             return
-        columns = self.sap_state.columns
 
         def make(batch_size: int, dtype: torch.dtype, device: torch.device) -> Any:
             found = plain(batch_size, dtype, device)
