@@ -51,7 +51,7 @@ def any_mask_attention(job: Job) -> torch.Tensor:
 
 def _too_wide(job: Job) -> bool:
     """Whether a prior score comes near the largest number of float16, in which kernels may keep scores."""
-    top = job.scores.prior.nan_to_num(0.0).abs().amax()
+    top = job.scores.of_groups().nan_to_num(0.0).abs().amax()
     if job.scores.level is not None:
         top = top + job.scores.level.abs().amax()
     return bool(top > FLOAT16_SAFE)
@@ -104,19 +104,21 @@ def _patched_rows(job: Job, heads: list[int], first: int, last: int) -> torch.Te
 
 
 def _extra_coordinates(job: Job, heads: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Coordinates whose product is blend * p / scale: for queries (1, h, 1, E), for keys (B, 1, K, E), E a multiple of 8."""
+    """Coordinates whose product is blend * p / scale: for queries (1, h, 1, E), for keys (B, 1 or h, K, E), E a multiple of 8."""
     scores, q = job.scores, job.q
+    prior = scores.of_groups().nan_to_num(0.0)
+    prior = prior[:, None] if prior.dim() == 2 else prior[:, [h * job.k.shape[1] // q.shape[1] for h in heads]]
     parts = 1 if q.dtype in (torch.float32, torch.float64) else 3
     # a power of two in the queries keeps p / scale within half precision's range, and is exact
     unit = 2.0 ** round(-math.log2(job.scale))
-    key_columns = _split(scores.prior.nan_to_num(0.0) * (job.blend / job.scale / unit), q.dtype, parts)
+    key_columns = _split(prior * (job.blend / job.scale / unit), q.dtype, parts)
     query_columns = [torch.full((len(heads),), unit, device=q.device, dtype=q.dtype)] * parts
     if scores.level is not None:
         takes = scores.visual if scores.exact is None else scores.visual & ~scores.exact
-        key_columns += [takes.to(q.dtype)] * parts
+        key_columns += [takes.to(q.dtype)[:, None].expand_as(prior)] * parts
         query_columns += _split(scores.level[heads] * (job.blend / job.scale), q.dtype, parts)
     pad = -len(key_columns) % 8
-    extra_k = F.pad(torch.stack(key_columns, -1), (0, pad))[:, None]
+    extra_k = F.pad(torch.stack(key_columns, -1), (0, pad))
     extra_q = F.pad(torch.stack(query_columns, -1), (0, pad))[None, :, None]
     return extra_q, extra_k
 

@@ -118,7 +118,9 @@ def _plan_obstacle(layer: LayerPlan, call: Call) -> str:
 
 def _call_obstacle(job: Job) -> str:
     """What in this call keeps the closed form from running."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (job.q, job.k, job.v, job.scores.prior)):
+    scores = job.scores
+    parts = (job.q, job.k, job.v, scores.prior, scores.level, scores.by_group)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in parts):
         return "gradients are needed"
     if job.scores.level is not None and job.scores.exact is not None:
         return "some priors were given as exact scores beside calibrated levels"
@@ -163,8 +165,13 @@ def collect_job(
         # NaN on text keys must not be multiplied: its gradient would reach the queries and keys behind the factor
         scaled = torch.where(prior.isnan(), prior, prior.nan_to_num(0.0) * factor)
         prior = scaled if exact is None else torch.where(exact, prior, scaled)
-    heads, levels = layer.on(q.device, q.dtype)
-    scores = PriorScores(prior, levels, exact)
+    heads, levels, weights = layer.on(q.device, q.dtype)
+    by_group = None
+    if weights is not None:
+        features = call.features(index, k.shape[2], q.device)
+        assert features is not None
+        by_group = weights @ features.to(weights.dtype).transpose(1, 2)  # (B, Hkv, K)
+    scores = PriorScores(prior, levels, exact, by_group)
     if layer.band is not None:
         ranked = q[:, :, -1:] if call.last is None else _rows_at(q, call.last)
         heads = _band_heads(index, layer, layer.band, ranked, k, prior, keep, scale)
@@ -226,7 +233,7 @@ def _with_summary(job: Job, call: Call, index: int, layer: LayerPlan) -> Job:
     assert call.state is not None
     found = call.state.summaries.get(index)
     if found is None:
-        found = call.state.summaries[index] = visual_summary(job.scores.prior, job.v, job.layout)
+        found = call.state.summaries[index] = visual_summary(job.scores.of_groups(), job.v, job.layout)
     return replace(job, summary=found)
 
 

@@ -38,7 +38,8 @@ class Settings:
 class LayerPlan:
     """The part of a plan that one attention layer obeys.
 
-    `heads` is bool (H,), `listed` the same as numbers; `levels` (H,) or None.
+    `heads` is bool (H,), `listed` the same as numbers; `levels` (H,) or None; `weights` (Hkv, F) of scores rule `fitted`, 0
+    where no head is patched, or None.
     """
 
     settings: Settings
@@ -49,19 +50,21 @@ class LayerPlan:
     two_sided: bool = False
     rescale: bool = False
     blend: float = 1.0
+    weights: torch.Tensor | None = None
 
-    _copies: dict[torch.device, tuple[torch.Tensor | None, torch.Tensor | None]] = field(default_factory=dict)
+    _copies: dict[torch.device, tuple[torch.Tensor | None, ...]] = field(default_factory=dict)
 
     @property
     def active(self) -> bool:
         return self.heads is not None or self.band is not None
 
-    def on(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """`heads` and `levels` on a device, copied once; levels in at least `dtype` if that is float64."""
+    def on(self, device: torch.device, dtype: torch.dtype) -> tuple[torch.Tensor | None, ...]:
+        """`heads`, `levels` and `weights` on a device, copied once; the last two in at least `dtype` if that is float64."""
         if device not in self._copies:
-            self._copies[device] = tuple(x if x is None else x.to(device) for x in (self.heads, self.levels))  # type: ignore
-        heads, levels = self._copies[device]
-        return heads, levels.double() if levels is not None and dtype == torch.float64 else levels
+            parts = (self.heads, self.levels, self.weights)
+            self._copies[device] = tuple(x if x is None else x.to(device) for x in parts)
+        heads, *numbers = self._copies[device]
+        return heads, *(x.double() if x is not None and dtype == torch.float64 else x for x in numbers)
 
 
 @dataclass
@@ -72,6 +75,7 @@ class CacheState:
         prior: (B, P) float32, NaN on text; P is the cache length when the last image came in, later keys are text. P is 0
             as long as no image was read.
         exact: (B, P) bool, tokens whose scores were given as injected, or None.
+        features: (B, P, F) float32 for scores rule `fitted`, 0 on text and on exact tokens, or None.
         summaries: layer index -> (mean, log mass) of all visual values, filled at the first decode step.
         length: tokens that the model has read into the cache.
         plan: digest of the plan that the model obeyed.
@@ -82,6 +86,7 @@ class CacheState:
     summaries: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     length: int = 0
     plan: str = ""
+    features: torch.Tensor | None = None
 
     @property
     def has_image(self) -> bool:
@@ -97,7 +102,8 @@ class CacheState:
         at = rows.to(self.prior.device)
         summaries = {k: (v[0][rows.to(v[0].device)], v[1][rows.to(v[1].device)]) for k, v in self.summaries.items()}
         exact = None if self.exact is None else self.exact[at]
-        return replace(self, prior=self.prior[at], exact=exact, summaries=summaries)
+        features = None if self.features is None else self.features[at]
+        return replace(self, prior=self.prior[at], exact=exact, features=features, summaries=summaries)
 
     def cropped(self, length: int) -> CacheState:
         """The state of a cache that now holds `length` tokens."""
@@ -107,7 +113,8 @@ class CacheState:
         if not bool((~prior.isnan()).any()):
             return CacheState(self.prior[:, :0], length=length, plan=self.plan)
         exact = None if self.exact is None else self.exact[:, :length]
-        return CacheState(prior, exact, length=length, plan=self.plan)
+        features = None if self.features is None else self.features[:, :length]
+        return CacheState(prior, exact, length=length, plan=self.plan, features=features)
 
 
 @dataclass
@@ -136,6 +143,7 @@ class Call:
     _keys: dict[tuple[int, int, torch.device | None], tuple[torch.Tensor, torch.Tensor | None]] = field(
         default_factory=dict
     )
+    _features: dict[tuple[int, int, torch.device | None], torch.Tensor] = field(default_factory=dict)
     _layout: list[Layout | None] = field(default_factory=list)
     _causal: dict[int, tuple[torch.Tensor, bool]] = field(default_factory=dict)
 
@@ -170,6 +178,18 @@ class Call:
                 exact = pad(exact[:, start : start + count], (0, missing), value=False).to(device)
             self._keys[known] = pad(prior, (0, missing), value=torch.nan).to(device), exact
         return self._keys[known]
+
+    def features(self, layer: int, count: int, device: torch.device | None = None) -> torch.Tensor | None:
+        """Features (B, count, F) of the keys that a layer sees, as `keys`, or None."""
+        assert self.state is not None
+        if self.state.features is None:
+            return None
+        start = self.offsets.get(layer, 0)
+        known = (start, count, device)
+        if known not in self._features:
+            found = self.state.features[:, start : start + count]
+            self._features[known] = torch.nn.functional.pad(found, (0, 0, 0, count - found.shape[1])).to(device)
+        return self._features[known]
 
     def layout(self, total: int) -> Layout | None:
         """Layout of all keys, worked out once per call."""

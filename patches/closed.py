@@ -74,12 +74,12 @@ def patched_heads(job: Job, heads: list[int]) -> torch.Tensor:
 
 def _decode(job: Job, q: torch.Tensor, kv: list[int], level: torch.Tensor | None, layout: Layout) -> torch.Tensor:
     """One query row: text keys are read, visual keys are not, visual values only if their summary is unknown."""
-    mean, log_mass = job.summary or visual_summary(job.scores.prior, job.v, layout)
+    mean, log_mass = job.summary or visual_summary(job.scores.of_groups(), job.v, layout)
     if even(kv):
         mean = take_heads(mean, sorted(set(kv)))[:, :, None].expand(-1, -1, len(kv) // len(set(kv)), -1).flatten(1, 2)
     else:
         mean = take_heads(mean, kv)
-    mean, log_mass = mean[:, :, None], log_mass[:, None]
+    mean, log_mass = mean[:, :, None], log_mass[:, None] if log_mass.dim() == 1 else log_mass[:, kv]
     if level is not None:
         log_mass = log_mass + level
     out = lse = None
@@ -118,7 +118,8 @@ def _merge_visual(
     if mean is None or log_mass is None:
         v = layout.keys(job.v, 2, True)
         v = v if len(used) == v.shape[1] else v[:, used]
-        mean, log_mass = running_summary(layout.keys(job.scores.prior, 1, True), v)
+        scores = layout.keys(job.scores.of_groups(), -1, True)
+        mean, log_mass = running_summary(scores if scores.dim() == 2 else scores[:, used], v)
     elif len(used) < mean.shape[1]:
         mean = mean[:, used]
     at = [used.index(g) for g in kv]
@@ -130,7 +131,7 @@ def _merge_visual(
             continue
         # rows of an image run along the prefix sums, text rows all see the last sum before them
         span = slice(seen - (b - a), seen) if visual else slice(seen - 1, seen)
-        total = log_mass[:, None, span]
+        total = log_mass[:, None, span] if log_mass.dim() == 2 else log_mass[:, at, span]
         total = total if level is None else total + level[None, :, None]
         share = torch.sigmoid(lse[:, :, a:b] - total)[..., None]
         _lerp_groups(out[:, :, a:b], mean[:, :, span], share, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 from .errors import LostattnError
 from .family import Arguments, Family
+from .geometry import grid_rectangles, token_rectangles
 from .pixels import content_digest
 from .plan import Plan
 from .supplied_regions import regions_for
@@ -58,6 +60,28 @@ class EncoderCall:
         found = regions_for(self.inner).overlaps(self.inner, self.arguments, self.lengths)
         return self._checked([w.to(self.device) for w in found])
 
+    def places(self) -> list[torch.Tensor]:
+        """(row, column) of every token's centre, float32 (n, 2) per image, from -1 (top, left) to 1; 0 where none is shown.
+
+        Places are those in what the encoder is given, so in a tile where every tile has a prior of its own.
+        """
+        if self.family.tiled:
+            sides = [math.isqrt(n) for n in self.lengths]
+            if any(side**2 != n for side, n in zip(sides, self.lengths, strict=True)):
+                raise LostattnError(
+                    f"a tile of family '{self.family.name}' has {max(self.lengths)} tokens, which are no square"
+                )
+            return self._checked([_centres(grid_rectangles(side, side)).to(self.device) for side in sides])
+        told = self.arguments.get("image_sizes")  # (height, width)
+        sizes = (
+            [(1, 1)] * len(self.lengths)
+            if told is None
+            else [(int(w), int(h)) for h, w in torch.as_tensor(told).tolist()]
+        )
+        arguments = {**self.arguments, "pixel_values": self.pixel_values}
+        found = [_centres(r).to(self.device) for r in token_rectangles(self.inner, arguments, sizes)]
+        return self._checked(found)
+
     def _checked(self, found: list[torch.Tensor]) -> list[torch.Tensor]:
         lengths = [len(w) for w in found]
         if lengths != list(self.lengths):
@@ -66,3 +90,9 @@ class EncoderCall:
                 f"family '{self.family.name}' does not match this model's image processing"
             )
         return [w.float() for w in found]
+
+
+def _centres(rectangles: torch.Tensor) -> torch.Tensor:
+    """Centres (row, column) of rectangles (n, 4) given in fractions of a picture, within [-1, 1]; 0 for NaN."""
+    left, top, right, bottom = rectangles.unbind(1)
+    return torch.stack([top + bottom - 1, left + right - 1], 1).nan_to_num(0.0).clamp(-1, 1)

@@ -17,7 +17,7 @@ def eager_attention(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
     """
     scores = raw_scores(job.q, job.k, job.scale)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # p would lose digits in half precision
-    p = job.scores.dense().to(scores.dtype)[:, :, None]  # (B, H or 1, 1, K)
+    p = job.scores.dense(job.q.shape[1]).to(scores.dtype)[:, :, None]  # (B, H or 1, 1, K)
     where = job.scores.visual[:, None, None] & heads_4d(job.heads)
     if job.rows is not None:
         where = where & job.rows[:, None, :, None]

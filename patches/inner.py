@@ -22,6 +22,7 @@ from .call import CacheState, Call, Settings, held_by, remember, sizes_of, state
 from .context import EncoderCall
 from .errors import LostattnError
 from .family import decoder_of, get_family
+from .features import exact_scores, image_features, standardised
 from .mode import get_mode
 from .plan import Plan
 from .scores import rescale_unit, shape_prior
@@ -82,10 +83,13 @@ class SapInner:
             out = base.get_image_features(self, pixel_values, *args, **{**kwargs, "return_dict": True})  # type: ignore[attr-defined]
         lengths = family.lengths(self, pixel_values, arguments, [len(features) for features in out.pooler_output])
         given = supplied.for_lengths(lengths) if supplied is not None else None
+        encoder_call = EncoderCall(family, self.sap_plan, self, pixel_values, arguments, lengths, tap)
         if given is None:
-            given = mode.weights(EncoderCall(family, self.sap_plan, self, pixel_values, arguments, lengths, tap))
+            given = mode.weights(encoder_call)
         kind = supplied.kind if supplied is not None else "weights"
-        out["sap_prior"] = [self._scores(w.to(pixel_values.device), kind) for w in given]
+        places = encoder_call.places() if self.sap_plan.scores == "fitted" else [None] * len(given)
+        pairs = zip(given, places, strict=True)
+        out["sap_prior"] = [self._scores(w.to(pixel_values.device), kind, place) for w, place in pairs]
         if not all(bool(torch.isfinite(p).all()) for p in out["sap_prior"]):
             raise LostattnError(
                 "the prior of an image is not finite: its pixels hold NaN, or numbers given to use_prior have mean 0 where "
@@ -94,10 +98,15 @@ class SapInner:
         out["sap_exact"] = kind == "scores"
         return out
 
-    def _scores(self, w: torch.Tensor, kind: str) -> torch.Tensor:
-        """p of one image, up to the factor that `prob_rescaled` measures in every layer."""
-        p = shape_prior(w, self.sap_plan) if kind == "weights" else w
-        return rescale_unit(p) if self.sap_plan.scores == "prob_rescaled" and kind != "scores" else p
+    def _scores(self, w: torch.Tensor, kind: str, place: torch.Tensor | None = None) -> torch.Tensor:
+        """p of one image, (n,), up to the factor that `prob_rescaled` measures in every layer; for `fitted` (n, 1 + F)."""
+        plan = self.sap_plan
+        if plan.scores == "fitted":
+            if kind == "scores":
+                return exact_scores(w, plan)
+            return image_features(standardised(w) if kind == "weights" else w, place, plan)
+        p = shape_prior(w, plan) if kind == "weights" else w
+        return rescale_unit(p) if plan.scores == "prob_rescaled" and kind != "scores" else p
 
     def get_video_features(self, *args: Any, **kwargs: Any) -> Any:
         """Refused: a video served without its prior would be half patched in silence."""
@@ -156,7 +165,8 @@ class SapInner:
             return state.extended(tokens.shape[1])
         visual, numbers, given = seen
         new = torch.full(tokens.shape[:2], torch.nan, device=tokens.device, dtype=torch.float32)
-        new[visual] = _repeat_for_beams(numbers, visual).to(new)
+        found = _repeat_for_beams(numbers, visual).to(new)
+        new[visual] = found if found.dim() == 1 else found[:, 0]
         old = new.new_full((new.shape[0], past), torch.nan)
         exact_old = torch.zeros_like(old, dtype=torch.bool)
         if state is not None:
@@ -166,7 +176,8 @@ class SapInner:
         exact = torch.cat([exact_old, visual & given], 1)
         prior = torch.cat([old, new], 1)
         kept = exact if bool(exact.any()) else None
-        return CacheState(prior, kept, length=prior.shape[1], plan=self.sap_plan.digest)
+        features = _with_features(state, prior, visual, found) if found.dim() == 2 else None
+        return CacheState(prior, kept, length=prior.shape[1], plan=self.sap_plan.digest, features=features)
 
     def _seen_images(
         self, call: dict[str, Any], image: Any, past: int
@@ -303,16 +314,35 @@ def _last_rows(mask: Any, rows: int) -> torch.Tensor | None:
     return rows - 1 - real.argmax(1)
 
 
+def _with_features(
+    state: CacheState | None, prior: torch.Tensor, visual: torch.Tensor, found: torch.Tensor
+) -> torch.Tensor:
+    """Features (B, P, F) of all keys up to the end of a call, behind those of earlier calls.
+
+    Args:
+        prior: (B, P), of all keys. visual: (B, Sq) bool, of this call. found: (n, 1 + F), of its visual tokens.
+    """
+    out = prior.new_zeros(*prior.shape, found.shape[1] - 1)
+    if state is not None and state.features is not None:
+        out[:, : state.features.shape[1]] = state.features
+    out[:, prior.shape[1] - visual.shape[1] :][visual] = found[:, 1:]
+    return out
+
+
 def _repeat_for_beams(priors: list[torch.Tensor], visual: torch.Tensor) -> torch.Tensor:
-    """One number per placeholder in row order; beams and returned sequences repeat every row, the encoder output not."""
+    """What every placeholder was given, in row order; beams and returned sequences repeat every row, the encoder output not.
+
+    Args:
+        priors: (n,) per image, or (n, 1 + F) for scores rule `fitted`.
+    """
     flat = torch.cat(priors)
     wanted = int(visual.sum())
-    times = wanted // max(flat.numel(), 1)
-    if times * flat.numel() != wanted or not wanted:
-        raise LostattnError(f"the prompt has {wanted} visual tokens but its images make {flat.numel()}")
+    times = wanted // max(len(flat), 1)
+    if times * len(flat) != wanted or not wanted:
+        raise LostattnError(f"the prompt has {wanted} visual tokens but its images make {len(flat)}")
     if times == 1:
         return flat
     rows = visual.sum(1)[::times].tolist()
-    if sum(rows) != flat.numel():
-        raise LostattnError(f"the prompt has {wanted} visual tokens but its images make {flat.numel()}")
-    return torch.cat([chunk.repeat(times) for chunk in flat.split(rows)])
+    if sum(rows) != len(flat):
+        raise LostattnError(f"the prompt has {wanted} visual tokens but its images make {len(flat)}")
+    return torch.cat([chunk for part in flat.split(rows) for chunk in [part] * times])

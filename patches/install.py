@@ -69,7 +69,7 @@ def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> L
     """What one layer has to know of the plan."""
     if plan.inert or index not in plan.heads:
         return LayerPlan(settings, None)
-    heads = levels = None
+    heads = levels = weights = None
     if plan.band is None:
         # "cpu" by name: from_pretrained builds models on the meta device
         heads = torch.zeros(plan.num_heads, dtype=torch.bool, device="cpu")
@@ -77,9 +77,15 @@ def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> L
         if index in plan.levels:
             levels = torch.zeros(plan.num_heads, dtype=torch.float32, device="cpu")
             levels[list(plan.heads[index])] = torch.tensor(plan.levels[index], dtype=torch.float32, device="cpu")
+        if index in plan.weights:
+            weights = torch.zeros(plan.kv_heads(index), len(plan.features), dtype=torch.float32, device="cpu")
+            weights[list(plan.kv_heads_of(index))] = torch.tensor(
+                plan.weights[index], dtype=torch.float32, device="cpu"
+            )
     two_sided = two_sided and plan.preset == "reference"
     listed = plan.heads[index] if plan.band is None else None
-    return LayerPlan(settings, heads, levels, plan.band, listed, two_sided, plan.scores == "prob_rescaled", plan.blend)
+    rescale = plan.scores == "prob_rescaled"
+    return LayerPlan(settings, heads, levels, plan.band, listed, two_sided, rescale, plan.blend, weights)
 
 
 def path_for(implementation: str | None) -> str:

@@ -17,20 +17,28 @@ class PriorScores:
         prior: (B, K) float, NaN on keys that keep their ordinary score.
         level: (H,) float added for each head, or None.
         exact: (B, K) bool, visual keys whose prior takes no level, or None.
+        by_group: (B, Hkv, K) float added for the query heads of each KV head, 0 on text keys and on exact ones, or None.
     """
 
     prior: torch.Tensor
     level: torch.Tensor | None = None
     exact: torch.Tensor | None = None
+    by_group: torch.Tensor | None = None
 
     @property
     def visual(self) -> torch.Tensor:
         """Visual keys, bool (B, K)."""
         return ~self.prior.isnan()
 
-    def dense(self) -> torch.Tensor:
-        """p per head, (B, H or 1, K), zero on text keys."""
+    def of_groups(self) -> torch.Tensor:
+        """p without the levels: (B, K), or (B, Hkv, K) where KV heads differ; NaN on text keys."""
+        return self.prior if self.by_group is None else self.prior[:, None] + self.by_group
+
+    def dense(self, heads: int) -> torch.Tensor:
+        """p per head, (B, H or 1, K), zero on text keys; `heads` is H."""
         p = self.prior.nan_to_num(0.0)[:, None]
+        if self.by_group is not None:
+            p = p + self.by_group.repeat_interleave(heads // self.by_group.shape[1], 1)
         if self.level is None:
             return p
         takes = self.visual if self.exact is None else self.visual & ~self.exact

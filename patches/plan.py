@@ -15,11 +15,13 @@ from .plan_fields import check_fields
 
 FORMAT = 1
 PRESETS = ("paper", "reference", "efficient")
-SCORES = ("raw", "prob", "prob_rescaled", "log")
+SCORES = ("raw", "prob", "prob_rescaled", "log", "fitted")
 QUERIES = ("all", "after_image", "last")
 RANK_BY = ("mass", "score")
 # A level is a log-sum-exp of scores: beyond, float32 has no digits left for the differences between scores.
 MOST_LEVEL = 1e4
+# What scores rule `fitted` may sum up, see `features.image_features`.
+FEATURES = ("fewness", "prior", "row", "column", "row_squared", "column_squared")
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,11 @@ class Plan:
 
     ``heads`` maps a layer to its patched query heads (static choice). With ``band`` the heads are chosen anew in every
     forward call and ``heads`` maps each affected layer to an empty tuple. ``levels`` holds, for scores rule ``log``, one
-    number per entry of ``heads``. ``layer_kv_heads`` holds the KV heads of layers that have another number of them than
-    ``num_kv_heads``, 0 for layers without attention. Raises LostattnError for any value that no model could run.
+    number per entry of ``heads``. Scores rule ``fitted`` gives visual token j the score
+    ``sum_k weights[layer][g][k] * feature_k(j) + level`` in every patched head of KV head g: ``features`` names what is summed
+    up (`FEATURES`), ``weights`` holds, per layer, one vector for each KV head that serves a patched head, ascending, and
+    ``levels`` one number per patched head. ``layer_kv_heads`` holds the KV heads of layers that have another number of them
+    than ``num_kv_heads``, 0 for layers without attention. Raises LostattnError for any value that no model could run.
     """
 
     family: str
@@ -75,6 +80,8 @@ class Plan:
     seed: int = 0
     temperature: float = 1.0
     levels: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    features: tuple[str, ...] = ()
+    weights: Mapping[int, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     pixels: Pixels | None = None
     layer_kv_heads: Mapping[int, int] = field(default_factory=dict)
@@ -104,6 +111,7 @@ class Plan:
                 raise LostattnError(
                     f"levels of layer {layer} must be one finite number per patched head, within {MOST_LEVEL:g} of 0"
                 )
+        self._check_fitted()
 
     def _check_heads(self, layer: int, heads: tuple[int, ...]) -> None:
         if not 0 <= layer < self.num_layers:
@@ -121,6 +129,32 @@ class Plan:
             raise LostattnError(
                 f"heads of layer {layer} must be ascending and within 0-{self.num_heads - 1}, not {list(heads)}"
             )
+
+    def _check_fitted(self) -> None:
+        """Weights are there, and whole, exactly where scores rule `fitted` asks for them."""
+        if self.scores != "fitted":
+            if self.features or self.weights:
+                raise LostattnError(
+                    f"scores rule '{self.scores}' takes no features and weights: they belong to 'fitted'"
+                )
+            return
+        for name in self.features:
+            one_of("feature", name, FEATURES)
+        if not self.features or len(set(self.features)) != len(self.features):
+            raise LostattnError("scores rule 'fitted' needs the names of its features, each once")
+        if self.band is not None or self.temperature != 1.0:
+            raise LostattnError("scores rule 'fitted' needs static heads, and has no temperature")
+        if set(self.weights) != set(self.heads) or set(self.levels) != set(self.heads):
+            raise LostattnError(
+                "scores rule 'fitted' needs weights and levels for exactly the layers that have patched heads"
+            )
+        for layer, vectors in self.weights.items():
+            right = [len(v) == len(self.features) and all(abs(x) <= MOST_LEVEL for x in v) for v in vectors]
+            if len(vectors) != len(self.kv_heads_of(layer)) or not all(right):
+                raise LostattnError(
+                    f"weights of layer {layer} must be one vector per KV head with a patched head, each of {len(self.features)} "
+                    f"finite numbers within {MOST_LEVEL:g} of 0"
+                )
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -143,6 +177,11 @@ class Plan:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def kv_heads_of(self, layer: int) -> tuple[int, ...]:
+        """KV heads of a layer that serve a patched query head, ascending."""
+        size = self.num_heads // max(self.kv_heads(layer), 1)
+        return tuple(sorted({h // size for h in self.heads.get(layer, ())}))
+
     def kv_heads(self, layer: int) -> int:
         """KV heads of a layer; 0 if it has no attention."""
         return self.layer_kv_heads.get(layer, self.num_kv_heads)
@@ -164,6 +203,8 @@ class Plan:
         raw = asdict(self)
         raw["heads"] = {str(layer): list(self.heads[layer]) for layer in self.layers}
         raw["levels"] = {str(layer): list(levels) for layer, levels in sorted(self.levels.items())}
+        raw["weights"] = {str(layer): [list(v) for v in vectors] for layer, vectors in sorted(self.weights.items())}
+        raw["features"] = list(self.features)
         raw["layer_kv_heads"] = {str(layer): count for layer, count in sorted(self.layer_kv_heads.items())}
         raw["options"] = dict(self.options)
         if self.pixels is not None:
@@ -172,7 +213,7 @@ class Plan:
                 "std": list(self.pixels.std),
                 "rescale": self.pixels.rescale,
             }
-        return {"format": FORMAT} | {k: v for k, v in raw.items() if v not in (None, {}) or k == "heads"}
+        return {"format": FORMAT} | {k: v for k, v in raw.items() if v not in (None, {}, []) or k == "heads"}
 
     @classmethod
     def from_json(cls, raw: Any) -> Plan:
@@ -191,6 +232,11 @@ class Plan:
         check_fields(values, {f.name for f in fields(cls)})
         values["heads"] = {int(k): tuple(v) for k, v in values["heads"].items()}
         values["levels"] = {int(k): tuple(float(x) for x in v) for k, v in values.get("levels", {}).items()}
+        values["features"] = tuple(values.get("features", ()))
+        values["weights"] = {
+            int(k): tuple(tuple(float(x) for x in v) for v in vectors)
+            for k, vectors in values.get("weights", {}).items()
+        }
         values["layer_kv_heads"] = {int(k): v for k, v in values.get("layer_kv_heads", {}).items()}
         if values.get("band") is not None:
             values["band"] = Band(**values["band"])

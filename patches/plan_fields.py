@@ -93,6 +93,8 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("blend", "temperature"), ("a finite number", _number)),
     "heads": ("layer numbers with lists of whole numbers", _per_layer(_whole)),
     "levels": ("layer numbers with lists of finite numbers", _per_layer(_number)),
+    "features": ("a list of names", _list_of(_text)),
+    "weights": ("layer numbers with lists of lists of finite numbers", _per_layer(_list_of(_number))),
     "layer_kv_heads": ("layer numbers with whole numbers", _by_layer),
     "options": ("names with text", _options),
     "band": ("low and high as numbers, rank_by as text", _band),

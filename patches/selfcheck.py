@@ -81,6 +81,8 @@ def self_check(config: Any, plan: Plan) -> str:
         model.generation_config.suppress_tokens = list(range(IMAGE, VOCABULARY))
         prompt = _prompt(model)
         features, prior = torch.randn(TOKENS, model.config.get_text_config().hidden_size), torch.randn(TOKENS)
+        if count := len(plan.features):
+            prior = torch.randn(TOKENS, 1 + count).index_fill_(1, torch.tensor([0]), 0.0)
 
         def image(features: torch.Tensor = features, prior: torch.Tensor = prior) -> dict[str, Any]:
             return {"image": _encoded(family, model, features, prior)}
@@ -128,10 +130,14 @@ def small_plan(plan: Plan, text: Any) -> Plan:
     attending = [i for i, layer in enumerate(layers) if layer.attends]
     heads = {layer: (0, 1, 2, 3) if layer == attending[0] else (0, 3) for layer in attending}
     levels = {layer: tuple(0.25 * h for h in heads[layer]) for layer in heads} if plan.levels else {}
+    of_group = tuple(0.5 + 0.1 * i for i in range(len(plan.features)))
+    sizes = {layer: HEADS // layers[layer].kv_heads for layer in heads}
+    weights = {x: (of_group,) * len({h // sizes[x] for h in heads[x]}) for x in heads} if of_group else {}
     return replace(
         plan, num_layers=len(layers), num_heads=HEADS, num_kv_heads=usual_kv_heads(layers), heads=heads, levels=levels,
-        band=None, layer_kv_heads=other_kv_heads(layers),
-        queries="all" if plan.queries == "last" else plan.queries, scores="log" if levels else "raw",
+        band=None, layer_kv_heads=other_kv_heads(layers), weights=weights,
+        queries="all" if plan.queries == "last" else plan.queries,
+        scores="fitted" if weights else "log" if levels else "raw",
     )  # fmt: skip
 
 

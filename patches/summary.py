@@ -21,23 +21,28 @@ def visual_summary(prior: torch.Tensor, v: torch.Tensor, layout: Layout) -> tupl
     """Weighted mean of all visual values and their log mass: all that a decode step needs of an image.
 
     Args:
-        prior: (B, K) float, NaN on text keys.
+        prior: (B, K) float, or (B, Hkv, K) where KV heads differ, NaN on text keys.
         v: (B, Hkv, K, Dv).
 
     Returns:
-        mean (B, Hkv, Dv) float32 (float64 for float64 input) and log mass (B,).
+        mean (B, Hkv, Dv) float32 (float64 for float64 input) and log mass (B,), or (B, Hkv).
     """
     first, last = int(layout.visual[0]), int(layout.visual[-1]) + 1
-    p = prior[:, first:last]
+    p = prior[..., first:last]
     p = torch.where(p.isnan(), -torch.inf, p)
     weights = torch.softmax(p, -1)
     span = v[:, :, first:last]  # one view, no copy: text keys between images weigh nothing
-    mean = (weights[:, None, None].to(v.dtype) @ span)[:, :, 0]
+    mean = (_by_head(weights)[:, :, None].to(v.dtype) @ span)[:, :, 0]
     return mean.to(prior.dtype), torch.logsumexp(p, -1)
 
 
+def _by_head(x: torch.Tensor) -> torch.Tensor:
+    """(B, N) as (B, 1, N); (B, g, N) as it is."""
+    return x if x.dim() == 3 else x[:, None]
+
+
 class Shares(NamedTuple):
-    """What running sums need of the scores alone, (B, N) each: exp(p - top), its prefix sums, and the log mass."""
+    """What running sums need of the scores alone, each of their shape: exp(p - top), its prefix sums, and the log mass."""
 
     weights: torch.Tensor
     mass: torch.Tensor
@@ -45,7 +50,7 @@ class Shares(NamedTuple):
 
 
 def running_shares(prior: torch.Tensor) -> Shares | None:
-    """Of scores prior (B, N), the same in every layer; None where they lie too far apart for prefix sums."""
+    """Of scores prior (B, N) or (B, g, N); None where they lie too far apart for prefix sums."""
     top = prior.amax(-1, keepdim=True)
     dtype = torch.promote_types(prior.dtype, torch.float32)
     span = float((top - prior.amin(-1, keepdim=True)).max())
@@ -61,12 +66,16 @@ def running_shares(prior: torch.Tensor) -> Shares | None:
 def running_summary(
     prior: torch.Tensor, v: torch.Tensor, shares: Shares | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Running mean (B, g, N, Dv) and log mass (B, N) of visual values v (B, g, N, Dv) with scores prior (B, N)."""
+    """Running mean (B, g, N, Dv) of visual values v (B, g, N, Dv), and log mass, for scores prior (B, N) or (B, g, N).
+
+    Returns:
+        the mean, and the log mass in the shape of `prior`, float32 (float64 for float64 values).
+    """
     shares = shares or running_shares(prior)
     if shares is None:
         return _scan(prior, v)
     weights, mass, log_mass = shares
-    mean = (weights[:, None, :, None] * v).cumsum(2).div_(mass[:, None, :, None])
+    mean = (_by_head(weights)[..., None] * v).cumsum(2).div_(_by_head(mass)[..., None])
     keep = torch.promote_types(v.dtype, torch.float32)
     return mean.to(keep), log_mass.to(keep)
 
@@ -76,11 +85,11 @@ def _scan(prior: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Ten
     mean, log_mass = v.double(), prior.double()
     reach = 1
     while reach < prior.shape[-1]:
-        old_mean, old_mass = mean[:, :, :-reach], log_mass[:, :-reach]
-        odds = old_mass - log_mass[:, reach:]
-        merged = mix(mean[:, :, reach:], old_mean, odds[:, None].expand(-1, v.shape[1], -1))
+        old_mean, old_mass = mean[:, :, :-reach], log_mass[..., :-reach]
+        odds = _by_head(old_mass - log_mass[..., reach:])
+        merged = mix(mean[:, :, reach:], old_mean, odds.expand(-1, v.shape[1], -1))
         mean = torch.cat([mean[:, :, :reach], merged], 2)
-        log_mass = torch.cat([log_mass[:, :reach], torch.logaddexp(old_mass, log_mass[:, reach:])], 1)
+        log_mass = torch.cat([log_mass[..., :reach], torch.logaddexp(old_mass, log_mass[..., reach:])], -1)
         reach *= 2
     keep = torch.promote_types(v.dtype, torch.float32)
     return mean.to(keep), log_mass.to(keep)

@@ -10,38 +10,43 @@ from .shape import Shape
 
 
 def attention_flops(shape: Shape, tokens: int) -> float:
-    """FLOPs of the two products (scores, values) over the causal half, or what a window leaves of it, all layers and heads,
-    `tokens` in all.
-    """
+    """FLOPs of the two products (scores, values) over the causal half, all layers with attention and all heads."""
     return sum(_layer_flops(shape.heads, layer, tokens) for layer in shape.every)
 
 
-def _layer_flops(heads: int, layer: DecoderLayer, tokens: int) -> float:
-    seen = tokens if layer.window is None else min(layer.window, tokens)
-    pairs = seen * (seen + 1) / 2 + (tokens - seen) * seen
+def _layer_flops(heads: int, layer: DecoderLayer, keys: int) -> float:
+    seen = keys if layer.window is None else min(layer.window, keys)
+    pairs = seen * (seen + 1) / 2 + (keys - seen) * seen
     return heads * 4 * layer.head_dim * pairs if layer.attends else 0.0
 
 
-def attention_flops_saved(shape: Shape, plan: Plan | None, visual: int, after: int, before: int = 0) -> float:
+def attention_flops_saved(shape: Shape, plan: Plan | None, tokens: int, visual: int, after: int) -> float:
     """Of these, what patched heads need not compute: scores and values of visual keys.
 
     Args:
-        visual: tokens of the one image. after, before: text tokens behind it and in front of it.
+        tokens: of the request. visual: of its one image. after: text tokens behind it.
 
     Returns:
-        0 in families whose image tokens see forward (`Family.plain_causal`), for plans without closed form, and in layers
-        whose window the request outgrows. The running sum of the values, once per KV head, is taken off.
+        0 in families whose image tokens see forward (`Family.plain_causal`), and for plans without closed form. The running
+        sum of the values, once per KV head, is taken off. Layers whose window the request outgrows save nothing.
     """
     if plan is None or not saves(plan) or not get_family(plan.family).plain_causal:
         return 0.0
-    rows_inside = visual * (visual + 1) / 2 if plan.queries == "all" else 0
-    saved = 0.0
+    saved, rows = 0.0, visual if plan.queries == "all" else 0
     for index, heads in plan.heads.items():
         layer = shape.every[index]
-        if layer.window is not None and before + visual + after > layer.window:
-            continue
-        touched = len({head // (shape.heads // layer.kv_heads) for head in heads})
-        saved += (
-            len(heads) * (rows_inside + after * visual) * 4 * layer.head_dim - touched * visual * 2 * layer.head_dim
-        )
+        if layer.window is None or tokens <= layer.window:
+            touched = len({h * layer.kv_heads // plan.num_heads for h in heads})
+            saved += flops_of_visual_keys(layer.head_dim, len(heads), touched, rows, visual, after)
     return max(saved, 0.0)
+
+
+def flops_of_visual_keys(head_dim: int, heads: int, kv_heads: int, rows: int, visual: int, after: int) -> float:
+    """FLOPs of scores and values of visual keys, less those of the running sum of the values, once per KV head.
+
+    Args:
+        heads, kv_heads: query heads of a layer and the KV heads that serve them.
+        rows: visual tokens among the query rows. visual: among the keys. after: text rows behind them.
+    """
+    pairs = rows * (rows + 1) / 2 + after * visual
+    return heads * pairs * 4 * head_dim - kv_heads * visual * 2 * head_dim

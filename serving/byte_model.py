@@ -40,72 +40,68 @@ def saves(plan: Plan | None) -> bool:
     return not plan.inert and not plan.dynamic and plan.blend == 1.0 and plan.queries != "last"
 
 
+def is_closed(plan: Plan | None) -> bool:
+    """True if no kernel needs a score of a visual key in a patched head: every row patched, no mean over all keys."""
+    return plan is not None and saves(plan) and plan.queries == "all" and plan.scores != "prob_rescaled"
+
+
 def saving_groups(plan: Plan | None) -> int:
     """(layer, KV head) pairs that need no slots for visual tokens."""
-    return sum(groups_of_rank(plan, 1))
+    return 0 if plan is None else sum(whole_groups(plan, layer, 1) for layer in plan.layers)
 
 
-def groups_of_rank(plan: Plan | None, ranks: int) -> list[int]:
-    """The same by layer for each of `ranks` tensor-parallel ranks, which keep equally many: a surplus keeps every token.
-
-    `prob_rescaled` needs the mean over all keys, so its visual keys stay needed too.
+def whole_groups(plan: Plan | None, layer: int, ranks: int) -> int:
+    """KV heads of a layer that need no slots for visual tokens on each of `ranks` tensor-parallel ranks, which keep equally
+    many: a surplus keeps every token.
     """
-    if plan is None or not saves(plan) or plan.queries != "all" or plan.scores == "prob_rescaled":
-        return []
-    heads, found = plan.num_heads // ranks, []
-    for layer in plan.layers:
-        kv = max(plan.kv_heads(layer) // ranks, 1)
-        group, patched, whole = heads // kv, set(plan.heads[layer]), list[int]()
-        for rank in range(ranks):
-            first = (rank * heads + g * group for g in range(kv))
-            whole.append(sum(patched.issuperset(range(h, h + group)) for h in first))
-        found.append(min(whole))
-    return found
+    if plan is None or not is_closed(plan):
+        return 0
+    patched, count = set(plan.heads.get(layer, ())), plan.kv_heads(layer)
+    heads, kv = plan.num_heads // ranks, max(count // ranks, 1)
+    group = heads // kv
+    whole = []
+    for rank in range(ranks):
+        first = (rank * heads + g * group for g in range(kv))
+        whole.append(sum(patched.issuperset(range(h, h + group)) for h in first))
+    return min(whole)
 
 
-def token_bytes(shape: Shape) -> int:
-    """Key and value of one token in one KV head of most layers."""
-    return 2 * shape.head_dim * shape.dtype_bytes
-
-
-def is_seeing(name: str) -> bool:
-    """True for weights of the vision tower and of what joins it to the decoder."""
-    return _SEEING.search(name) is not None
-
-
-def is_embedding(name: str) -> bool:
-    """True for the decoder's input embedding."""
-    return _EMBEDDING.search(name) is not None
-
-
-def kv_bytes(shape: Shape, plan: Plan | None, text: int, visual: int) -> int:
-    """KV cache of a request with one image: whole groups keep its text and one summary slot, all others every token, or those
-    of a sliding window. States of fixed size, as linear attention keeps them, are not counted.
+def kv_bytes(shape: Shape, plan: Plan | None, text: int, visual: int, ranks: int = 1) -> int:
+    """KV cache of a request with one image on one tensor-parallel rank: whole groups keep its text and one summary slot, all
+    others every token, or those of a sliding window. States of fixed size, as linear attention keeps them, are not counted.
 
     Args:
         plan: None for a plain model.
         text, visual: numbers of tokens.
+        ranks: that share the heads out; with more of them than KV heads each has a copy of one.
     """
-    own = (index for index, layer in enumerate(shape.every) if layer.source == index)
-    return sum(_layer_bytes(shape, plan, index, text, visual) for index in own)
+    return sum(layer_bytes(shape, plan, i, text + visual, max(visual - 1, 0), ranks) for i in owning(shape))
 
 
-def _layer_bytes(shape: Shape, plan: Plan | None, index: int, text: int, visual: int) -> int:
-    """Cache of one layer that holds its own keys and values; a request that outgrows its window saves nothing there."""
-    layer, tokens = shape.every[index], text + visual
+def owning(shape: Shape) -> list[int]:
+    """Layers that hold their own keys and values, ascending."""
+    return [index for index, layer in enumerate(shape.every) if layer.source == index]
+
+
+def layer_bytes(shape: Shape, plan: Plan | None, index: int, tokens: int, left_out: int, ranks: int = 1) -> int:
+    """Cache of one layer that holds its own keys and values, for a request of so many tokens, `left_out` of which whole groups
+    do not keep; a request that outgrows the layer's window saves nothing there."""
+    layer = shape.every[index]
     inside = layer.window is None or tokens <= layer.window
-    slots = layer.kv_heads * (tokens if inside else layer.window or 0)
+    slots = max(layer.kv_heads // ranks, min(layer.kv_heads, 1)) * (tokens if inside else layer.window or 0)
     if inside:
-        slots -= _groups_left_out(shape, plan, index) * max(visual - 1, 0)
+        slots -= _groups_left_out(shape, plan, index, ranks) * left_out
     return slots * 2 * layer.head_dim * shape.dtype_bytes
 
 
-def _groups_left_out(shape: Shape, plan: Plan | None, index: int) -> int:
+def _groups_left_out(shape: Shape, plan: Plan | None, index: int, ranks: int) -> int:
     """KV heads of a layer that need no slots for visual tokens: whole in every layer that reads them."""
-    if not groups_of_rank(plan, 1) or plan is None:
+    readers = [i for i, layer in enumerate(shape.every) if layer.source == index]
+    if ranks > 1 or len(readers) == 1 or plan is None:
+        return min(whole_groups(plan, i, ranks) for i in readers)
+    if not whole_groups(plan, index, 1):
         return 0
-    readers = [set(plan.whole_groups(i)) for i, layer in enumerate(shape.every) if layer.source == index]
-    return len(set.intersection(*readers))
+    return len(set.intersection(*(set(plan.whole_groups(i)) for i in readers)))
 
 
 def decode_bytes(shape: Shape, plan: Plan | None, weights: int, text: int, visual: int, batch: int) -> DecodeBytes:
@@ -137,7 +133,7 @@ class StepWeights:
 
 def read_step_weights(folder: Path, shape: Shape) -> StepWeights:
     """Weights of a checkpoint that decode steps read, as `read_weight_bytes` counts them. Raises what that raises."""
-    sizes = _read_sizes(folder, shape.dtype_bytes)
+    sizes = _read_in_decode(_sizes(folder, shape.dtype_bytes))
     experts = sum(n for name, n in sizes.items() if _EXPERT.search(name)) if shape.experts else 0
     return StepWeights(sum(sizes.values()) - experts, experts, shape.experts or (1, 1))
 
@@ -151,7 +147,7 @@ def read_weight_bytes(folder: Path, dtype_bytes: int) -> int:
     Raises:
         LostattnError: the folder has no safetensors files, or they cannot be read.
     """
-    return sum(_read_sizes(folder, dtype_bytes).values())
+    return sum(_read_in_decode(_sizes(folder, dtype_bytes)).values())
 
 
 def stored_bytes(folder: Path, dtype_bytes: int) -> int:
@@ -159,9 +155,17 @@ def stored_bytes(folder: Path, dtype_bytes: int) -> int:
     return sum(_sizes(folder, dtype_bytes).values())
 
 
-def _read_sizes(folder: Path, dtype_bytes: int) -> dict[str, int]:
-    """Bytes of every tensor that decode steps may read."""
-    sizes = _sizes(folder, dtype_bytes)
+def is_seeing(name: str) -> bool:
+    """True for weights of the vision tower and of what joins it to the decoder."""
+    return _SEEING.search(name) is not None
+
+
+def is_embedding(name: str) -> bool:
+    """True for the decoder's input embedding."""
+    return _EMBEDDING.search(name) is not None
+
+
+def _read_in_decode(sizes: dict[str, int]) -> dict[str, int]:
     tied = not any(_HEAD.search(name) for name in sizes)
     return {name: n for name, n in sizes.items() if not is_seeing(name) and (tied or not is_embedding(name))}
 

@@ -24,7 +24,6 @@ class ModelSize:
         vision: of the vision tower and what joins it to the decoder.
         hidden: numbers of a token between layers.
         patches: patches of the vision tower behind one visual token.
-        sliding: whether some layers attend to a window of the last tokens only.
     """
 
     decoder: int
@@ -33,7 +32,6 @@ class ModelSize:
     vision: int
     hidden: int
     patches: float
-    sliding: bool
 
     @property
     def total(self) -> int:
@@ -65,9 +63,8 @@ def read_size(config: Mapping[str, Any], shape: Shape) -> ModelSize:
     tied = not any(name.endswith("lm_head.weight") for name in counts)
     total, embedding = sum(counts.values()), 0 if tied else entry
     text = parsed.get_text_config()
-    sliding = "sliding_attention" in (getattr(text, "layer_types", None) or ())
     body = total - vision - head - embedding
-    return ModelSize(body, head, embedding, vision, int(text.hidden_size), patches_of(parsed), sliding)
+    return ModelSize(body, head, embedding, vision, int(text.hidden_size), patches_of(parsed))
 
 
 def patches_of(config: Any) -> float:

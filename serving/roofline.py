@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..patches.errors import LostattnError
+from ..patches.family import get_family
 from ..patches.plan import Plan
-from .attention_flops import attention_flops, attention_flops_saved
-from .byte_model import groups_of_rank, saves, token_bytes
+from .attention_flops import attention_flops, flops_of_visual_keys
+from .byte_model import kv_bytes, layer_bytes, owning, saves, whole_groups
 from .gpus import Gpu
 from .model_size import ModelSize
 from .shape import Shape
@@ -26,9 +27,10 @@ class Assumptions:
         bandwidth_share, matmul_share, attention_share: of the GPU's peak bandwidth, and of its peak FLOPs in matrix products
             and in attention.
         kernel: seconds that a kernel takes beside its work. layer_kernels: kernels of a decoder layer.
-        launch: seconds of host time for a launch outside a CUDA graph, hidden while the GPU has more to do.
-        plain_launches, patched_launches: launches of an unpatched and of a patched layer's attention outside graphs. A plan
-            keeps attention out of graphs in all layers; without one a decode step is one graph.
+        scattered_kernels: further ones of a layer some of whose patched heads share a KV head with others.
+        launch: seconds of host time for a launch outside a CUDA graph, hidden while the GPU has more to do. A decode step
+            is one graph, a prefill step none.
+        prefill_launches: further launches of a patched layer's attention in a prefill step.
         all_reduce: seconds of one beside its bytes, twice a layer, with tensor parallelism.
         block: tokens of a KV-cache block. chunk: most tokens of a prefill step.
         memory_share: of the GPU's memory that vLLM takes (`--gpu-memory-utilization`).
@@ -40,9 +42,9 @@ class Assumptions:
     attention_share: float = 0.5
     kernel: float = 1.5e-6
     layer_kernels: int = 11
+    scattered_kernels: int = 2
     launch: float = 5e-6
-    plain_launches: int = 2
-    patched_launches: int = 30
+    prefill_launches: int = 4
     all_reduce: float = 10e-6
     block: int = 16
     chunk: int = 8192
@@ -128,20 +130,17 @@ class Deployment:
 
 def rank_kv_bytes(on: Deployment, plan: Plan | None, request: Request) -> int:
     """Bytes of a request's KV cache that a decode step reads on one rank: whole groups its text and one summary."""
-    whole = on.shape.layers * on.kv_heads * request.tokens
-    saved = sum(groups_of_rank(plan, on.ranks)) * max(request.visual - 1, 0)
-    return (whole - saved) * token_bytes(on.shape)
+    return kv_bytes(on.shape, plan, request.text, request.visual, on.ranks)
 
 
 def rank_block_bytes(on: Deployment, plan: Plan | None, request: Request) -> int:
     """Bytes of the blocks that a request holds on one rank. A whole group keeps no block strictly inside the image but the
     one with its last token and the one in front of it."""
-    size = on.assumed.block
-    every = -(-request.tokens // size)
+    size, shape = on.assumed.block, on.shape
+    tokens = -(-request.tokens // size) * size
     first, end = request.before, request.before + request.visual
-    holes = max((end - 1) // size - 1 - -(-first // size), 0)
-    blocks = on.shape.layers * on.kv_heads * every - sum(groups_of_rank(plan, on.ranks)) * holes
-    return blocks * size * token_bytes(on.shape)
+    holes = max((end - 1) // size - 1 - -(-first // size), 0) * size
+    return sum(layer_bytes(shape, plan, i, tokens, holes, on.ranks) for i in owning(shape))
 
 
 def fitting(on: Deployment, plan: Plan | None, request: Request) -> int:
@@ -159,36 +158,49 @@ def decode_step(on: Deployment, plan: Plan | None, request: Request, requests: i
     # two products of 2 D operations for each key and query head; the heads of a rank share its KV heads
     flops = 2 * on.shape.heads / on.ranks / on.kv_heads * read / on.shape.dtype_bytes
     device += max(read / on.bandwidth, flops / (on.gpu.flops * assumed.attention_share))
-    device += on.shape.layers * assumed.layer_kernels * assumed.kernel
-    return max(device, _decode_host(on, plan))
+    kernels = on.shape.layers * assumed.layer_kernels + len(_scattered(on, plan)) * assumed.scattered_kernels
+    return max(device + kernels * assumed.kernel, assumed.launch)
+
+
+def _scattered(on: Deployment, plan: Plan | None) -> dict[int, float]:
+    """Layers with patched heads outside whole groups, and the KV heads of one rank that serve such heads."""
+    found: dict[int, float] = {}
+    if plan is not None and not plan.inert and saves(plan):
+        for index, heads in plan.heads.items():
+            touched = len({h * on.shape.every[index].kv_heads // plan.num_heads for h in heads})
+            found[index] = max(touched / on.ranks - whole_groups(plan, index, on.ranks), 0.0)
+    return {index: heads for index, heads in found.items() if heads}
 
 
 def _read_twice(on: Deployment, plan: Plan | None, request: Request) -> float:
-    """Text that patched heads read besides the native kernel, where not all heads of a KV group are patched."""
-    if plan is None or plan.inert or not saves(plan):
-        return 0.0
-    group = plan.num_heads // plan.num_kv_heads
-    touched = sum(len({h // group for h in heads}) for heads in plan.heads.values())
-    scattered = max(touched / on.ranks - sum(groups_of_rank(plan, on.ranks)), 0.0)
-    return scattered * request.text * token_bytes(on.shape)
-
-
-def _patched_layers(plan: Plan | None) -> int:
-    return 0 if plan is None or plan.inert else len(plan.heads)
-
-
-def _decode_host(on: Deployment, plan: Plan | None) -> float:
-    """Seconds of launching one decode step: one graph, or for each layer a graph and the launches of its attention."""
-    patched, every, a = _patched_layers(plan), on.shape.layers, on.assumed
-    launches = every + patched * a.patched_launches + (every - patched) * a.plain_launches if patched else 1
-    return launches * a.launch
+    """Bytes of text that scattered heads read besides the native kernel, which computes all heads of their KV heads."""
+    token = 2 * request.text * on.shape.dtype_bytes
+    return sum(heads * on.shape.every[index].head_dim * token for index, heads in _scattered(on, plan).items())
 
 
 def _prefill_host(on: Deployment, plan: Plan | None) -> float:
-    """Seconds of launching one prefill step, which is no graph."""
+    """Seconds of launching one prefill step."""
     a = on.assumed
-    more = _patched_layers(plan) * (a.patched_launches - a.plain_launches)
-    return (on.shape.layers * a.layer_kernels + more) * a.launch
+    patched = 0 if plan is None or plan.inert else len(plan.heads)
+    return (on.shape.layers * a.layer_kernels + patched * a.prefill_launches) * a.launch
+
+
+def _prefill_attention(on: Deployment, plan: Plan | None, request: Request) -> float:
+    """FLOPs of a request's attention on all ranks together. Whole groups meet no visual key; other patched heads meet text
+    keys besides what the native kernel computes for all heads."""
+    flops = attention_flops(on.shape, request.tokens)
+    if plan is None or plan.inert or not saves(plan) or not get_family(plan.family).plain_causal:
+        return flops
+    visual, before, after = request.visual, request.before, request.after
+    pairs = before * (before + 1) / 2 + (visual + after) * before + after * (after + 1) / 2
+    for index, heads in plan.heads.items():
+        layer, whole = on.shape.every[index], whole_groups(plan, index, on.ranks) * on.ranks
+        if layer.window is not None and request.tokens > layer.window:
+            continue
+        saving = whole * plan.num_heads // layer.kv_heads
+        flops -= flops_of_visual_keys(layer.head_dim, saving, whole, visual, visual, after)
+        flops += max(len(heads) - saving, 0) * pairs * 4 * layer.head_dim
+    return flops
 
 
 def prefill(on: Deployment, plan: Plan | None, request: Request, requests: int) -> float:
@@ -201,8 +213,7 @@ def prefill(on: Deployment, plan: Plan | None, request: Request, requests: int) 
     seconds += on.matmul(size.head, steps * (on.decode_bytes - body), requests)
     vision_bytes = size.vision * on.shape.dtype_bytes
     seconds += on.matmul(size.vision, steps * vision_bytes, requests * request.visual * size.patches)
-    flops = attention_flops(on.shape, request.tokens)
-    flops -= attention_flops_saved(on.shape, plan, request.visual, request.after)
+    flops = _prefill_attention(on, plan, request)
     seconds += requests * flops / on.ranks / (on.gpu.flops * assumed.attention_share)
     seconds += steps * on.shape.layers * assumed.layer_kernels * assumed.kernel
     seconds += steps * on.reduce(0) + on.reduce(tokens) - on.reduce(0)

@@ -1,11 +1,11 @@
-"""Preset `efficient` against simpler choices of KV groups, at equal KV saved, on questions that chose nothing."""
+"""Preset `efficient`, with fitted scores too, against simpler choices of KV groups, at equal KV saved, on other questions."""
 
 from __future__ import annotations
 
 import random
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from .calibration import Calibration
 from .chat import Chat
 from .checkpoint.source import Source
 from .efficient.choose import KEEP_AGREEMENT
+from .efficient.fits import settings_for
 from .efficient.frontier import Frontier, Group
+from .efficient.harm import plain_of
 from .efficient.search import every_group
-from .efficient.swap import restrict, swapping
+from .efficient.swap import groups_of, restrict, swapping
 from .evaluation.backends import InProcess
 from .evaluation.local import Encoded, answer_locally
 from .evaluation.run import EvalSettings, answer_settings, circumstances, score_answers, task_facts, working_in
@@ -64,9 +66,9 @@ def bench_plans(
     counts = _counts(frontier, counts)
     of = frontier.settings
     whole = every_group(source, calibration, of["mode"], of["options"], of["seed"])
-    chosen = {c: choices(frontier, calibration, shape, c, random_plans) for c in counts}
-    distinct = {groups: restrict(whole, groups) for found in chosen.values() for groups in found.values()}
-    plans = {ORIGINAL: replace(whole, heads={}, levels={})} | {plan_key(plan): plan for plan in distinct.values()}
+    chosen = {c: _plans(whole, calibration, choices(frontier, calibration, shape, c, random_plans)) for c in counts}
+    distinct = {plan_key(plan): plan for found in chosen.values() for plan in found.values()}
+    plans = {ORIGINAL: plain_of(whole)} | distinct
     say(f"{len(distinct)} plans and the original on {len(asked.items)} questions")
     with working_in(out):
         outcomes = _answer(source, whole, plans, asked, out, settings, say)
@@ -75,8 +77,16 @@ def bench_plans(
         "questions": len(asked.items), "settings": dict(frontier.settings), "calibrated_on": calibration.data,
         "calibration_samples": frontier.samples, "tasks": task_facts([asked], outcomes),
         **circumstances(settings, backend),
-        **_rows(chosen, {groups: plan_key(plan) for groups, plan in distinct.items()}, outcomes, frontier, settings.seed),
+        **_rows(chosen, outcomes, frontier, settings.seed),
     }  # fmt: skip
+
+
+def _plans(whole: Plan, calibration: Calibration, found: Mapping[str, Sequence[Group]]) -> dict[str, Plan]:
+    """A plan for every choice of groups, and `fitted`, if the calibration holds a fit of those that `efficient` lets go."""
+    plans = {name: restrict(whole, groups) for name, groups in found.items()}
+    wanted = settings_for(plans["efficient"])
+    fits = [fit for fit in calibration.fits if dict(fit.settings) == wanted]
+    return plans | ({"fitted": fits[-1].applied(plans["efficient"])} if fits else {})
 
 
 def _counts(frontier: Frontier, counts: Sequence[int] | None) -> Sequence[int]:
@@ -113,17 +123,16 @@ def _answer(
 
 
 def _rows(
-    chosen: Mapping[int, Mapping[str, tuple[Group, ...]]], keys: Mapping[tuple[Group, ...], str],
-    outcomes: Sequence[Outcome], frontier: Frontier, seed: int,
-) -> dict[str, Any]:  # fmt: skip
+    chosen: Mapping[int, Mapping[str, Plan]], outcomes: Sequence[Outcome], frontier: Frontier, seed: int
+) -> dict[str, Any]:
     """`original_accuracy` and `rows`."""
     measured = {row["model"]: row for row in outcome_rows(outcomes, seed)}
     right = {o.model: o.right for o in outcomes}
     rows = []
     for found in chosen.values():
-        best = right[keys[found["efficient"]]]
-        for name, groups in found.items():
-            key = keys[groups]
+        best = right[plan_key(found["efficient"])]
+        for name, plan in found.items():
+            key, groups = plan_key(plan), groups_of(plan)
             row = measured[key]
             rows.append(
                 {

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import MOST_LEVEL, one_of
+from .efficient.fits import Fit
 from .efficient.frontier import Frontier
 
 FORMAT = 1
@@ -33,6 +34,7 @@ class Calibration:
         versions: of the programs that measured.
         frontier: what patching whole KV groups does to the output, if that was measured.
         num_kv_heads: of the model that was measured; 0 in files of older versions.
+        fits: weights and levels of scores rule `fitted`, for some choices of KV groups.
         weights: `weights_identity` of the model that was measured; empty in files of older versions.
     """
 
@@ -49,6 +51,7 @@ class Calibration:
     frontier: Frontier | None = None
     num_kv_heads: int = 0
     weights: str = ""
+    fits: tuple[Fit, ...] = ()
 
     def ranking(self, rank_by: str) -> Table:
         """The table that heads are ranked by."""
@@ -73,13 +76,15 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         """JSON form, numbers rounded to 7 digits."""
-        raw = asdict(replace(self, frontier=None))
-        del raw["frontier"]
+        raw = asdict(replace(self, frontier=None, fits=()))
+        del raw["frontier"], raw["fits"]
         raw = {key: value for key, value in raw.items() if value or key not in ("weights", "num_kv_heads")}
         for name in STATISTICS:
             raw[name] = [[float(f"{x:.7g}") for x in row] for row in raw[name]]
         found = {"format": FORMAT, **raw}
-        return found if self.frontier is None else {**found, "frontier": self.frontier.to_json()}
+        if self.frontier is not None:
+            found["frontier"] = self.frontier.to_json()
+        return {**found, "fits": [fit.to_json() for fit in self.fits]} if self.fits else found
 
     @classmethod
     def read(cls, path: str | Path) -> Calibration:
@@ -96,9 +101,12 @@ class Calibration:
             raise LostattnError(f"the calibration {path} is not JSON: make it with 'lostattn calibrate'") from error
         if not isinstance(raw, dict) or raw.pop("format", None) != FORMAT:
             raise LostattnError(f"{path} is not a calibration of format {FORMAT}: make it with 'lostattn calibrate'")
-        frontier = raw.pop("frontier", None)
+        frontier, fits = raw.pop("frontier", None), raw.pop("fits", [])
+        if not isinstance(fits, list):
+            raise LostattnError(f"the calibration {path} is damaged: make it anew")
+        kept = tuple(Fit.from_json(fit) for fit in fits)
         try:
-            found = cls(**raw, frontier=None if frontier is None else Frontier.from_json(frontier))
+            found = cls(**raw, frontier=None if frontier is None else Frontier.from_json(frontier), fits=kept)
         except TypeError as error:
             raise LostattnError(f"the calibration {path} misses or invents fields: make it anew") from error
         if not found._whole():

@@ -28,6 +28,10 @@ def describe_plan(plan: Plan) -> list[str]:
             f"layers {format_numbers(plan.layers)}: heads between the quantiles {plan.band.low:g} and {plan.band.high:g}, ranked "
             f"by {plan.band.rank_by} anew at every step (saves nothing)",
         ]
+    if plan.features:
+        lines.append(
+            f"a visual token scores a weighted sum of {', '.join(plan.features)} (weights per KV head) and a level"
+        )
     total = sum(len(h) for h in plan.heads.values())
     groups = sum(len(plan.whole_groups(layer)) for layer in plan.layers)
     lines.append(

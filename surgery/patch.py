@@ -53,6 +53,11 @@ def prepare(
 
     Heads that have to be ranked without a calibration file are ranked on a small built-in set, which loads the model.
     """
+    if spec.scores == "fitted" and spec.calibration is None:
+        raise LostattnError(
+            "scores rule 'fitted' reads its numbers from a calibration: make one with 'lostattn calibrate --fit' and pass "
+            "--calibration FILE"
+        )
     source = src if isinstance(src, Source) else resolve_source(src, revision, allow_code=allow_code)
     check_fit(source.config, source.tensors)
     planned = make_plan(

@@ -18,6 +18,7 @@ from ..patches.plan import Band, Plan
 from ..serving.shape import Shape, model_shape
 from .calibration import Calibration
 from .efficient.choose import asks_frontier, frontier_of, heads_of, named_groups, steps_for, told
+from .efficient.fits import fit_for
 from .efficient.frontier import Frontier
 from .processing import read_pixels
 from .ranges import Heads, format_numbers, parse_heads, parse_layers
@@ -58,7 +59,9 @@ def make_plan(
     shape = model_shape(config)
     notes: list[str] = []
     scores = _scores(spec, shape.family)
-    empty = _empty_plan(spec, shape, scores, folder)  # refuses what no measurement could mend, before measuring
+    # a fitted plan is planned as the one of rule `log` that its fit began with, and takes the fit's numbers in the end
+    first = "log" if scores == "fitted" else scores
+    empty = _empty_plan(spec, shape, first, folder)  # refuses what no measurement could mend, before measuring
     found = _Statistics(spec, shape, calibrate, identity, notes)
     frontier, steps = _frontier(spec, shape, empty, found)
     if frontier is not None:
@@ -82,7 +85,9 @@ def make_plan(
         plan = replace(empty, heads=_named_heads(wish, layers, shape))
     if spec.preset == "efficient":
         _check_whole_groups(plan)
-    if scores == "log" and plan.heads:
+    if scores == "fitted" and plan.heads:
+        plan = fit_for(found.get().fits, plan).applied(plan)
+    elif first == "log" and plan.heads:
         measured = found.get().level
         levels = {layer: tuple(measured[layer][h] for h in heads) for layer, heads in plan.heads.items()}
         plan = replace(plan, levels=levels)
@@ -141,8 +146,10 @@ def _dynamic(spec: PatchSpec, heads: Heads, scores: str) -> bool:
         raise LostattnError("--dynamic chooses the heads of a band anew: give --heads as a band such as 0.3-0.6")
     if dynamic and spec.preset == "efficient":
         raise LostattnError("preset 'efficient' needs static heads: leave --dynamic out, or take preset 'paper'")
-    if dynamic and scores == "log":
-        raise LostattnError("scores rule 'log' needs levels of known heads: add --static, or take another scores rule")
+    if dynamic and scores in ("log", "fitted"):
+        raise LostattnError(
+            f"scores rule '{scores}' needs levels of known heads: add --static, or take another scores rule"
+        )
     return dynamic
 
 
@@ -154,8 +161,9 @@ def _unused(spec: PatchSpec, heads: Heads, dynamic: bool, scores: str, read: boo
         "--calibration is read for static bands and scores rule log": spec.calibration is not None
         and not read
         and (dynamic or not ranked)
-        and scores != "log",
-        "--temperature belongs to scores rules prob, prob_rescaled and log": spec.temperature != 1 and scores == "raw",
+        and scores not in ("log", "fitted"),
+        "--temperature belongs to scores rules prob, prob_rescaled and log": spec.temperature != 1
+        and scores in ("raw", "fitted"),
         "--seed belongs to mode noise": spec.seed != 0 and spec.mode != "noise",
         "--blend 0 leaves every score as it was": torch.tensor(spec.blend, dtype=torch.float32).item() == 0,
     }

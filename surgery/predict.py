@@ -46,8 +46,9 @@ def predict(plan: Plan, shape: Shape, visual: tuple[int, ...] = VISUAL) -> list[
 
 def _predict(plan: Plan, shape: Shape, visual: int) -> Prediction:
     text = TEXT_BEFORE + TEXT_AFTER
-    flops, kv = attention_flops(shape, text + visual), kv_bytes(shape, None, text, visual)
-    saved = attention_flops_saved(shape, plan, visual, TEXT_AFTER, TEXT_BEFORE)
+    tokens = text + visual
+    flops, kv = attention_flops(shape, tokens), kv_bytes(shape, None, text, visual)
+    saved = attention_flops_saved(shape, plan, tokens, visual, TEXT_AFTER)
     return Prediction(visual, flops, saved, kv, kv - kv_bytes(shape, plan, text, visual))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
-from ..serving.byte_model import read_weight_bytes, saves, stored_bytes
+from ..serving.byte_model import is_closed, read_weight_bytes, stored_bytes
 from ..serving.disk import read_json
 from ..serving.gpus import get_gpu
 from ..serving.model_size import read_size
@@ -96,15 +96,16 @@ def predict_serving(
 
 def _notes(plan: Plan, on: Deployment, fit: tuple[int, int]) -> list[str]:
     notes = []
-    if not plan.inert and not saves(plan):
+    if not plan.inert and not is_closed(plan):
         notes.append(
-            "this plan needs every score: it saves nothing, and what its own scores cost is not in the figures"
+            "no kernel computes this plan in closed form: it saves nothing there, and what its own scores and steps outside "
+            "CUDA graphs cost is not in the figures"
         )
     if not any(fit):
         notes.append(
             f"the weights ({on.all_bytes / 1e9:.1f} GB) leave no room for a request on {on.ranks} x {on.gpu.name}: more "
             "--tensor-parallel, or a GPU with more memory"
         )
-    if on.size.sliding:
-        notes.append("layers with a sliding window are counted as if they kept every token")
+    if on.shape.experts:
+        notes.append("all experts are counted as read and computed in every step: times are upper bounds")
     return notes

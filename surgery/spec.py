@@ -29,7 +29,7 @@ class PatchSpec:
         rank_by: `mass` (paper) or `score` (authors' code).
         dynamic: choose the heads of a band anew at every step (preset `reference` does, unless a calibration is given).
         calibration: a file made by `lostattn calibrate`.
-        scores: `raw`, `prob`, `prob_rescaled` or `log`.
+        scores: `raw`, `prob`, `prob_rescaled`, `log`, or `fitted` (README, "Fitted priors").
         queries: `all`, `after_image` or `last`.
         blend: lambda in [0, 1]; 1 replaces, 0 changes nothing.
         seed: of mode `noise`.

@@ -18,7 +18,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "after": {"heads": {0: [0, 1, 2, 3], 1: [0, 3]}, "queries": "after_image"},
     "band": {"layers": "0-1", "heads": "0.2-0.7", "dynamic": True, "queries": "last"},
 }
-LONGEST, MOST_TOKENS, AT_ONCE = 640, 24, 6
+LONGEST, MOST_TOKENS, AT_ONCE = 640, 48, 6
 GROUPS = {"split": 3, "left out": 3}  # KV-cache groups at the most; others have one
 PICTURES = [(0, 0), (1, 0), (1, 1), (1, 2), (2, 0), (2, 1)]  # (count, seed)
 QUESTIONS = ["What is this?", "What is that over there?", "Hello. " * 8, "How many?", "abcabcabcabc"]
@@ -43,7 +43,7 @@ def draw_setting(number: int) -> dict[str, Any]:
     options = {
         "block_size": size, "max_model_len": LONGEST, "max_num_seqs": AT_ONCE,
         "max_num_batched_tokens": draw.choice([17, 24, 33, 64, 100, 257, 512, 1000, 2048]),
-        "num_gpu_blocks_override": needed + draw.choice([0, 1, 2, 4, 8, 40]),
+        "num_gpu_blocks_override": needed + draw.choice([0, 1, 2, 3, 5, 8]),
         "enable_prefix_caching": draw.random() < 0.8,
         "scheduling_policy": draw.choice(["fcfs", "priority"]),
     }  # fmt: skip

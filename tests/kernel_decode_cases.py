@@ -46,7 +46,7 @@ def check_decode(
         decode(out, q, scene.cache, text, scratch, scene.scale, scene.level, mask, table)
         assert not scratch.done.any()
     compare(scene, out.cpu(), wanted)
-    if table is None and not scene.cache.is_fp8:
+    if table is None and not scene.cache.is_fp8 and device.type == "cpu":  # which is a launch a number on a GPU
         formula = specify_decode(q, scene.cache, text, *slot_sums(scene), scene.level, scene.scale)
         assert (out.double() - formula).abs().max() < LIMIT[scene.q.dtype]
 

@@ -95,6 +95,7 @@ def _plan_section(plan: Plan) -> str:
         "blend": f"{plan.blend:g}",
         "seed": str(plan.seed),
         "temperature": f"{plan.temperature:g}",
+        **({"features": ", ".join(f"`{name}`" for name in plan.features)} if plan.features else {}),
         **{f"option {key}": f"`{value}`" for key, value in sorted(plan.options.items())},
     }
     lines = ["## Plan", "", *_table(("setting", "value"), rows.items()), "", *_table(_HEADS, _head_rows(plan))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,34 +21,61 @@ def bench() -> None:
 
 
 @bench.command(short_help="One attention layer: SAP against torch's SDPA.")
-@click.option("--visual-tokens", default="256,512,1024,2048,4096,8192", show_default=True, help="Sizes of the image.")
 @click.option(
-    "--threads", type=click.IntRange(1), default=1, show_default=True, help="1 counts CPU time, more count wall time."
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="cpu: the closed form in plain torch; cuda: the Triton kernels over a paged cache.",
+)
+@click.option(
+    "--visual-tokens",
+    help="Sizes of the image.  [default: 256,512,1024,2048,4096,8192; cuda: 256,1024,4096,16384,32768]",
+)
+@click.option(
+    "--threads", type=click.IntRange(1), help="1 counts CPU time, more count wall time; cpu only.  [default: 1]"
 )
 @click.option(
     "--seconds",
     type=click.FloatRange(0, min_open=True),
-    default=1.5,
-    show_default=True,
-    help="Time for each comparison, at least 5 pairs.",
+    help="Time for each comparison, at least 5 pairs; cpu only.  [default: 1.5]",
 )
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option("--requests", help="Requests at once; cuda only.  [default: 1,8,32,128]")
+@click.option("--text-tokens", type=click.IntRange(2), help="Text of a request; cuda only.  [default: 512]")
+@click.option(
+    "--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: float32; cuda: bfloat16]"
+)
 @json_option
-def attention(visual_tokens: str, threads: int, seconds: float, dtype: str, as_json: bool) -> None:
+def attention(device: str, visual_tokens: str | None, dtype: str | None, as_json: bool, **given: Any) -> None:
     """One attention layer of Qwen2.5-VL-7B's shape: SAP against torch's SDPA, side by side.
 
-    Ratios below 1 mean that SAP is faster. Decode is the steady state, with the image's summary known.
+    Ratios below 1 mean that SAP is faster. Decode is the steady state, with the image's summary known. On a GPU it needs torch
+    and Triton, no vLLM, and takes a few minutes.
 
     \b
-    Example:
+    Examples:
       lostattn bench attention --visual-tokens 1024,4096
+      lostattn bench attention --device cuda
     """
     from ...patches.errors import LostattnError
-    from ..ranges import parse_numbers
 
-    sizes = parse_numbers(visual_tokens, "visual tokens")
-    if sizes[0] < 1:
-        raise LostattnError("an image has at least one visual token: leave 0 out of --visual-tokens")
+    foreign = ("threads", "seconds") if device == "cuda" else ("requests", "text_tokens")
+    for name in foreign:
+        if given[name] is not None:
+            raise LostattnError(f"--{name.replace('_', '-')} means nothing with --device {device}: leave it out")
+    wrong = "float32" if device == "cuda" else "float16"
+    if dtype == wrong:
+        raise LostattnError(f"--device {device} does not measure {wrong}: give --dtype bfloat16")
+    usual = "256,1024,4096,16384,32768" if device == "cuda" else "256,512,1024,2048,4096,8192"
+    sizes = positive_numbers(visual_tokens or usual, "visual tokens")
+    if device == "cuda":
+        requests = positive_numbers(given["requests"] or "1,8,32,128", "requests")
+        _attention_on_gpu(sizes, requests, given["text_tokens"] or 512, dtype or "bfloat16", as_json)
+    else:
+        _attention_on_cpu(sizes, given["threads"] or 1, given["seconds"] or 1.5, dtype or "float32", as_json)
+
+
+def _attention_on_cpu(sizes: Sequence[int], threads: int, seconds: float, dtype: str, as_json: bool) -> None:
     import torch
 
     from ..bench_attention import bench_attention
@@ -65,6 +93,17 @@ def attention(visual_tokens: str, threads: int, seconds: float, dtype: str, as_j
     if found["growth"]:
         click.echo(f"all-heads prefill grows {found['growth']:.2f}x from 4096 to 8192 visual tokens")
     say(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))  # type: ignore[attr-defined]
+
+
+def _attention_on_gpu(sizes: Sequence[int], requests: Sequence[int], text: int, dtype: str, as_json: bool) -> None:
+    from ...serving.benchmark.attention_table import HEAD, measure, table_rows
+
+    found = measure(sizes, requests, text, dtype, "cuda", say)
+    if as_json:
+        print_json(found)
+        return
+    print_table(HEAD, table_rows(found))
+    say(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))
 
 
 @bench.command(short_help="Patch a sparse checkpoint of many gigabytes.")
@@ -145,6 +184,7 @@ def plans(
 ) -> None:  # fmt: skip
     """Preset efficient against the paper's band, first, last and random KV groups, at equal KV saved.
 
+    Where the calibration holds a fit of the groups that preset efficient lets go (calibrate --fit), also with fitted scores.
     SRC is the plain model. The questions should be other ones than those of the calibration. An interrupted run goes on where
     it stopped.
 

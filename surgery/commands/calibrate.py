@@ -22,6 +22,16 @@ from .data_option import data_option
     "--sensitivity", is_flag=True, help="Also measure what patching each whole KV group alone does to the output."
 )
 @click.option("--frontier", is_flag=True, help="Also search which KV groups can go together (implies --sensitivity).")
+@click.option(
+    "--fit",
+    is_flag=True,
+    help="Also fit the scores of some whole KV groups (scores rule fitted): --groups or --frontier.",
+)
+@click.option("--groups", help="KV groups to fit, such as 3:0,1;5:1 (layer:KV heads).")
+@click.option(
+    "--kv-budget", help="Fit what the frontier lets go at these shares of the visual KV cache, such as 0.75,0.5."
+)
+@click.option("--rounds", type=click.IntRange(1), help="Passes of a fit over the questions at most.  [default: 20]")
 @click.option("--mode", type=MODE, help="Mode of the plans that are measured.  [default: patch_complexity]")
 @click.option("--option", "mode_options", multiple=True, metavar="NAME=VALUE", help="Option of the mode.")
 @click.option("--seed", type=click.IntRange(0), help="Of mode noise.  [default: 0]")
@@ -40,7 +50,8 @@ def calibrate(
     """Measure every head of SRC on image-question pairs: both rankings, visual mass, log level.
 
     With --frontier also every whole KV group: its KL and agreement when patched alone, and a greedy search that measures
-    groups together. An interrupted run goes on where it stopped.
+    groups together. With --fit also weights and levels that bring the patched model's answers nearest to the original's,
+    by gradient descent; a quarter of the questions says when to stop. An interrupted run goes on where it stopped.
 
     \b
     Examples:
@@ -48,11 +59,14 @@ def calibrate(
       lostattn patch --calibration qwen.calibration.json ./qwen2.5-vl ./qwen2.5-vl-sap
       lostattn calibrate ./qwen2.5-vl --data questions.jsonl --frontier --out qwen.calibration.json
       lostattn patch --preset efficient --calibration qwen.calibration.json ./qwen2.5-vl ./qwen2.5-vl-efficient
+      lostattn calibrate ./qwen2.5-vl --data questions.jsonl --frontier --fit --kv-budget 0.5 --out qwen.calibration.json
+      lostattn patch --preset efficient --scores fitted --kv-budget 0.5 --calibration qwen.calibration.json ./qwen2.5-vl ./out
     """
     from ...patches.errors import LostattnError
     from ...serving.disk import disk_errors, write_json
     from ..checkpoint.source import resolve_source
     from ..data import find_place, read_examples
+    from ..efficient.fits import check_enough
 
     if out.is_dir():
         raise LostattnError(f"{out} is a folder: give the name of a file as --out")
@@ -64,13 +78,17 @@ def calibrate(
     source = resolve_source(src, revision, allow_code=allow_code)
     place = find_place(data)
     examples = read_examples(place, samples)
+    if of_groups["fit"]:
+        check_enough(len(examples))
     from ...serving.shape import model_shape  # these need torch, which the mistakes above do not
     from ..calibrate import calibrate as measure
     from ..chat import Chat
     from ..model_fit import check_fit
+    from .fits import fit_wish, print_fits, run_fits
     from .frontier import print_groups
 
     wish = _group_wish(**of_groups)
+    of_fit = fit_wish(model_shape(source.config), **of_groups)
     check_fit(source.config, source.tensors)
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
@@ -78,9 +96,12 @@ def calibrate(
         chat, model_shape(source.config).family, examples, place.name, partial, Counter("calibrating"), source.identity
     )
     partials = [partial]
-    if wish is not None:
+    if wish is not None and (of_groups["frontier"] or of_groups["sensitivity"]):
         partials.append(out.with_name(out.name + ".groups.partial"))
         found = replace(found, frontier=_measure(chat, source, found, examples, wish, partials[-1]))
+    if of_fit is not None and wish is not None:
+        fits, more = run_fits(chat, source, found, examples, wish, of_fit, out)
+        found, partials = replace(found, fits=fits), [*partials, *more]
     with disk_errors(f"cannot write {out}"):
         write_json(out, found.to_json())
         for path in partials:
@@ -95,8 +116,11 @@ def calibrate(
     ])  # fmt: skip
     if found.frontier is not None:
         print_groups(found.frontier)
-    preset = "--preset efficient " if of_groups["frontier"] else ""
-    say(f"wrote {out}; next: lostattn patch {preset}--calibration {out} {src} OUT")
+    print_fits(found, model_shape(source.config).kv_groups)
+    options = "--preset efficient " if of_groups["frontier"] or found.fits else ""
+    if of_fit is not None:
+        options += f"--scores fitted {of_fit.option()}"
+    say(f"wrote {out}; next: lostattn patch {options}--calibration {out} {src} OUT")
 
 
 @dataclass(frozen=True)
@@ -113,16 +137,24 @@ class GroupWish:
 
 def _refuse_unused(
     sensitivity: bool, frontier: bool, mode: str | None, mode_options: tuple[str, ...], seed: int | None,
-    width: int | None, max_new_tokens: int | None,
+    width: int | None, max_new_tokens: int | None, fit: bool, groups: str | None, kv_budget: str | None,
+    rounds: int | None,
 ) -> None:  # fmt: skip
     """Refuse what nobody would look at, before anything long is done."""
     from ...patches.errors import LostattnError
 
+    for name, value in {"--groups": groups, "--kv-budget": kv_budget, "--rounds": rounds}.items():
+        if value is not None and not fit:
+            raise LostattnError(f"{name} says what is fitted: add --fit")
+    if groups is not None and kv_budget is not None:
+        raise LostattnError("--groups and --kv-budget both say which KV groups are fitted: give one of them")
+    if fit and groups is None and not frontier:
+        raise LostattnError("--fit needs to know which KV groups: name them with --groups, or add --frontier")
     given = {
         "--mode": mode, "--option": mode_options or None, "--seed": seed, "--width": width,
         "--max-new-tokens": max_new_tokens,
     }  # fmt: skip
-    unused = [] if frontier else ["--width"] if sensitivity else list(given)
+    unused = [] if frontier else ["--width"] if sensitivity or fit else list(given)
     for name in unused:
         if given[name] is not None:
             raise LostattnError(f"{name} says how KV groups are measured: add --frontier")
@@ -130,17 +162,22 @@ def _refuse_unused(
 
 def _group_wish(
     sensitivity: bool, frontier: bool, mode: str | None, mode_options: tuple[str, ...], seed: int | None,
-    width: int | None, max_new_tokens: int | None,
+    width: int | None, max_new_tokens: int | None, fit: bool, **_: Any,
 ) -> GroupWish | None:  # fmt: skip
-    """None if no groups are to be measured."""
+    """None if no groups are to be measured or fitted."""
+    from ...patches.errors import LostattnError
     from ...patches.mode import get_mode
     from .patch import parse_options
 
-    if not (sensitivity or frontier):
+    if not (sensitivity or frontier or fit):
         return None
     found = get_mode(mode or "patch_complexity")
     options = parse_options(mode_options)
     found.settle("efficient", options)
+    if fit and found.scores:
+        raise LostattnError(
+            f"mode '{found.name}' gives the scores itself, so nothing can be fitted: take another --mode"
+        )
     return GroupWish(frontier, found.name, options, seed or 0, width or 4, max_new_tokens or 16)
 
 

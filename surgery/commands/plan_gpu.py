@@ -83,9 +83,9 @@ def assumption_lines(on: Any) -> list[str]:
         f"Assumed: {gpu.bandwidth / 1e12:g} TB/s, of which {a.bandwidth_share:.0%} are reached; {gpu.flops / 1e12:,.0f} "
         f"TFLOP/s bf16, of which {a.matmul_share:.0%} in matrix products and {a.attention_share:.0%} in attention "
         f"({gpu.source});",
-        f"  {a.layer_kernels} kernels a layer, {a.kernel * 1e6:g} us each beside their work; {a.launch * 1e6:g} us of host "
-        f"time a launch outside a CUDA graph, {a.patched_launches} for the attention of a patched layer, "
-        f"{a.plain_launches} for that of an unpatched one beside it, none without a plan;",
+        f"  {a.layer_kernels} kernels a layer, {a.kernel * 1e6:g} us each beside their work, {a.scattered_kernels} more where "
+        f"patched heads share a KV head with others; decode steps in one CUDA graph; {a.launch * 1e6:g} us of host time a "
+        f"launch in prefill, {a.prefill_launches} more in a patched layer;",
         f"  KV blocks of {a.block} tokens, {a.memory_share:.0%} of {gpu.memory / 1e9:g} GB for vLLM, "
         f"{a.reserve / 1e9:g} GB of it for activations and graphs, weights {on.all_bytes / 1e9:.1f} GB "
         f"({on.decode_bytes / 1e9:.1f} GB read in a decode step); prefill in steps of {a.chunk} tokens.",

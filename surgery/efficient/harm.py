@@ -26,6 +26,11 @@ def mean_harm(rows: Sequence[Row]) -> Harm:
     return Harm(float(table[:, 0].mean()), float(table[:, 1].mean()), float(table[:, 2].sum() / table[:, 3].sum()))
 
 
+def plain_of(plan: Plan) -> Plan:
+    """A plan of the same mode that changes nothing."""
+    return replace(plan, heads={}, levels={}, weights={})
+
+
 @torch.no_grad()
 def original_answer(chat: Chat, example: Example, max_new_tokens: int) -> list[int]:
     """Token ids of the greedy answer, the end of the turn included if it came."""
@@ -35,30 +40,33 @@ def original_answer(chat: Chat, example: Example, max_new_tokens: int) -> list[i
 
 
 @torch.no_grad()
-def harm_rows(chat: Chat, swap: Swap, plans: Sequence[Plan], example: Example, answer: Sequence[int]) -> list[Row]:
+def harm_rows(
+    chat: Chat, swap: Swap, plans: Sequence[Plan], example: Example, answer: Sequence[int], original: Plan | None = None
+) -> list[Row]:
     """One row per plan for one question. The image is encoded once; memory holds one question.
 
     Args:
         chat: its model is inside `swapping`.
         plans: of one mode; the first one stands for all where the image's prior is made.
         answer: what the original answered, at least one token.
+        original: what the plans are held against; None: the plain model.
     """
     swap(plans[0])
-    inputs = _with_answer(chat.encode(example.open(), example.question), answer)
-    encoded = _encode_image(chat.model, inputs)
-    swap(replace(plans[0], heads={}, levels={}))
-    truth = _log_probs(chat.model, inputs, encoded, len(answer))
+    inputs = with_answer(chat.encode(example.open(), example.question), answer)
+    encoded = encode_image(chat.model, inputs)
+    swap(plain_of(plans[0]) if original is None else original)
+    truth = answer_log_probs(chat.model, inputs, encoded, len(answer))
     rows = []
     for plan in plans:
         swap(plan)
-        found = _log_probs(chat.model, inputs, encoded, len(answer))
+        found = answer_log_probs(chat.model, inputs, encoded, len(answer))
         kl = torch.where(truth.isneginf(), 0.0, truth.exp() * (truth - found)).sum(-1).clamp(0, MAX_KL)
         stays = found.argmax(-1) == truth.argmax(-1)
         rows.append([float(kl.mean()), float(stays.all()), float(stays.sum()), float(len(answer))])
     return rows
 
 
-def _with_answer(inputs: dict[str, torch.Tensor], answer: Sequence[int]) -> dict[str, torch.Tensor]:
+def with_answer(inputs: dict[str, torch.Tensor], answer: Sequence[int]) -> dict[str, torch.Tensor]:
     """Prompt and all of the answer but its last token, teacher forced."""
     more = len(answer) - 1
     ids = inputs["input_ids"]
@@ -70,14 +78,14 @@ def _with_answer(inputs: dict[str, torch.Tensor], answer: Sequence[int]) -> dict
     return out
 
 
-def _encode_image(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+def encode_image(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
     """The image's features with its prior, to be used for every plan."""
     wanted = inspect.signature(model.model.get_image_features).parameters
     arguments = {k: v for k, v in inputs.items() if k in wanted and k != "pixel_values"}
     return {"image": model.model.get_image_features(inputs["pixel_values"], **arguments)}
 
 
-def _log_probs(model: Any, inputs: dict[str, torch.Tensor], encoded: dict[str, Any], count: int) -> torch.Tensor:
+def answer_log_probs(model: Any, inputs: dict[str, torch.Tensor], encoded: dict[str, Any], count: int) -> torch.Tensor:
     """Log probabilities (count, vocabulary) float32 of the tokens that follow the last `count` positions."""
     rest = {k: v for k, v in inputs.items() if k != "pixel_values"}
     out = model(**rest, mm_encoder_outputs=dict(encoded), use_cache=False, logits_to_keep=count)

@@ -27,7 +27,14 @@ def restrict(plan: Plan, groups: Sequence[Group]) -> Plan:
         for layer in heads
         if layer in plan.levels
     }
-    return replace(plan, heads=heads, levels=levels)
+    weights = {
+        layer: tuple(
+            v for g, v in zip(plan.kv_heads_of(layer), plan.weights[layer], strict=True) if (layer, g) in groups
+        )
+        for layer in heads
+        if layer in plan.weights
+    }
+    return replace(plan, heads=heads, levels=levels, weights=weights)
 
 
 def groups_of(plan: Plan) -> list[Group]:

@@ -39,20 +39,26 @@ def ask(images: int, seed: int, question: str, tokens: int, **more: Any) -> dict
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Qwen2.5-VL under every plan, and two adapters of its decoder. Half of what attention and feed-forward add is
-    left out, so that greedy answers repeat themselves."""
+    """The tiny Qwen2.5-VL under every plan, and two adapters of its decoder."""
     folder = tmp_path_factory.mktemp("composition")
     base = write_checkpoint("qwen2_5_vl", folder / "base")
     weights = load_file(base / "model.safetensors")
-    for name, value in weights.items():
-        if "visual" not in name and name.endswith(("o_proj.weight", "down_proj.weight")):
-            value.mul_(0.5)
+    repeat_itself(weights)
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     for name, wishes in PLANS.items():
         patch_from_spec(base, folder / name, PatchSpec(**{"mode": "patch_complexity", **wishes}))
     for seed in (1, 2):
         write_adapter(base, folder / f"adapter-{seed}", seed)
     return folder
+
+
+def repeat_itself(weights: dict[str, torch.Tensor]) -> None:
+    """Let token n pull towards the next one of its eight, so that greedy answers repeat themselves for a while."""
+    (entry,) = (value for name, value in weights.items() if name.endswith("embed_tokens.weight"))
+    head = weights["lm_head.weight"]
+    count = torch.arange(len(entry))
+    head[count // 8 * 8 + (count + 1) % 8] += 1.5 * entry * (head.norm() / entry.norm())
+    entry.mul_(60)
 
 
 def write_adapter(base: Path, folder: Path, seed: int) -> None:
@@ -81,8 +87,9 @@ def test_adapters_are_as_if_merged(root: Path, tmp_path: Path) -> None:
     questions = [(2, 0, "What is this?"), (0, 0, "Hello.")]
     loras = [{"lora": str(root / f"adapter-{n}")} for n in (1, 2)]
     wave = [ask(*question, 10, **more) for question in questions for more in (*loras, {})]
-    options = {"enable_lora": True, "max_loras": 2, "max_lora_rank": 8, "max_num_batched_tokens": 128}
-    names = ["base", *PLANS]
+    # vLLM's LoRA kernels for CPUs take the last place for requests without an adapter, in plain models too: leave it empty
+    options = {"enable_lora": True, "max_loras": 3, "max_lora_rank": 8, "max_num_batched_tokens": 128}
+    names = ["base", "whole", "kitchen", "last", "blend"]
     cases = [{"folder": str(root / name), "waves": [wave, wave], "options": options} for name in names]
     for name, found in zip(names, drive(cases, tmp_path), strict=True):
         judge(root / name, [wave, wave], found)
@@ -91,7 +98,7 @@ def test_adapters_are_as_if_merged(root: Path, tmp_path: Path) -> None:
 
 
 def test_drafts_from_the_text_change_no_answer(root: Path, tmp_path: Path) -> None:
-    """Several text rows of a request in one step, some of which are rejected; with little memory, so that some are preempted."""
+    """Several text rows of a request in one step, some of which are rejected."""
     wave = [
         ask(2, 0, "What is this? What is this? What is this?", 40), ask(1, 1, "abcabcabcabcabc", 40),
         ask(0, 0, "Hello. Hello. Hello.", 40), ask(1, 2, "one two one two one two", 40),
@@ -101,7 +108,20 @@ def test_drafts_from_the_text_change_no_answer(root: Path, tmp_path: Path) -> No
     for name, found in zip(PLANS, drive(cases, tmp_path), strict=True):
         judge(root / name, [wave, wave], found)
         seen = found["seen"]
-        assert 10 < seen["accepted"] < seen["drafted"], f"{name}: {seen['accepted']} of {seen['drafted']} drafts"
+        assert 0 < seen["accepted"] < seen["drafted"], f"{name}: {seen['accepted']} of {seen['drafted']} drafts"
+
+
+def test_drafts_beside_triton_kernels(root: Path, tmp_path: Path) -> None:
+    """The same where decode steps and prefills run in Triton's kernels, interpreted."""
+    pytest.importorskip("triton")
+    wave = [ask(1, 1, "abcabcabc", 16), ask(0, 0, "Hello. Hello.", 16)]
+    names = ("whole", "kitchen")
+    options = {"speculative_config": NGRAM, "max_num_batched_tokens": 512, "max_model_len": 512}
+    cases = [{"folder": str(root / name), "waves": [wave], "options": options} for name in names]
+    env = {"LOSTATTN_KERNELS": "triton", "TRITON_INTERPRET": "1"}
+    for name, found in zip(names, drive(cases, tmp_path, env), strict=True):
+        judge(root / name, [wave], found)
+        assert 0 < found["seen"]["accepted"] < found["seen"]["drafted"], name
 
 
 def test_refused_when_the_engine_starts(root: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def config(of: Plan, **changes: Any) -> Any:
         ({"lora_config": SimpleNamespace(enable_tower_connector_lora=True)}, "--enable-tower-connector-lora"),
         ({"parallel_config__decode_context_parallel_size": 2}, "context parallelism"),
         ({"parallel_config__enable_dbo": True}, "--enable-dbo"),
-        ({"cache_config__cache_dtype": "fp8"}, "summaries of images .* 16 bits: give --kv-cache-dtype"),
+        ({"cache_config__cache_dtype": "fp8"}, "read and write it themselves: give --kv-cache-dtype"),
         ({"scheduler_config__disable_hybrid_kv_cache_manager": True}, "--disable-hybrid-kv-cache-manager"),
         ({"model_config__multimodal_config__video_pruning_rate": 0.5}, "--video-pruning-rate"),
         ({"model_config__multimodal_config__enable_mm_embeds": True}, "--enable-mm-embeds"),
@@ -109,6 +109,21 @@ def test_vision_attention_needs_whole_images_on_every_rank(mode: str) -> None:
 def test_modes_that_need_a_caller_are_refused(mode: str) -> None:
     refused = list(obstacles(plan(mode=mode), config(plan(mode=mode))))
     assert bool(refused) == bool(get_mode(mode).needs)
+
+
+def test_fitted_scores_are_served_for_whole_groups_alone() -> None:
+    given: dict[str, Any] = {
+        "scores": "fitted",
+        "features": ("row",),
+        "weights": {0: ((1.0,),)},
+        "levels": {0: (0.0, 0.5)},
+    }
+    whole = plan(**given)
+    assert not list(obstacles(whole, config(whole, parallel_config__tensor_parallel_size=2)))
+    scattered = {"heads": {0: (0, 2)}, "weights": {0: ((1.0,), (2.0,))}}
+    for change in (scattered, {"queries": "after_image"}, {"queries": "last"}, {"blend": 0.5}):
+        wanted = plan(**{**given, **change})
+        assert "whole KV groups alone" in " ".join(obstacles(wanted, config(wanted)))
 
 
 def test_what_a_plan_sets() -> None:

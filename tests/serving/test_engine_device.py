@@ -66,11 +66,19 @@ class NativeBuilder:
     """Its metadata."""
 
     reorder_batch_threshold = 1
+    support = AttentionCGSupport.ALWAYS
 
     def __init__(self, *arguments: Any) -> None: ...
 
+    @classmethod
+    def get_cudagraph_support(cls, *arguments: Any) -> Any:
+        return cls.support
+
     def build(self, *arguments: Any) -> str:
         return "native"
+
+    def build_for_cudagraph_capture(self, *arguments: Any) -> str:
+        return "captured"
 
 
 def impl(kind: Any, **more: Any) -> Any:
@@ -152,6 +160,16 @@ def test_a_decode_step(
     assert launches == wanted and attention.native.ran == 2 * native
     assert not recorder.calls, f"torch calls besides the launches: {recorder.calls}"
     assert len(launches) + native <= 3
+    with recorded(monkeypatch):
+        captured = made.build_for_cudagraph_capture(after)
+    assert captured.native == (None, "captured")[native] and again.native == (None, "native")[native]
+    assert captured.text.blocks.data_ptr() == step.text.blocks.data_ptr()
+
+
+def test_no_graph_where_the_wrapped_backend_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NativeBuilder, "support", AttentionCGSupport.NEVER)
+    made = builder(device.DeviceMixedBuilder, {})
+    assert made.get_cudagraph_support(None, None) == AttentionCGSupport.NEVER
 
 
 def test_plans_and_steps_that_are_not_closed_stay_outside_of_graphs() -> None:

@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tiny
 import torch
 from lostattn.patches.mode import get_mode
-from lostattn.patches.plan import Pixels, Plan
+from lostattn.patches.plan import FEATURES, Pixels, Plan
 from lostattn.serving.engine.models.encode import append_scores, image_scores, split_scores
 
 
@@ -17,7 +18,28 @@ def test_scores_travel_bit_by_bit(dtype: torch.dtype) -> None:
     scores = torch.tensor([1.0000001, -3e-39, 7e20, 0.1])
     (joined,) = append_scores([torch.randn(4, 6).to(dtype)], [scores])
     embedding, found = split_scores(joined)
-    assert embedding.shape == (4, 6) and torch.equal(found, scores)
+    assert embedding.shape == (4, 6) and torch.equal(found, scores[:, None])
+    several = torch.stack([scores, -scores, scores * 3], 1)
+    (joined,) = append_scores([torch.randn(4, 6).to(dtype)], [several])
+    embedding, found = split_scores(joined, 3)
+    assert embedding.shape == (4, 6) and torch.equal(found, several)
+
+
+@pytest.mark.parametrize("mode", ["patch_complexity", "noise"])
+def test_fitted_features_are_those_of_transformers(mode: str) -> None:
+    """The same images through the patched model's own encoder."""
+    plan = tiny.make_plan(
+        "qwen2_5_vl", mode, heads={0: (0, 1)}, scores="fitted", features=FEATURES, weights={0: ((1.0,) * len(FEATURES),)},
+        levels={0: (0.0, 0.0)},
+    )  # fmt: skip
+    model, inputs = tiny.make_patched(tiny.make_plain("qwen2_5_vl"), plan), tiny.make_inputs("qwen2_5_vl", 2)
+    pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]
+    with torch.no_grad():
+        wanted = model.model.get_image_features(pixels, grid)["sap_prior"]
+    inner = SimpleNamespace(config=model.config)
+    found = image_scores(plan, inner, pixels, {"image_grid_thw": grid}, [len(w) for w in wanted], None)
+    for a, b in zip(found, wanted, strict=True):
+        assert a.shape == (len(b), 1 + len(FEATURES)) and torch.equal(a, b)
 
 
 @pytest.mark.parametrize("mode", ["patch_complexity", "noise"])

@@ -82,6 +82,12 @@ def test_summaries_stay_float32_in_any_cache(dtype: torch.dtype, columns: bool) 
     found_mass, found = pages.read_summaries(slots)
     assert torch.equal(found_mass, mass)
     assert ((found - mean).abs() <= 2e-7 * mean.abs()).all()
+    by_head, _ = pages.read_summaries(slots, by_head=True)
+    assert torch.equal(by_head, mass[:, None].expand(-1, 2))
+    different = torch.stack([mass, mass.flip(0) * 3], 1)
+    pages.write_summaries(slots, different, mean)
+    by_head, found = pages.read_summaries(slots, by_head=True)
+    assert torch.equal(by_head, different) and ((found - mean).abs() <= 2e-7 * mean.abs()).all()
 
 
 def fill(pages: Pages, row: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:

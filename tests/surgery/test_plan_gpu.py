@@ -86,7 +86,9 @@ def test_without_a_plan_nothing_differs(run: Run, bare: Callable[..., Path]) -> 
 
 def test_what_the_figures_leave_out_is_said(run: Run, bare: Callable[..., Path]) -> None:
     dynamic = run(bare(), "--layers", "1-2", "--heads", "0.3-0.6", "--dynamic", "--gpu", "h100")
-    assert "saves nothing" in dynamic.stderr
+    after = run(bare(), "--layers", "1-2", "--heads", "all", "--queries", "after_image", "--gpu", "h100")
+    assert all("saves nothing there" in found.stderr for found in (dynamic, after))
+    assert "saves nothing" not in run(bare(), *PLAN, "--gpu", "h100").stderr
     small = run(bare("Qwen2.5-VL-32B"), *PLAN, "--gpu", "a10")
     assert "more --tensor-parallel" in small.stderr and "0 unpatched, 0 patched" in small.stdout
     assert "* more than fit" in small.stdout

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from lostattn.patches.errors import LostattnError
-from lostattn.patches.plan import PRESETS, QUERIES, RANK_BY, SCORES, Band, Pixels, Plan
+from lostattn.patches.plan import FEATURES, PRESETS, QUERIES, RANK_BY, SCORES, Band, Pixels, Plan
 from lostattn.surgery.spec import PatchSpec, read_spec, spec_text
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
@@ -35,13 +35,20 @@ def plans(draw: st.DrawFn) -> Plan:
     band = draw(st.none() | st.tuples(st.floats(0, 1), st.floats(0, 1), st.sampled_from(RANK_BY)))
     some = st.lists(st.integers(0, groups * size - 1), unique=True, min_size=1).map(sorted).map(tuple)
     heads = {layer: () if band else draw(some) for layer in chosen}
-    levelled = draw(st.booleans())
+    scores = draw(st.sampled_from([rule for rule in SCORES if rule != "fitted" or not band]))
+    levelled = draw(st.booleans()) or scores == "fitted"
+    features, weights = (), {}
+    if scores == "fitted":
+        features = tuple(draw(st.lists(st.sampled_from(FEATURES), unique=True, min_size=1)))
+        vector = st.tuples(*[LEVELS] * len(features))
+        weights = {layer: tuple(draw(vector) for _ in {h // size for h in found}) for layer, found in heads.items()}
     return Plan(
         family=draw(st.sampled_from(["llava", "qwen2_5_vl"])), mode=draw(st.sampled_from(["noise", "uniform"])),
-        preset=draw(st.sampled_from(PRESETS)), scores=draw(st.sampled_from(SCORES)), queries=draw(st.sampled_from(QUERIES)),
+        preset=draw(st.sampled_from(PRESETS)), scores=scores, queries=draw(st.sampled_from(QUERIES)),
         num_layers=layers, num_heads=groups * size, num_kv_heads=groups, heads=heads,
         band=Band(min(band[:2]), max(band[:2]), band[2]) if band else None,
-        blend=draw(st.floats(0, 1)), seed=draw(st.integers(0, 2**63 - 1)), temperature=draw(POSITIVE),
+        blend=draw(st.floats(0, 1)), seed=draw(st.integers(0, 2**63 - 1)),
+        temperature=1.0 if features else draw(POSITIVE), features=features, weights=weights,
         levels={layer: tuple(draw(LEVELS) for _ in found) for layer, found in heads.items()} if levelled and not band else {},
         options=draw(st.dictionaries(st.sampled_from(["law", "pool"]), st.text(max_size=3))),
         pixels=draw(st.none() | st.builds(Pixels, st.tuples(FINITE, FINITE, FINITE), st.tuples(*[POSITIVE] * 3), POSITIVE)),

@@ -37,6 +37,17 @@ class SummaryBackend(_Wrapping):
         return SummaryImpl
 
 
+class FittedBackend(SummaryBackend):
+    """The same where KV heads score visual tokens otherwise."""
+
+    @staticmethod
+    def get_impl_cls() -> Any:
+        """See AttentionBackend."""
+        from .fitted import FittedImpl
+
+        return FittedImpl
+
+
 class MixedBackend(_Wrapping):
     """Layers with the full cache, some of whose heads are patched."""
 
@@ -55,7 +66,7 @@ class MixedBackend(_Wrapping):
 
 @lru_cache
 def wrap_backend(native: Any, base: Any, on_device: bool = False) -> Any:
-    """The class of `base` (SummaryBackend or MixedBackend) around a native backend.
+    """The class of `base` (SummaryBackend, FittedBackend or MixedBackend) around a native backend.
 
     Args:
         on_device: decode steps by the Triton kernels, see `device`.
@@ -81,8 +92,10 @@ def _classes(base: Any, on_device: bool) -> tuple[Any, Any]:
         if base is SummaryBackend:
             return device.DeviceSummaryBuilder, device.DeviceSummaryImpl
         return device.DeviceMixedBuilder, device.DeviceMixedImpl
-    from . import metadata, mixed, summary
+    from . import fitted, metadata, mixed, summary
 
+    if base is FittedBackend:
+        return metadata.SummaryBuilder, fitted.FittedImpl
     if base is SummaryBackend:
         return metadata.SummaryBuilder, summary.SummaryImpl
     return metadata.MixedBuilder, mixed.MixedImpl

@@ -8,6 +8,7 @@ Steps with longer prefills but without an image go the way of `metadata`, where 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,15 @@ class _OnDevice:
         self.ids: list[str] | None = None  # of the batch whose spans are on the device
         self.requests: list[RequestInfo] = []
         self.settled = False  # no request has to be looked at until the batch changes
+        self.capturing = False  # metadata for a CUDA graph that is being captured
+
+    def build_for_cudagraph_capture(self: Any, common_attn_metadata: Any) -> Any:
+        """See AttentionMetadataBuilder."""
+        self.capturing = True
+        try:
+            return self.build(0, common_attn_metadata)
+        finally:
+            self.capturing = False
 
     def build(
         self: Any,
@@ -144,8 +154,9 @@ class _OnDevice:
                 self.buffers = self._buffers(common)
             self.buffers.spans = self.buffers.copied_spans(self.requests)
         buffers: Buffers = self.buffers
+        self._make_ready(rows if single else 0)
         step = DeviceStep(
-            common.num_actual_tokens, common.slot_mapping, buffers.text.rows(0, rows), buffers,
+            common.num_actual_tokens, common.slot_mapping, buffers.text, buffers,
             common.query_start_loc[: rows + 1], common.seq_lens[:rows],
         )  # fmt: skip
         table, heads = common.block_table_tensor, self.kv_cache_spec.num_kv_heads
@@ -155,8 +166,18 @@ class _OnDevice:
             prepare_rows(step.seen, step.starts, step.lengths, buffers.spans)
             slots = step.slots[: step.tokens]  # block 0 is vLLM's null block, which stands for blocks inside an image
             step.kept = torch.where(slots < self.kv_cache_spec.block_size, -1, slots)
-        self.complete(step, common, fast_build)
+        self.complete(step, common)
         return step
+
+    def _make_ready(self: Any, rows: int) -> None:
+        """What layers keep on the device is made here: memory that is taken while a graph is captured belongs to the graph.
+
+        Args:
+            rows: of a decode step, or 0.
+        """
+        for name in self.layer_names:
+            layer = self.vllm_config.compilation_config.static_forward_context[name]
+            layer.impl.make_ready(layer, self.buffers, rows)
 
     def _sees_images(self: Any, common: Any) -> bool:
         """True if a request of the step has seen an image."""
@@ -170,7 +191,7 @@ class _OnDevice:
         columns, size = common.block_table_tensor.shape[1], self.kv_cache_spec.block_size
         return Buffers(requests, tokens, columns, size, 1 + self.others, self.device)
 
-    def complete(self, step: DeviceStep, common: Any, fast: bool) -> None:
+    def complete(self, step: DeviceStep, common: Any) -> None:
         """What only some layers need."""
 
 
@@ -181,13 +202,20 @@ class DeviceSummaryBuilder(_OnDevice, SummaryBuilder):
 class DeviceMixedBuilder(_OnDevice, MixedBuilder):
     """For layers with the full cache and a plan in closed form."""
 
+    @classmethod
+    def get_cudagraph_support(cls, vllm_config: Any, kv_cache_spec: Any) -> Any:
+        """No more than the wrapped backend, whose kernel runs in every step."""
+        native = cls.native_builder.get_cudagraph_support(vllm_config, kv_cache_spec)
+        return min(cls._cudagraph_support, native, key=lambda support: support.value)
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.device_rows = TableRows(self.device, self.others)
 
-    def complete(self, step: DeviceStep, common: Any, fast: bool) -> None:
+    def complete(self, step: DeviceStep, common: Any) -> None:
         """The native way for all heads of all rows, and the tables of requests that are new."""
-        step.native = self.native.build(0, common, fast)
+        build = self.native.build_for_cudagraph_capture if self.capturing else partial(self.native.build, 0)
+        step.native = build(common)
         step.place = step.buffers.place[: common.num_reqs]
         if not self.settled:
             self._settle(step, common)
@@ -217,18 +245,18 @@ class DeviceMixedBuilder(_OnDevice, MixedBuilder):
         on_device = step.buffers.copied([place, filled, end])
         step.buffers.place.copy_(on_device[0])
         if fresh:
-            self._fill_tables(step, on_device[1], on_device[2], common)
+            self._fill_tables(on_device[1], on_device[2], common)
         if step.seen is None:  # the layers add a visual token to its table row
             for name, (_, new) in zip(names, after, strict=True):
                 self.device_rows.rename(name, new)
         self.settled = all(length > r.prompt for r, length in zip(self.requests, lengths, strict=False))
 
-    def _fill_tables(self, step: DeviceStep, place: torch.Tensor, end: torch.Tensor, common: Any) -> None:
+    def _fill_tables(self, place: torch.Tensor, end: torch.Tensor, common: Any) -> None:
         """Sums of the images that the cache holds, in every layer."""
         layers, rows = self.vllm_config.compilation_config.static_forward_context, common.num_reqs
         for name in self.layer_names:
             layer = layers[name]
-            layer.impl.fill_table(layer, step.buffers.rows, place[:rows], common.block_table_tensor, end[:rows])
+            layer.impl.fill_table(layer, place[:rows], common.block_table_tensor, end[:rows])
 
 
 class _DeviceImpl:
@@ -248,15 +276,19 @@ class _DeviceImpl:
 
     _paged: PagedCache | None = None
     _paged_of: Pages | None = None
-    _level: torch.Tensor | None = None
-    _wanted: torch.Tensor | None = None
+    level_there: torch.Tensor | None = None  # levels of all query heads, float32 (H,), on the device
+    mask_there: torch.Tensor | None = None  # patched heads, bool (H,)
 
-    def level_on(self: Any, device: torch.device) -> torch.Tensor | None:
-        """Levels of all query heads, float32 (H,), or None."""
-        if self.level is not None and self._level is None:
-            self._level = self.level.to(device, torch.float32)
-        found: torch.Tensor | None = self._level
-        return found
+    def make_ready(self: Any, layer: Any, buffers: Buffers, rows: int) -> None:
+        """Make what the layer keeps on the device, and scratch for a decode step of so many rows, 0 for none."""
+        if self.mask_there is None:
+            self.mask_there = self.mask.to(buffers.device)
+            self.level_there = None if self.level is None else self.level.to(buffers.device, torch.float32)
+        self.paged(layer, layer.kv_cache)
+        if rows:
+            buffers.scratch(rows, self.num_heads, self.num_kv_heads, self.head_size)
+        else:
+            buffers.sums(self.num_kv_heads, self.head_size)
 
 
 class DeviceSummaryImpl(_DeviceImpl, SummaryImpl):
@@ -279,7 +311,7 @@ class DeviceSummaryImpl(_DeviceImpl, SummaryImpl):
         paged = self.paged(layer, cache)
         if paged.is_fp8:
             self.native.do_kv_cache_update(layer, k, v, cache, step.slots)
-        prior, level = self.state.prior[: len(k)], self.level_on(q.device)
+        prior, level = self.state.prior[: len(k)], self.level_there
         if step.seen is not None:
             write_rows(paged, k, v, prior, step.slots, SKIP)
             sums = step.buffers.sums(self.num_kv_heads, self.head_size)
@@ -287,7 +319,7 @@ class DeviceSummaryImpl(_DeviceImpl, SummaryImpl):
             prefill(out, q, paged, step.text, step.starts, step.lengths, sums, step.seen, self.scale, level)
             return
         write_rows(paged, k, v, prior, step.slots, EXTEND, step.text.carry)
-        scratch = step.buffers.scratch(len(q), self.num_heads, self.num_kv_heads, self.head_size)
+        scratch = step.buffers.scratch(len(step.lengths), self.num_heads, self.num_kv_heads, self.head_size)
         decode(out, q, paged, step.text, scratch, self.scale, level)
 
 
@@ -315,38 +347,39 @@ class DeviceMixedImpl(_DeviceImpl, MixedImpl):
             super().attend(layer, q, k, v, cache, step, out)
             return
         paged = self.paged(layer, cache)
-        table = self.table(step.buffers.rows, step.place)
+        table = self.table(step.place)
         if paged.is_fp8:
             self.native.do_kv_cache_update(layer, k, v, cache, step.slots)
-        prior, level = self.state.prior[: len(k)], self.level_on(q.device)
+        prior, level = self.state.prior[: len(k)], self.level_there
         going_on = table if step.seen is None else None
         write_rows(paged, k, v, prior, step.slots, KEEP, store=self.store.of(cache), table=going_on)
         self.native.forward(layer, q, k, v, cache, step.native, out)
-        if self._wanted is None:
-            self._wanted = self.mask.to(q.device)
         if step.seen is not None:
             sums = step.buffers.sums(self.num_kv_heads, self.head_size)
             running_sums(sums, prior, v, step.starts, paged, table)
-            arguments = step.starts, step.lengths, sums, step.seen, self.scale, level, self._wanted
+            arguments = step.starts, step.lengths, sums, step.seen, self.scale, level, self.mask_there
             prefill(out, q, paged, step.text, *arguments)
             return
-        scratch = step.buffers.scratch(len(q), self.num_heads, self.num_kv_heads, self.head_size)
-        decode(out, q, paged, step.text, scratch, self.scale, level, self._wanted, table)
+        scratch = step.buffers.scratch(len(step.lengths), self.num_heads, self.num_kv_heads, self.head_size)
+        decode(out, q, paged, step.text, scratch, self.scale, level, self.mask_there, table)
 
-    def table(self, rows: int, place: torch.Tensor | None) -> SummaryTable:
-        """The layer's table of at least `rows` rows, with the places of a step."""
-        assert place is not None
-        if self.tables is None or len(self.tables.log_mass) < rows:
-            mean = torch.zeros(rows, self.num_kv_heads, self.head_size, dtype=torch.float32, device=place.device)
-            self.tables = SummaryTable(torch.zeros_like(mean[:, 0, 0]), mean, place)
+    def make_ready(self, layer: Any, buffers: Buffers, rows: int) -> None:
+        """See `_DeviceImpl`; the layer's table and the prior beside its cache too."""
+        super().make_ready(layer, buffers, rows)
+        self.store.of(layer.kv_cache)
+        if self.tables is None or len(self.tables.log_mass) < buffers.rows:
+            shape = buffers.rows, self.num_kv_heads, self.head_size
+            mean = torch.zeros(shape, dtype=torch.float32, device=buffers.device)
+            self.tables = SummaryTable(mean.new_zeros(buffers.rows), mean, buffers.place)
+
+    def table(self, place: torch.Tensor | None) -> SummaryTable:
+        """The layer's table, with the places of a step."""
+        assert place is not None and self.tables is not None
         return self.tables._replace(place=place)
 
-    def fill_table(
-        self, layer: Any, rows: int, place: torch.Tensor, block_table: torch.Tensor, end: torch.Tensor
-    ) -> None:
-        """Sums of the images of requests at positions below `end` (R,), into rows `place` (R,) of a table of
-        `rows` rows, none where that is -1."""
+    def fill_table(self, layer: Any, place: torch.Tensor, block_table: torch.Tensor, end: torch.Tensor) -> None:
+        """Sums of the images of requests at positions below `end` (R,), into rows `place` (R,), none where that is -1."""
         cache = layer.kv_cache
-        paged = self.paged(layer, cache)
-        scratch = WholeScratch.of(len(place), self.num_kv_heads, self.head_size, WHOLE_SPLITS, place.device)
-        whole_sums(self.table(rows, place), paged, block_table, end, self.store.of(cache), scratch)
+        paged, device = self.paged(layer, cache), place.device
+        scratch = WholeScratch.of(len(place), self.num_kv_heads, self.head_size, WHOLE_SPLITS, device)
+        whole_sums(self.table(place), paged, block_table, end, self.store.of(cache), scratch)

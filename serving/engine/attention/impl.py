@@ -149,8 +149,17 @@ class SapImpl(AttentionImpl):
         to_v[at // size, :, at % size] = v[keep].to(cache.dtype)
 
     def pages(self, cache: torch.Tensor) -> Pages:
-        """Access to this layer's cache."""
+        """Access to this layer's cache.
+
+        Raises:
+            LostattnError: the wrapped backend keeps its cache in another shape.
+        """
         if self._pages is None or self._pages.cache is not cache:
+            if cache.dim() != 4 or cache.shape[1] != self.num_kv_heads or cache.shape[3] != 2 * self.head_size:
+                raise LostattnError(
+                    f"the KV cache of {type(self.native).__name__} has the shape {tuple(cache.shape)}, which patched layers "
+                    "cannot read: give --attention-backend FLASH_ATTN"
+                )
             self._pages = Pages(cache, columns_of(self.native, cache))
         return self._pages
 

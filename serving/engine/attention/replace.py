@@ -12,8 +12,8 @@ from ..cache.spec import SummarySpec, hole_tokens
 from ..internals import Attention, get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
 from ..kernels.choose import decodes_on_device, prepare_forms
 from ..kernels.triton_kernels import Variant
-from .backend import MixedBackend, SummaryBackend, wrap_backend
-from .roles import Role, Shard, is_exact_form, local_layer_plan, local_levels, local_role
+from .backend import FittedBackend, MixedBackend, SummaryBackend, wrap_backend
+from .roles import Role, Shard, is_exact_form, local_layer_plan, local_levels, local_role, local_weights
 from .state import PriorStore, SapState
 
 
@@ -84,6 +84,11 @@ class AttentionReplacer:
                 f"layer {index} has a sliding window of {old.sliding_window}, which patched layers do not have in vLLM: give "
                 f"--max-model-len {old.sliding_window} or less, or patch other layers"
             )
+        if self.plan.scores == "fitted" and role.scattered:
+            raise LostattnError(
+                f"scores rule 'fitted' is served for whole KV groups of every rank, and layer {index} has other patched heads on "
+                f"one of {self.ranks}: give --tensor-parallel-size 1"
+            )
         del self.config.compilation_config.static_forward_context[old.layer_name]
         levels = local_levels(self.plan, index, shard)
         device, size = self.state.prior.device, self.config.cache_config.block_size
@@ -99,11 +104,12 @@ class AttentionReplacer:
     def _summary(
         self, index: int, old: Any, role: Role, levels: torch.Tensor | None, shard: Shard, split: bool
     ) -> SummaryAttention:
-        heads = _query_heads(role.whole, shard.group)
+        heads, weights = _query_heads(role.whole, shard.group), local_weights(self.plan, index, shard)
         return SummaryAttention(
-            **self._common(old, len(role.whole), shard.group, SummaryBackend),
+            **self._common(old, len(role.whole), shard.group, SummaryBackend if weights is None else FittedBackend),
             prefix=old.layer_name + "_summary" if split else old.layer_name,
             **self._sap(index, old, tuple(range(len(heads))), None if levels is None else levels[heads]),
+            **({} if weights is None else {"weights": weights[list(role.whole)]}),
         )
 
     def _rest(
@@ -136,7 +142,7 @@ class AttentionReplacer:
     def _wrapped(self, old: Any, backend: Any, group: int) -> Any:
         model, size = self.config.model_config, self.config.cache_config.block_size
         variant = Variant(model.dtype, old.kv_cache_torch_dtype, old.head_size, group, size)
-        closed = self.plan.queries == "all" and not is_exact_form(self.plan)
+        closed = self.plan.queries == "all" and not is_exact_form(self.plan) and self.plan.scores != "fitted"
         on_device = closed and decodes_on_device(torch.device(self.state.prior.device), variant)
         return wrap_backend(old.attn_backend, backend, on_device)
 

@@ -58,6 +58,14 @@ def is_exact_form(plan: Plan) -> bool:
     return plan.dynamic or plan.blend != 1.0 or plan.scores == "prob_rescaled"
 
 
+def serves_fitted(plan: Plan) -> bool:
+    """True if all that a plan patches are whole groups that can keep summaries."""
+    whole = [
+        len(plan.whole_groups(x)) * (plan.num_heads // plan.kv_heads(x)) == len(plan.heads[x]) for x in plan.layers
+    ]
+    return saves_memory(plan) and all(whole)
+
+
 def needs_whole_prompt(plan: Plan) -> bool:
     """True if a prompt has to be computed in one piece: heads or scores depend on all of its rows."""
     return plan.scores == "prob_rescaled" or (plan.dynamic and plan.queries != "last")
@@ -96,6 +104,18 @@ def local_levels(plan: Plan, layer: int, shard: Shard) -> torch.Tensor | None:
     levels[list(plan.heads[layer])] = torch.tensor(plan.levels[layer], dtype=torch.float32)
     first = shard.rank * shard.heads
     return levels[first : first + shard.heads]
+
+
+def local_weights(plan: Plan, layer: int, shard: Shard) -> torch.Tensor | None:
+    """Weights of scores rule `fitted` of every local KV head, float32 (Hkv, F), 0 where none; None for other rules."""
+    if layer not in plan.weights:
+        return None
+    count = plan.kv_heads(layer)
+    found = torch.zeros(count, len(plan.features), dtype=torch.float32)
+    found[list(plan.kv_heads_of(layer))] = torch.tensor(plan.weights[layer], dtype=torch.float32)
+    # with more ranks than KV heads, several ranks have a copy of one
+    first = [shard.rank * shard.heads + g * shard.group for g in range(shard.kv_heads)]
+    return found[[h * count // plan.num_heads for h in first]]
 
 
 def local_layer_plan(

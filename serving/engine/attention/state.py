@@ -34,10 +34,33 @@ _batch: ContextVar[Batch] = ContextVar("lostattn_batch", default=Batch())  # noq
 
 class SapState:
     """Prior of the tokens of the current step, by flat row, float32, NaN on text: written where the tokens are embedded (or
-    come from the pipeline stage before), read by the patched layers."""
+    come from the pipeline stage before), read by the patched layers.
 
-    def __init__(self, max_tokens: int, device: torch.device | str) -> None:
+    Args:
+        features: numbers of a visual token that scores rule `fitted` sums up; 0 for other rules.
+
+    Attributes:
+        prior: (max_tokens,); for `fitted` 0 on visual tokens. features: (max_tokens, features), anything on text.
+    """
+
+    def __init__(self, max_tokens: int, device: torch.device | str, features: int = 0) -> None:
         self.prior = torch.full((max_tokens,), torch.nan, dtype=torch.float32, device=device)
+        self.features = torch.zeros(max_tokens, features, dtype=torch.float32, device=device)
+
+    @property
+    def columns(self) -> int:
+        """Numbers of a token: its prior and its features."""
+        return 1 + self.features.shape[1]
+
+    def put(self, start: int, numbers: torch.Tensor) -> None:
+        """Numbers (n, columns) of the rows from `start` on."""
+        rows = slice(start, start + len(numbers))
+        self.prior[rows].copy_(numbers[:, 0])
+        self.features[rows].copy_(numbers[:, 1:])
+
+    def get(self, count: int) -> torch.Tensor:
+        """Numbers (count, columns) of the first rows, a copy."""
+        return torch.cat([self.prior[:count, None], self.features[:count]], 1)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 
 from ....patches.job import Layout
 from ..cache.spans import RequestInfo, Span, is_hole, last_visual, visual_mask
-from ..kernels.torch_prefill import VisualRows
+from ..kernels.torch_prefill import VisualRows, visible_counts
 
 
 class QuerySpan(NamedTuple):
@@ -48,6 +48,10 @@ class PrefillChunk:
     kept: torch.Tensor
     slots: tuple[torch.Tensor, torch.Tensor]
     _seen: list[VisualRows] = field(default_factory=list, compare=False)
+
+    def counts(self) -> tuple[torch.Tensor, int]:
+        """Visual keys that each row sees, int64 (n,), and those in front of the rows; the carry is one of them."""
+        return visible_counts(self.layout, self.query.end - self.query.start)
 
     def seen(self, make: Callable[[], torch.Tensor]) -> VisualRows:
         """Of the scores (N,) of the carry and the visual rows, which `make` gives; worked out once for all layers."""

@@ -9,6 +9,7 @@ import torch
 from ....patches.job import Job, PriorScores
 from ..cache.pages import Pages
 from ..kernels.choose import choose_rows
+from ..kernels.torch_prefill import VisualRows
 from .impl import SapImpl
 from .steps import PrefillChunk
 
@@ -33,7 +34,7 @@ class SummaryImpl(SapImpl):
         pages = self.pages(cache)
         if step.decode is not None:
             if step.fresh:
-                self.sums.fill([place for _, place in step.fresh], *pages.read_summaries(step.summaries))
+                self.sums.fill([place for _, place in step.fresh], *self.read(pages, step.summaries))
             self.run_decode(q, pages, step.decode, *self.sums.read(step.table_rows), out)
         for chunk in step.chunks:
             self._chunk(q, k, v, pages, chunk, out)
@@ -48,7 +49,7 @@ class SummaryImpl(SapImpl):
         carried = front = None
         if chunk.carry is not None:
             block, offset = chunk.carry
-            carried, mean = pages.read_summaries((block[None], offset[None]))
+            carried, mean = self.read(pages, (block[None], offset[None]))
             front = mean.transpose(0, 1)
             keys.insert(0, torch.zeros_like(new_k[:, :1]))
             values.insert(0, torch.zeros_like(new_v[:, :1]))
@@ -56,20 +57,37 @@ class SummaryImpl(SapImpl):
             text_k, text_v = pages.tokens(chunk.text)
             keys.insert(0, text_k)
             values.insert(0, text_v)
-        seen = chunk.seen(lambda: self._prior(chunk, carried))
-        heads = list(range(self.num_heads))
+        seen = self.seen(chunk, carried)
         job = Job(
             q=q[rows].transpose(0, 1)[None],
             k=torch.cat(keys, 1)[None] if len(keys) > 1 else new_k[None],
             v=torch.cat(values, 1)[None] if len(keys) > 1 else new_v[None],
             scale=self.scale,
-            scores=PriorScores(seen.prior, self.level),
+            scores=self.scores(seen),
             heads=self.mask,
             layout=chunk.layout,
-            listed=tuple(heads),
+            listed=tuple(range(self.num_heads)),
         )
-        mean, log_mass = choose_rows(q.device)(job, heads, seen, front, chunk.kept, out[rows])
+        mean, log_mass = self.rows(job, seen, front, chunk.kept, out[rows])
         pages.write_summaries(chunk.slots, log_mass, mean)
+
+    def read(self, pages: Pages, slots: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log mass (w,) and mean (w, Hkv, D), float32, of slots."""
+        return pages.read_summaries(slots)
+
+    def seen(self, chunk: PrefillChunk, carried: torch.Tensor | None) -> VisualRows:
+        """What the chunk's rows see of the images."""
+        return chunk.seen(lambda: self._prior(chunk, carried))
+
+    def rows(
+        self, job: Job, seen: VisualRows, front: torch.Tensor | None, kept: torch.Tensor, out: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean (w, Hkv, D) and log mass (w,) of the rows that are kept; see `torch_rows`."""
+        return choose_rows(out.device)(job, list(range(self.num_heads)), seen, front, kept, out)
+
+    def scores(self, seen: VisualRows) -> PriorScores:
+        """Scores of the visual keys and levels."""
+        return PriorScores(seen.prior, self.level)
 
     def _prior(self, chunk: PrefillChunk, carried: torch.Tensor | None) -> torch.Tensor:
         """Log mass of the carry, which counts as one visual token, and scores of the visual rows, float32 (N,)."""

@@ -58,25 +58,28 @@ class TableRows:
 class SummaryTable:
     """Of one layer: log mass, float32 (P,), and mean (P, H, D), float32, of a request's images; grows as needed.
 
+    Args:
+        by_head: log mass (P, H) instead.
+
     Attributes:
         log_mass, mean: what is kept.
     """
 
-    def __init__(self, heads: int, head_size: int) -> None:
-        self.log_mass = torch.zeros(0, dtype=torch.float32)
+    def __init__(self, heads: int, head_size: int, by_head: bool = False) -> None:
+        self.log_mass = torch.zeros((0, heads) if by_head else 0, dtype=torch.float32)
         self.mean = torch.zeros(0, heads, head_size, dtype=torch.float32)
 
     def fill(self, places: list[int], log_mass: torch.Tensor, mean: torch.Tensor) -> None:
-        """Put log_mass (n,) and mean (n, H, D) into places."""
+        """Put log_mass (n,) or (n, H) and mean (n, H, D) into places."""
         missing = max(places) + 1 - len(self.log_mass)
         if missing > 0:
             more = max(missing, len(self.log_mass))
-            room = (0, more), (0, 0, 0, 0, 0, more)
+            room = (0, 0) * (self.log_mass.dim() - 1) + (0, more), (0, 0, 0, 0, 0, more)
             old = self.log_mass.to(mean.device), self.mean.to(mean.device)
             self.log_mass, self.mean = (pad(x, p) for x, p in zip(old, room, strict=True))
         at = torch.tensor(places, device=mean.device)
         self.log_mass[at], self.mean[at] = log_mass, mean
 
     def read(self, places: slice | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """log_mass (n,) and mean (n, H, D)."""
+        """log_mass (n,) or (n, H), and mean (n, H, D)."""
         return self.log_mass[places], self.mean[places]

@@ -89,31 +89,34 @@ class Pages:
         mass take the lowest bit of 32 of them, which is 1e-7 of their value.
 
         Args:
-            log_mass: (w,) float32. mean: (w, H, D) float32.
+            log_mass: (w,) float32, or (w, H) where heads differ. mean: (w, H, D) float32.
         """
+        log_mass = log_mass[:, None].expand(-1, mean.shape[1]) if log_mass.dim() == 1 else log_mass
         k, v = self.own
         at, offset = slots
         if self.cache.dtype == torch.float32:
-            k[at, :, offset, 0] = log_mass[:, None].expand(-1, mean.shape[1])
+            k[at, :, offset, 0] = log_mass
             v[at, :, offset] = mean
             return
         bits = mean.contiguous().view(torch.int32).clone()
         order = torch.arange(BITS, dtype=torch.int32, device=mean.device)
-        mass = (log_mass.contiguous().view(torch.int32)[:, None] >> order) & 1
-        bits[..., :BITS] = (bits[..., :BITS] & ~1) | mass[:, None]
+        mass = (log_mass.contiguous().view(torch.int32)[..., None] >> order) & 1
+        bits[..., :BITS] = (bits[..., :BITS] & ~1) | mass
         k.view(torch.int16)[at, :, offset] = _to_int16(bits & LOW16)
         v.view(torch.int16)[at, :, offset] = _to_int16((bits >> 16) & LOW16)
 
-    def read_summaries(self, slots: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log mass (w,) and mean (w, H, D), float32, of slots (blocks (w,), offsets (w,))."""
+    def read_summaries(
+        self, slots: tuple[torch.Tensor, torch.Tensor], by_head: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log mass (w,) and mean (w, H, D), float32, of slots (blocks (w,), offsets (w,)); `by_head`: log mass (w, H)."""
         k, v = self.own
         at, offset = slots
         if self.cache.dtype == torch.float32:
-            return k[at, 0, offset, 0], v[at, :, offset]
+            return k[at, :, offset, 0] if by_head else k[at, 0, offset, 0], v[at, :, offset]
         low = k.view(torch.int16)[at, :, offset].to(torch.int32) & LOW16
         bits = (v.view(torch.int16)[at, :, offset].to(torch.int32) << 16) | low
         order = torch.arange(BITS, dtype=torch.int32, device=bits.device)
-        mass = ((bits[:, 0, :BITS] & 1) << order).sum(-1, dtype=torch.int32)
+        mass = (((bits if by_head else bits[:, 0])[..., :BITS] & 1) << order).sum(-1, dtype=torch.int32)
         return mass.view(torch.float32), bits.view(torch.float32)
 
 

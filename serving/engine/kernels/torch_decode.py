@@ -24,14 +24,14 @@ def decode_attention(
 
     Args:
         q: query rows (B, g, G, D): g KV heads with G query heads each.
-        log_mass: float32 (B,). mean: float32 (B, g, D). level: float32 (g, G).
+        log_mass: float32 (B,), or (B, g) where KV heads differ. mean: float32 (B, g, D). level: float32 (g, G).
         wanted: query heads that are asked for, bool (g, G), or None for all; a form may leave anything in the others.
 
     Returns:
         (B, g, G, D) float32.
     """
     q = (q.float() * scale)[:, None]  # (B, 1, g, G, D)
-    log_mass = log_mass[:, None, None] + level
+    log_mass = (log_mass[:, None] if log_mass.dim() == 1 else log_mass)[..., None] + level
     per_block = pages.block_bytes
     found, start = [], 0
     for piece in queries.split(max(SCRATCH_BYTES // per_block, 1)):

@@ -27,7 +27,7 @@ class VisualRows:
     """What the query rows of one request see of its images, the same in every layer.
 
     Attributes:
-        prior: scores of its visual keys, float32 (1, N).
+        prior: scores of its visual keys, float32 (1, N), or (1, g, N) where KV heads differ.
         shares: of these, see `running_shares`.
         count: visual keys that each row sees, int64 (n,).
         before: visual keys in front of the rows.
@@ -44,11 +44,9 @@ class VisualRows:
     def of(cls, prior: torch.Tensor, layout: Layout, rows: int) -> VisualRows:
         """Of the last `rows` keys of a layout as query rows. One host synchronisation."""
         shares = running_shares(prior)
+        count, before = visible_counts(layout, rows)
         at = layout.visual - (layout.runs[-1][1] - rows)
-        before = int((at < 0).sum())
         own = torch.zeros(rows, dtype=torch.float64, device=at.device)
-        own[at[before:]] = 1
-        count = before + own.cumsum(0).long()
         if shares is None:
             return cls(prior, None, count, before, None)
         weights, mass, log_mass = (x[0].double() for x in shares)
@@ -56,6 +54,15 @@ class VisualRows:
         none, last = count == 0, (count - 1).clamp_min(0)
         seen = Weights(own, mass[last].masked_fill(none, 0), log_mass[last].masked_fill(none, -torch.inf).float())
         return cls(prior, shares, count, before, seen)
+
+
+def visible_counts(layout: Layout, rows: int) -> tuple[torch.Tensor, int]:
+    """Visual keys that each of the last `rows` keys sees as a query row, int64 (rows,), and those in front of the rows."""
+    at = layout.visual - (layout.runs[-1][1] - rows)
+    before = int((at < 0).sum())
+    own = torch.zeros(rows, dtype=torch.int64, device=at.device)
+    own[at[before:]] = 1
+    return before + own.cumsum(0), before
 
 
 def torch_rows(
@@ -71,7 +78,8 @@ def torch_rows(
         out: (n, H, D), of which the listed heads are filled.
 
     Returns:
-        mean, float32 (w, g, D), of the KV heads that serve listed heads, and log mass, float32 (w,).
+        mean, float32 (w, g, D), of the KV heads that serve listed heads, and log mass, float32 (w,), or (w, g) where KV heads
+        differ.
     """
     assert job.layout is not None
     used, values = sorted(set(kv_heads(job, heads))), job.layout.keys(job.v, 2, True)
@@ -81,7 +89,8 @@ def torch_rows(
     mean, log_mass = running_summary(rows.prior, values, rows.shares)
     last = mean.new_zeros(1, job.k.shape[1], mean.shape[3])
     last[:, used] = mean[:, :, -1]
-    found = patched_heads(replace(job, running=(mean, log_mass), summary=(last, log_mass[:, -1])), heads)
+    found = patched_heads(replace(job, running=(mean, log_mass), summary=(last, log_mass[..., -1])), heads)
     put_heads(out.transpose(0, 1)[None], heads, found)
     at = rows.count[kept] - 1
-    return mean[0][:, at].transpose(0, 1), log_mass[0, at]
+    mass = log_mass[0][..., at]
+    return mean[0][:, at].transpose(0, 1), mass if mass.dim() == 1 else mass.T

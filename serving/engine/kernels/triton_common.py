@@ -58,12 +58,16 @@ class CacheArgs(NamedTuple):
     s_scale: Any
 
 
+def architecture() -> int:
+    """Compute capability that kernels are compiled for, 90 for 9.0; in the interpreter that of the oldest GPU."""
+    return 80 if INTERPRETED else int(triton.runtime.driver.active.get_current_target().arch)
+
+
 def fp8_mode(cache: PagedCache) -> int:
     """How e4m3 numbers of the cache are read: 0 there are none, FP8_NATIVE or FP8_BITS."""
     if not cache.is_fp8:
         return 0
-    known = triton.runtime.driver.active.get_current_target().arch if not INTERPRETED else 80
-    return FP8_NATIVE if known >= 89 else FP8_BITS
+    return FP8_NATIVE if architecture() >= 89 else FP8_BITS
 
 
 def cache_args(cache: PagedCache) -> CacheArgs:
@@ -131,17 +135,18 @@ def or_one(x):
 def request_of(starts, requests, pid, ROWS: tl.constexpr):
     """Request of program `pid` among blocks of ROWS rows of every request, and the number of its block within the request.
 
-    Programs are numbered starts[i] // ROWS + i onwards, which leaves each request at least as many as it has blocks; those
-    too many find that their block begins behind the request's last row.
+    Programs are numbered (starts[i] - starts[0]) // ROWS + i onwards, which leaves each request at least as many as it has
+    blocks; those too many find that their block begins behind the request's last row.
     """
+    base = tl.load(starts)
     low = 0
     high = requests
     while high - low > 1:
         middle = (low + high) // 2
-        before = tl.load(starts + middle) // ROWS + middle <= pid
+        before = (tl.load(starts + middle) - base) // ROWS + middle <= pid
         low = tl.where(before, middle, low)
         high = tl.where(before, high, middle)
-    return low, pid - (tl.load(starts + low) // ROWS + low)
+    return low, pid - ((tl.load(starts + low) - base) // ROWS + low)
 
 
 def programs_for(rows: int, requests: int, block: int) -> int:

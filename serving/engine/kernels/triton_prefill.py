@@ -15,7 +15,18 @@ import triton
 import triton.language as tl
 
 from .triton_attend import RowArgs, attend
-from .triton_common import LOG2E, PagedCache, cache_args, factors, fp8_mode, or_one, programs_for, request_of, widened
+from .triton_common import (
+    LOG2E,
+    PagedCache,
+    architecture,
+    cache_args,
+    factors,
+    fp8_mode,
+    or_one,
+    programs_for,
+    request_of,
+    widened,
+)
 from .triton_prepare import Text, text_args
 from .triton_slots import merged
 from .triton_summaries import RunningSums
@@ -43,11 +54,10 @@ class PrefillShape(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """First rows (R + 1,), lengths (R,), R, and which summary each row sees (n,)."""
+    """First rows (R + 1,), lengths (R,), and which summary each row sees (n,)."""
 
     starts: Any
     lengths: Any
-    requests: Any
     seen: Any
 
 
@@ -99,12 +109,12 @@ def _units_up_to(text, b, limit, shape: tl.constexpr):
     return tl.minimum(found, count)
 
 
-@triton.jit
-def prefill_kernel(rows, cache, text, sums, batch, level, wanted, scale, shape: tl.constexpr):
+@triton.jit(do_not_specialize=["requests"])
+def prefill_kernel(rows, cache, text, sums, batch, requests, level, wanted, scale, shape: tl.constexpr):
     """Grid (`programs_for` with TOKENS, KV heads); long rows, which are the last of a request, begin first."""
     pid = tl.num_programs(0) - 1 - tl.program_id(0)
     g = tl.program_id(1)
-    b, block = request_of(batch.starts, batch.requests, pid, shape.TOKENS)
+    b, block = request_of(batch.starts, requests, pid, shape.TOKENS)
     start = tl.load(batch.starts + b)
     count = tl.load(batch.starts + b + 1) - start
     if block * shape.TOKENS >= count:
@@ -129,7 +139,7 @@ def prefill_kernel(rows, cache, text, sums, batch, level, wanted, scale, shape: 
     top, mass, acc = attend(query, cache, text, b, g, 0, tiles, factor, past + token, d, d_in, shape)
     acc = acc * (grow / or_one(mass))[:, None]
     lse = top + tl.log2(or_one(mass))
-    last = tl.load(batch.seen + row, mask=row_in, other=-1).to(tl.int64)
+    last = tl.load(batch.seen + row, mask=row_in, other=-1)  # 32 bits do for a million rows, and take fewer registers
     log = tl.load(sums.log_mass + last, mask=last >= 0, other=-float("inf"))
     if level is not None:
         log += tl.load(level + head)
@@ -159,7 +169,8 @@ def prefill(
         out: filled, (n, H, D), stride 1 in D; rows of no request and heads that are not wanted stay as they are.
         q: (n, H, D), stride 1 in D, float32, float16 or bfloat16.
         cache: of the layer, with the text keys and values of these rows; text: of the step.
-        starts: first row of each request, int32 (R + 1,). lengths: tokens after the step, int32 (R,).
+        starts: first row of each request, int32 (R + 1,); a request without rows, starts[i] == starts[i + 1], is left out: so
+            `decode` can have the decode rows of a step, and no buffer is cut. lengths: tokens after the step, int32 (R,).
         sums: of `running_sums`; seen: of `prepare_rows`, int32 (n,).
         scale: factor of q.k.
         level: added to the log mass for each query head, float32 (H,), or None.
@@ -168,7 +179,7 @@ def prefill(
     count, heads, d = q.shape
     requests, kv_heads = len(lengths), cache.k.shape[1]
     group = heads // kv_heads
-    tile = prefill_tile(q.dtype, cache.k.dtype, d, -(-count // requests) * group)
+    tile = prefill_tile(q.dtype, cache.k.dtype, d, -(-count // requests) * group, architecture())
     tokens, keys = tile.rows // group, max(tile.keys, text.unit)
     shape = PrefillShape(
         group,
@@ -190,7 +201,8 @@ def prefill(
         cache_args(cache),
         text_args(text),
         _Sums(sums.log_mass, sums.mean),
-        _Batch(starts, lengths, requests, seen),
+        _Batch(starts, lengths, seen),
+        requests,
         level,
         wanted if wanted is None else wanted.view(torch.int8),
         scale,

@@ -72,12 +72,6 @@ class Text:
         """Slots of a unit."""
         return unit_of(self.size)
 
-    def rows(self, first: int, end: int) -> Text:
-        """Those of the requests first..end-1, as views."""
-        blocks, at, words, count = (x[first:end] for x in (self.blocks, self.at, self.words, self.count))
-        slots = self.summary[first:end], self.carry[first:end]
-        return Text(blocks, at, words, count, self.least, *slots, self.sums, self.size)
-
 
 class TextArgs(NamedTuple):
     """A `Text` as a kernel takes it."""
@@ -244,7 +238,7 @@ def prepare(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "requests"])
 def rows_kernel(seen, starts, lengths, spans, rows, requests, ROWS: tl.constexpr):
     """Grid: see `programs_for`."""
     b, block = request_of(starts, requests, tl.program_id(0), ROWS)

@@ -63,15 +63,13 @@ class SumShape(NamedTuple):
 
 
 class _New(NamedTuple):
-    """The step's rows: prior (n,), values (n, Hkv, D), first rows (R + 1,), slots (n,) or None, strides, n, R."""
+    """The step's rows: prior (n,), values (n, Hkv, D), first rows (R + 1,), slots (n,) or None, strides."""
 
     prior: Any
     v: Any
     starts: Any
     slots: Any
     v_strides: Any
-    rows: Any
-    requests: Any
 
 
 class _Sums(NamedTuple):
@@ -113,12 +111,12 @@ def _rows(new, start, count, first, g, d, d_in, shape: tl.constexpr):
     return tl.where(visual, p, -float("inf")), x
 
 
-@triton.jit
-def totals_kernel(new, sums, shape: tl.constexpr):
+@triton.jit(do_not_specialize=["requests"])
+def totals_kernel(new, sums, requests, shape: tl.constexpr):
     """Sums of segments. Grid (`programs_for`, KV heads)."""
     pid = tl.program_id(0)
     g = tl.program_id(1)
-    b, segment = request_of(new.starts, new.requests, pid, shape.SEGMENT)
+    b, segment = request_of(new.starts, requests, pid, shape.SEGMENT)
     start = tl.load(new.starts + b)
     count = tl.load(new.starts + b + 1) - start
     if segment * shape.SEGMENT >= count:
@@ -163,31 +161,31 @@ def _in_front(sums, pid, segment, g, top, mass, acc, d, d_in, shape: tl.constexp
 
 
 @triton.jit
-def _carried(new, cache, summary, sums, b, segment, g, d, d_in, shape: tl.constexpr):
+def _carried(rows, cache, summary, sums, b, segment, g, d, d_in, shape: tl.constexpr):
     """The carry of a request as a sum; the first segment notes it in row n + b."""
     log, mean = read_summary(cache, summary, b, g, d, d_in, shape.SIZE, shape.CARRY)
     if segment == 0:
-        row = (new.rows + b).to(tl.int64)
+        row = (rows + b).to(tl.int64)
         tl.store(sums.mean + (row * tl.num_programs(1) + g) * shape.D + d, mean, mask=d_in)
         if g == 0:
             tl.store(sums.log_mass + row, log)
     return log, tl.where(log == -float("inf"), 0.0, 1.0), mean
 
 
-@triton.jit
-def running_kernel(new, cache, summary, sums, shape: tl.constexpr):
+@triton.jit(do_not_specialize=["rows", "requests"])
+def running_kernel(new, cache, summary, sums, rows, requests, shape: tl.constexpr):
     """Sums up to every visual row. Grid as that of `totals_kernel`."""
     pid = tl.program_id(0)
     g = tl.program_id(1)
     heads = tl.num_programs(1)
-    b, segment = request_of(new.starts, new.requests, pid, shape.SEGMENT)
+    b, segment = request_of(new.starts, requests, pid, shape.SEGMENT)
     start = tl.load(new.starts + b)
     count = tl.load(new.starts + b + 1) - start
     if segment * shape.SEGMENT >= tl.maximum(count, 1):
         return
     d = tl.arange(0, shape.DP)
     d_in = d < shape.D
-    top, mass, acc = _carried(new, cache, summary, sums, b, segment, g, d, d_in, shape)
+    top, mass, acc = _carried(rows, cache, summary, sums, b, segment, g, d, d_in, shape)
     top, mass, acc = _in_front(sums, pid, segment, g, top, mass, acc, d, d_in, shape)
     t = tl.arange(0, shape.TILE)
     for first in range(segment * shape.SEGMENT, tl.minimum((segment + 1) * shape.SEGMENT, count), shape.TILE):
@@ -198,11 +196,11 @@ def running_kernel(new, cache, summary, sums, shape: tl.constexpr):
             w = tl.exp(tl.where(below, p[None, :] - finite(tops)[:, None], -float("inf")))
             fade = tl.exp(top - finite(tops))
             masses = mass * fade + tl.sum(w, 1)
-            rows = tl.dot(w, x, fade[:, None] * acc[None, :], input_precision="ieee")
+            means = tl.dot(w, x, fade[:, None] * acc[None, :], input_precision="ieee")
             row = (start + first + t).to(tl.int64)
             visual = p > -float("inf")
             log = tops + tl.log(or_one(masses))
-            mean = rows / or_one(masses)[:, None]
+            mean = means / or_one(masses)[:, None]
             to = (row * heads + g)[:, None] * shape.D + d[None, :]
             tl.store(sums.mean + to, mean, mask=visual[:, None] & d_in[None, :])
             if g == 0:
@@ -213,7 +211,7 @@ def running_kernel(new, cache, summary, sums, shape: tl.constexpr):
             last = t == shape.TILE - 1
             top = tl.max(tops, 0)
             mass = tl.sum(tl.where(last, masses, 0.0), 0)
-            acc = tl.sum(tl.where(last[:, None], rows, 0.0), 0)
+            acc = tl.sum(tl.where(last[:, None], means, 0.0), 0)
 
 
 def running_sums(
@@ -243,8 +241,8 @@ def running_sums(
     kind = cache.format if table is None else "table"
     dp = triton.next_power_of_2(d)
     shape = SumShape(d, dp, cache.k.shape[2], 16, kind, cache.format, SEGMENT, TOGETHER)
-    new = _New(prior, v, starts, slots, v.stride()[:2], rows, requests)
+    new = _New(prior, v, starts, slots, v.stride()[:2])
     to = _Sums(sums.log_mass, sums.mean, sums.top, sums.mass, sums.part)
     grid = (programs_for(rows, requests, SEGMENT), kv_heads)
-    totals_kernel[grid](new, to, shape, num_warps=4)
-    running_kernel[grid](new, cache_args(cache), summary, to, shape, num_warps=4)
+    totals_kernel[grid](new, to, requests, shape, num_warps=4)
+    running_kernel[grid](new, cache_args(cache), summary, to, rows, requests, shape, num_warps=4)

@@ -47,7 +47,8 @@ class SapVllm:
             config.model_type = patched
         self.sap_plan = Plan.from_json(getattr(config, "sap", None))
         get_family(self.sap_plan.family).check(config)
-        self.sap_state = SapState(vllm_config.scheduler_config.max_num_batched_tokens, vllm_config.device_config.device)
+        most, device = vllm_config.scheduler_config.max_num_batched_tokens, vllm_config.device_config.device
+        self.sap_state = SapState(most, device, len(self.sap_plan.features))
         self._carry_prior_between_stages()
         if self.sap_plan.inert:
             return
@@ -121,10 +122,15 @@ class SapVllm:
             return super().embed_input_ids(  # type: ignore[misc]
                 input_ids, multimodal_embeddings, is_multimodal=is_multimodal
             )
-        prior = self.sap_state.prior[: input_ids.shape[0]].fill_(torch.nan)
+        state, count = self.sap_state, input_ids.shape[0]
+        state.prior[:count].fill_(torch.nan)
         if multimodal_embeddings is not None and len(multimodal_embeddings) and is_multimodal is not None:
-            pairs = [split_scores(e) for e in multimodal_embeddings]
-            prior.masked_scatter_(is_multimodal.to(prior.device), torch.cat([p for _, p in pairs]).to(prior.device))
+            pairs = [split_scores(e, state.columns) for e in multimodal_embeddings]
+            found = torch.cat([p for _, p in pairs]).to(state.prior.device)
+            visual = is_multimodal.to(found.device)
+            state.prior[:count].masked_scatter_(visual, found[:, 0].contiguous())
+            if state.columns > 1:
+                state.features[:count].masked_scatter_(visual[:, None], found[:, 1:].contiguous())
             multimodal_embeddings = [e for e, _ in pairs]
         return super().embed_input_ids(  # type: ignore[misc]
             input_ids, multimodal_embeddings, is_multimodal=is_multimodal
@@ -142,24 +148,24 @@ class SapVllm:
         if intermediate_tensors is not None and PRIOR in intermediate_tensors.tensors:
             prior = intermediate_tensors.tensors.pop(PRIOR)
             if not get_pp_group().is_first_rank:
-                self.sap_state.prior[: len(prior)].copy_(prior[:, 0])
+                self.sap_state.put(0, prior)
         out = super().forward(  # type: ignore[misc]
             input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs
         )
         if isinstance(out, IntermediateTensors):
             count = len(out.tensors["hidden_states"])
-            out.tensors[PRIOR] = self.sap_state.prior[:count, None].clone()
+            out.tensors[PRIOR] = self.sap_state.get(count)
         return out
 
     def _carry_prior_between_stages(self) -> None:
         """Make room for the prior in what vLLM allocates for a pipeline stage."""
-        plain = getattr(self, "make_empty_intermediate_tensors", None)
+        plain, columns = getattr(self, "make_empty_intermediate_tensors", None), self.sap_state.columns
         if plain is None:  # vLLM runs this model in one stage only
             return
 
         def make(batch_size: int, dtype: torch.dtype, device: torch.device) -> Any:
             found = plain(batch_size, dtype, device)
-            found.tensors[PRIOR] = torch.zeros(batch_size, 1, dtype=torch.float32, device=device)
+            found.tensors[PRIOR] = torch.zeros(batch_size, columns, dtype=torch.float32, device=device)
             return found
 
         self.make_empty_intermediate_tensors = make

@@ -9,7 +9,7 @@ from ....patches.errors import LostattnError
 from ....patches.family import get_family
 from ....patches.mode import get_mode
 from ....patches.plan import Plan
-from ..attention.roles import needs_whole_prompt, saves_memory
+from ..attention.roles import needs_whole_prompt, saves_memory, serves_fitted
 from ..internals import MODELS_CONFIG_MAP, VerifyAndUpdateConfig, VideoDummyOptions, init_logger
 
 logger = init_logger("vllm.lostattn")
@@ -64,6 +64,11 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
     parallel, cache = config.parallel_config, config.cache_config
     if get_mode(plan.mode).needs:
         yield f"mode '{plan.mode}' takes its prior from the caller, which no server request can give: serve another mode"
+    if plan.scores == "fitted" and not serves_fitted(plan):
+        yield (
+            "vLLM serves scores rule 'fitted' for whole KV groups alone, with queries all and blend 1: run the model in "
+            "transformers, or patch with --scores log"
+        )
     if config.speculative_config is not None and config.speculative_config.method != SPECULATION:
         yield (
             f"speculative decoding by '{config.speculative_config.method}' is not supported with a plan, which keeps an image's "
@@ -87,8 +92,8 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
         )
     if str(cache.cache_dtype) not in ("auto", "float16", "bfloat16", "float32"):
         yield (
-            f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan, whose layers keep summaries of images in it "
-            "that need 16 bits: give --kv-cache-dtype bfloat16"
+            f"a KV cache of type '{cache.cache_dtype}' is not supported with a plan, whose layers read and write it themselves: "
+            "give --kv-cache-dtype bfloat16"
         )
     if config.scheduler_config.disable_hybrid_kv_cache_manager and saves_memory(plan):
         yield "whole groups need vLLM's hybrid KV-cache manager: leave out --disable-hybrid-kv-cache-manager"

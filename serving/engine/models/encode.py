@@ -11,6 +11,7 @@ import torch
 from ....patches.context import EncoderCall
 from ....patches.errors import LostattnError
 from ....patches.family import get_family
+from ....patches.features import image_features, standardised
 from ....patches.mode import get_mode
 from ....patches.plan import Pixels, Plan
 from ....patches.scores import rescale_unit, shape_prior
@@ -31,12 +32,17 @@ def image_scores(
         tap: has listened to the vision tower, if the plan's mode needs that.
 
     Returns:
-        one (n,) float32 tensor per image.
+        one (n,) float32 tensor per image; for scores rule `fitted` (n, 1 + F), see `features.image_features`.
     """
     if pixels.dtype == torch.uint8:
         plan = replace(plan, pixels=BYTES)
     call = EncoderCall(get_family(plan.family), plan, inner, pixels, arguments, lengths, tap)
-    found = [shape_prior(w.float(), plan) for w in get_mode(plan.mode).weights(call)]
+    given = [w.float() for w in get_mode(plan.mode).weights(call)]
+    if plan.scores == "fitted":
+        pairs = zip(given, call.places(), strict=True)
+        found = [image_features(standardised(w), place, plan) for w, place in pairs]
+    else:
+        found = [shape_prior(w, plan) for w in given]
     if plan.scores == "prob_rescaled":
         found = [rescale_unit(p) for p in found]
     if not all(bool(torch.isfinite(p).all()) for p in found):
@@ -50,14 +56,14 @@ def channels(dtype: torch.dtype) -> int:
 
 
 def append_scores(embeddings: Sequence[torch.Tensor], scores: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Embeddings (n, hidden) of every image with its scores (n,) behind them, bit for bit."""
+    """Embeddings (n, hidden) of every image with its scores, (n,) or (n, c), behind them, bit for bit."""
     return tuple(
-        torch.cat([e, p.to(e.device)[:, None].contiguous().view(e.dtype)], 1)
+        torch.cat([e, p.to(e.device).reshape(len(p), -1).contiguous().view(e.dtype)], 1)
         for e, p in zip(embeddings, scores, strict=True)
     )
 
 
-def split_scores(embedding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """An image's embeddings (n, hidden) without the extra channels, and its scores (n,) float32."""
-    count = channels(embedding.dtype)
-    return embedding[:, :-count], embedding[:, -count:].contiguous().view(torch.float32)[:, 0]
+def split_scores(embedding: torch.Tensor, columns: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    """An image's embeddings (n, hidden) without the extra channels, and its scores (n, columns) float32."""
+    count = columns * channels(embedding.dtype)
+    return embedding[:, :-count], embedding[:, -count:].contiguous().view(torch.float32)

@@ -24,8 +24,9 @@ TYPES = [*((dtype, dtype) for dtype in LIMIT), *((dtype, FP8) for dtype in LIMIT
 @pytest.mark.parametrize("dtype, cache_dtype", TYPES, ids=str)
 @pytest.mark.parametrize("kind, splits", [("summary", 1), ("summary", 3), ("mixed", 2)])
 def test_types(dtype: torch.dtype, cache_dtype: torch.dtype, kind: str, splits: int) -> None:
+    requests = BATCH[:7] if splits == 1 else BATCH[1:4]
     check_decode(
-        BATCH[:7] if splits == 1 else BATCH[1:4],
+        requests,
         1,
         kind=kind,
         splits=splits,
