@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lostattn.patches import load_patched
 from served import pictures
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor
 
 
 def environment() -> dict[str, str]:
@@ -92,6 +92,38 @@ def _answer(folder: str, asked: str) -> Answer:
     tokens = out.sequences[0, inputs["input_ids"].shape[1] :].tolist()
     logprobs = [step[0].log_softmax(-1)[t].item() for step, t in zip(out.logits, tokens, strict=True)]
     return Answer(inputs["input_ids"][0].tolist(), tokens, logprobs)
+
+
+class _Prescribed(LogitsProcessor):
+    """Lets generation give these tokens and no others."""
+
+    def __init__(self, tokens: list[int], start: int) -> None:
+        self.tokens, self.start = tokens, start
+
+    def __call__(self, ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(scores, -torch.inf).index_fill_(
+            1, torch.tensor([self.tokens[ids.shape[1] - self.start]]), 0.0
+        )
+
+
+def check_rounded(found: dict[str, Any], folder: Path | str, request: dict[str, Any], where: str) -> None:
+    """For engines that run in bfloat16 alone: transformers' float32 eager form, given the engine's own tokens, finds each of them
+    about as likely, and none much less likely than its own choice.
+    """
+    model, processor = _model(str(folder))
+    images = {"images": pictures(*request["pictures"])} if request["pictures"][0] else {}
+    inputs = processor(text=[request["prompt"]], return_tensors="pt", **images)
+    assert found["prompt"] == inputs["input_ids"][0].tolist(), f"{where}: another prompt"
+    with torch.no_grad():
+        out = model.generate(
+            **inputs, max_new_tokens=len(found["tokens"]), do_sample=False, output_logits=True,
+            return_dict_in_generate=True, logits_processor=[_Prescribed(found["tokens"], len(found["prompt"]))],
+        )  # fmt: skip
+    steps = [step[0].float().log_softmax(-1) for step in out.logits]
+    told = [step[t].item() for step, t in zip(steps, found["tokens"], strict=True)]
+    worst = max(abs(a - b) for a, b in zip(told, found["logprobs"], strict=True))
+    lost = max(step.max().item() - own for step, own in zip(steps, told, strict=True))
+    assert worst < 0.75 and lost < 0.1, f"{where}: a logprob is off by {worst:.2g}, a token less likely by {lost:.2g}"
 
 
 def check(found: dict[str, Any], wanted: Answer, where: str) -> None:

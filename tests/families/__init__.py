@@ -46,6 +46,7 @@ class TinyFamily:
         received: (config, inputs, attention weights of the tower's calls (B, heads, N, N), pool) -> mean attention that every
             visual token receives in the tower's last layer, by hand, one (n,) per image.
         depth: layers of the decoder; layers: those that can be patched.
+        engine_dtype: the one type that vLLM's CPU kernels take for it.
         special: special tokens of its prompts.
         published: prefixes of saved weights that published checkpoints name otherwise: (saved, published).
         transposed: endings of saved weights whose last two dimensions published checkpoints swap.
@@ -59,6 +60,7 @@ class TinyFamily:
     serve: Callable[[Any, Callable[[str], int]], None]
     processor: Callable[[Any, Any, str], Any]
     received: Callable[[Any, Inputs, list[torch.Tensor], str], list[torch.Tensor]]
+    engine_dtype: str = "float32"
     depth: int = LAYERS
     layers: tuple[int, ...] = tuple(range(LAYERS))
     special: tuple[str, ...] = ()

@@ -21,7 +21,10 @@ def config() -> Any:
 def serve(config: Any, number: Any) -> None:
     """GLM's special tokens."""
     glm4v.serve(config, number)
-    config.text_config.rope_parameters = rope(4, 6, 6)
+    config.text_config.rope_parameters = {
+        **rope(4, 6, 6),
+        "partial_rotary_factor": 1.0,
+    }  # vLLM's default is half a head
 
 
 def processor(config: Any, words: Any, template: str) -> Any:

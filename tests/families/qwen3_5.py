@@ -38,9 +38,9 @@ def config() -> Any:
 
 
 def serve(config: Any, number: Any) -> None:
-    """Heads of 64, as many as before; linear attention of 32, the least that vLLM's CPU kernels take."""
+    """Heads of 64, as many as before; linear attention of 128, the one width that vLLM's CPU kernels take."""
     config.text_config.head_dim = 64
-    config.text_config.linear_key_head_dim = config.text_config.linear_value_head_dim = 32
+    config.text_config.linear_key_head_dim = config.text_config.linear_value_head_dim = 128
     config.text_config.rope_parameters = {**rope(4, 2, 2), "partial_rotary_factor": 0.25, "mrope_interleaved": True}
     config.vision_config.out_hidden_size = config.text_config.hidden_size
     serve_qwen(config, number)
@@ -50,6 +50,7 @@ TINY = replace(
     qwen3_vl.TINY,
     configs={"qwen3_5": config},
     serve=serve,
+    engine_dtype="bfloat16",
     depth=len(KINDS),
     layers=tuple(i for i, kind in enumerate(KINDS) if kind == "full_attention"),
 )

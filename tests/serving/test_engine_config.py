@@ -12,6 +12,7 @@ pytest.importorskip("vllm")
 from lostattn.patches.errors import LostattnError  # noqa: E402
 from lostattn.patches.mode import MODES, get_mode  # noqa: E402
 from lostattn.patches.plan import Band, Plan  # noqa: E402
+from lostattn.serving.engine.internals import MODELS_CONFIG_MAP  # noqa: E402
 from lostattn.serving.engine.models.config import SapConfig, obstacles  # noqa: E402
 
 pytestmark = pytest.mark.vllm
@@ -132,6 +133,21 @@ def test_what_a_plan_sets() -> None:
     assert not found.compilation_config.cudagraph_mm_encoder
     assert found.model_config.multimodal_config.limit_per_prompt["video"].count == 0
     assert found.cache_config.enable_prefix_caching
+
+
+def test_states_of_linear_attention_turn_prefix_caching_off_and_keep_vllms_own_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    hook = SimpleNamespace(
+        verify_and_update_config=lambda _: calls.append("config"),
+        verify_and_update_model_config=lambda _: calls.append("model"),
+    )
+    monkeypatch.setitem(MODELS_CONFIG_MAP, "Qwen3_5ForConditionalGeneration", hook)
+    hybrid = config(plan(family="qwen3_5", layer_kv_heads={0: 0}, heads={1: (0, 1)}))
+    SapConfig.verify_and_update_model_config(hybrid.model_config)
+    SapConfig.verify_and_update_config(hybrid)
+    assert calls == ["model", "config"] and not hybrid.cache_config.enable_prefix_caching
 
 
 def test_whole_prompts() -> None:

@@ -9,14 +9,14 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from engines import check, drive, oracle  # noqa: E402
+from engines import check, check_rounded, drive, oracle  # noqa: E402
 from lostattn.patches import load_patched  # noqa: E402
 from lostattn.serving.engine.registration import served_families  # noqa: E402
 from lostattn.serving.engine.versions import serves  # noqa: E402
 from lostattn.surgery.patch import patch_from_spec  # noqa: E402
 from lostattn.surgery.spec import PatchSpec  # noqa: E402
 from served import placeholder, write_checkpoint  # noqa: E402
-from tiny import ONE_PER_FAMILY, family_of, own_layers  # noqa: E402
+from tiny import ONE_PER_FAMILY, TINY, family_of, own_layers  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -64,7 +64,8 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
         own = {"heads": own_layers(name, wishes["heads"])} if isinstance(wishes.get("heads"), dict) else {}
         patch_from_spec(base, tmp_path / plan, PatchSpec(**{**wishes, **own}))
         # chunks end inside images; dynamic plans need their prompts whole
-        options = {} if plan == "reference" else {"max_num_batched_tokens": 100}
+        options: dict[str, Any] = {} if plan == "reference" else {"max_num_batched_tokens": 100}
+        options["dtype"] = TINY[family_of(name)].engine_dtype
         waves = [[asked[0]], [asked[1]], [asked[3]], asked, "reset", asked]
         cases.append({"folder": str(tmp_path / plan), "options": options, "waves": waves, "long": 40})
     names = [*plans(name)]
@@ -75,6 +76,11 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
     for plan, case, found in zip(names, cases, drive(cases, tmp_path), strict=True):
         for number, (wave, got) in enumerate(zip(case["waves"], found["waves"], strict=True)):
             for request, row in zip(wave if wave != "reset" else [], got, strict=True):
-                check(row, oracle(tmp_path / plan, request), f"{name} {plan} wave {number} {request['prompt'][-60:]!r}")
+                where = f"{name} {plan} wave {number} {request['prompt'][-60:]!r}"
+                if TINY[family_of(name)].engine_dtype == "float32":
+                    check(row, oracle(tmp_path / plan, request), where)
+                else:
+                    check_rounded(row, tmp_path / plan, request, where)
+        states = len(TINY[family_of(name)].layers) < TINY[family_of(name)].depth  # which turn prefix caching off
         if plan != "reference":
-            assert found["waves"][3][0]["cached"] > 0, "the prefix cache was never hit"
+            assert states or found["waves"][3][0]["cached"] > 0, "the prefix cache was never hit"

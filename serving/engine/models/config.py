@@ -43,6 +43,11 @@ class SapConfig(VerifyAndUpdateConfig):
         multimodal = vllm_config.model_config.multimodal_config
         multimodal.limit_per_prompt["video"] = VideoDummyOptions(count=0)  # no room is kept for them
         scheduler = vllm_config.scheduler_config
+        if 0 in plan.layer_kv_heads.values() and vllm_config.cache_config.enable_prefix_caching:
+            logger.info(
+                "lostattn: prefix caching is off, it was not tried with states of linear attention beside summaries"
+            )
+            vllm_config.cache_config.enable_prefix_caching = False
         if needs_whole_prompt(plan):
             _compute_prompts_whole(vllm_config)
         if scheduler.scheduler_cls is None:
