@@ -35,7 +35,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.lostattn-installed
 PYTEST = -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo install test test-newest test-older test-transformers test-vllm-next check format clean
+.PHONY: demo docs install test test-newest test-older test-transformers test-vllm-next check format clean
 
 demo: $(STAMP)
 	$(BIN)/lostattn demo --out lostattn-demo --force
@@ -102,5 +102,14 @@ $(STAMP): pyproject.toml
 	$(BIN)/lostattn doctor --mend
 	touch $(STAMP)
 
+# the pages of docs/ as a site, in an environment of their own; a dead link is an error
+docs: .venv-docs/.installed
+	.venv-docs/bin/mkdocs build --strict
+
+.venv-docs/.installed:
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/pip install --quiet "mkdocs-material>=9.5,<10" "mkdocs>=1.6,<2"
+	touch $@
+
 clean:
-	rm -rf .venv .venv-newest .venv-vllm-next build dist *.egg-info lostattn-demo
+	rm -rf .venv .venv-docs .venv-newest .venv-vllm-next build dist *.egg-info lostattn-demo
