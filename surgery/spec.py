@@ -22,20 +22,20 @@ class PatchSpec:
     """Wishes; None means what preset and family say.
 
     Attributes:
-        preset: `paper`, `reference` or `efficient` (README, "Presets").
+        preset: `paper`, `reference` or `efficient` (docs/priors.md).
         mode: where the prior comes from (`lostattn modes`).
         layers: `1-27`, `all`, `none`, or a list of numbers.
         heads: `all`, a percentile band `0.3-0.6` or (0.3, 0.6), or `3:0,1,5;4:2` or {3: [0, 1, 5], 4: [2]}.
         rank_by: `mass` (paper) or `score` (authors' code).
         dynamic: choose the heads of a band anew at every step (preset `reference` does, unless a calibration is given).
         calibration: a file made by `lostattn calibrate`.
-        scores: `raw`, `prob`, `prob_rescaled`, `log`, or `fitted` (README, "Fitted priors").
+        scores: `raw`, `prob`, `prob_rescaled`, `log`, or `fitted` (docs/priors.md).
         queries: `all`, `after_image` or `last`.
         blend: lambda in [0, 1]; 1 replaces, 0 changes nothing.
         seed: of mode `noise`.
         temperature: of the softmax in scores rules `prob`, `prob_rescaled`, `log`.
         options: options of the mode.
-        keep_agreement: preset `efficient`: share of calibration answers that have to stay (README, "Efficient plans").
+        keep_agreement: preset `efficient`: share of calibration answers that have to stay (docs/priors.md).
         kv_budget: preset `efficient`: share of the visual tokens' KV cache that may be left.
         groups: whole KV groups by name, `3:0,1;5:1` or {3: [0, 1], 5: [1]}, instead of layers and heads.
     """

@@ -77,8 +77,19 @@ def test_packages_are_the_folders() -> None:
     assert sorted(PROJECT["tool"]["setuptools"]["packages"]) == sorted(folders)
     for path in SOURCES:
         assert (path.parent / "__init__.py").is_file(), f"{name(path)} lies in no package"
-    body = tree(ROOT / "__init__.py").body
-    assert len(body) == 1 and ast.get_docstring(tree(ROOT / "__init__.py")), "the root holds a docstring and no code"
+
+
+def test_the_public_names_are_imported_when_they_are_used() -> None:
+    """`import lostattn` waits for nothing, and every name is there."""
+    import lostattn
+
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    loaded = python("import sys, lostattn; print([m for m in ('torch', 'transformers') if m in sys.modules])", env)
+    assert loaded.strip() == "[]"
+    for public in lostattn.__all__:
+        assert getattr(lostattn, public).__doc__, public
+    with pytest.raises(AttributeError, match="no attribute 'pacth'"):
+        _ = lostattn.pacth
 
 
 def test_entry_points_resolve() -> None:
