@@ -1,0 +1,61 @@
+"""The examples of the documents run as they stand, on the demo's model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+SAYS = {
+    "patch_and_ask": "original again:",
+    "own_prior": "",
+    "read_measures": "MixIG",
+    "calibrate_and_search": "$ lostattn patch",
+    "serve_and_query": "answer:",
+}
+
+
+def run(name: str, folder: Path, *words: str) -> str:
+    command = [sys.executable, str(ROOT / "docs" / "examples" / f"{name}.py"), *words]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_every_example_is_known() -> None:
+    assert {path.stem for path in EXAMPLES} == set(SAYS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["patch_and_ask", "own_prior", "read_measures"])
+def test_examples(name: str, tmp_path: Path) -> None:
+    picture = str(ROOT / "docs" / "examples" / "digits.png")
+    said = run(name, tmp_path, str(ROOT / "surgery" / "demo" / "model"), picture)
+    assert SAYS[name] in said
+    answers = [line.split(": ")[-1] for line in said.splitlines()]
+    if name == "patch_and_ask":
+        assert answers[0] == answers[2] in ("yes", "no") and (tmp_path / "out" / "patched" / "lostattn.json").exists()
+    if name == "own_prior":
+        assert answers[-1] in ("yes", "no")
+    if name == "read_measures":
+        assert len(answers) == 7
+
+
+@pytest.mark.slow
+def test_calibrate_and_search(tmp_path: Path) -> None:
+    said = run("calibrate_and_search", tmp_path, str(ROOT / "surgery" / "demo" / "model"), "digits:8")
+    assert SAYS["calibrate_and_search"] in said and (tmp_path / "out" / "efficient" / "config.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.vllm
+def test_serve_and_query(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    pytest.importorskip("openai")
+    model, picture = str(ROOT / "surgery" / "demo" / "model"), str(ROOT / "docs" / "examples" / "digits.png")
+    run("patch_and_ask", tmp_path, model, picture)
+    assert run("serve_and_query", tmp_path, "out/patched", picture).splitlines()[-1] in ("answer: yes", "answer: no")
