@@ -123,7 +123,8 @@ def check_rounded(found: dict[str, Any], folder: Path | str, request: dict[str, 
     told = [step[t].item() for step, t in zip(steps, found["tokens"], strict=True)]
     worst = max(abs(a - b) for a, b in zip(told, found["logprobs"], strict=True))
     lost = max(step.max().item() - own for step, own in zip(steps, told, strict=True))
-    assert worst < 0.75 and lost < 0.1, f"{where}: a logprob is off by {worst:.2g}, a token less likely by {lost:.2g}"
+    # twice what rounding has been seen to do to a random model; another prior moves logprobs by more
+    assert worst < 0.75 and lost < 0.25, f"{where}: a logprob is off by {worst:.2g}, a token less likely by {lost:.2g}"
 
 
 def check(found: dict[str, Any], wanted: Answer, where: str) -> None:

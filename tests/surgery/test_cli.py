@@ -181,7 +181,7 @@ def test_mistakes_elsewhere(run: Run, demo: Path, patched: Path, picture: Path, 
         (["calibrate", demo, "--data", "builtin", "--out", tmp_path], "is a folder"),
         (["calibrate", demo, "--data", "builtin", "--out", "a/b/c.json"], "make it first"),
         (["calibrate", demo, "--data", "builtin", "--out", picture], "add --force"),
-        (["bench", "attention", "--visual-tokens", "0"], "at least one"),
+        (["bench", "attention", "--visual-tokens", "0"], "1 or more"),
         (["bench", "attention", "--visual-tokens", "x"], "visual tokens"),
         (["demo", "--out", tmp_path], "not empty"), (["demo", "--seed", "1000", "--out", "x"], "take another --seed"),
     ):  # fmt: skip
