@@ -304,7 +304,7 @@ def test_an_image_after_text_on_the_same_cache(plain: Callable[[str], Any]) -> N
     assert (out.logits - logits(model, inputs)[:, halves[1]]).abs().max() < 2e-4
     state = cache.sap_state
     assert state.features.shape == (*state.prior.shape, len(FEATURES))
-    cache.crop(cut)
+    cache.crop(cut - cache.get_seq_length())  # newer transformers take the number of tokens to remove alone
     assert cache.sap_state.features.shape[1] == cut
 
 
