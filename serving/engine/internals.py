@@ -22,6 +22,7 @@ NAMES = {
     "BaseMultiModalProcessor": "vllm.multimodal.processing:BaseMultiModalProcessor",
     "CommonAttentionMetadata": "vllm.v1.attention.backend:CommonAttentionMetadata",
     "DefaultModelState": "vllm.v1.worker.gpu.model_states.default:DefaultModelState",
+    "CPUModelRunner": "vllm.v1.worker.cpu_model_runner:CPUModelRunner",
     "GPUModelRunner": "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
     "Glm4vDummyInputsBuilder": "vllm.model_executor.models.glm4_1v:Glm4vDummyInputsBuilder",
     "Glm4vForConditionalGeneration": "vllm.model_executor.models.glm4_1v:Glm4vForConditionalGeneration",

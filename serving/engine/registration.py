@@ -6,7 +6,7 @@ from typing import Any
 
 from ...patches.family import FAMILIES
 from .attention.backend import register_backends
-from .attention.runner import hook_first_runner, hook_seeds_on_cpus
+from .attention.runner import hook_first_runner, hook_seeds_on_cpus, hook_zeroing_on_cpus
 from .cache.block_record import record_blocks
 from .cache.grouping import hook_grouping
 from .cache.spec import counting_images, register_specs
@@ -33,6 +33,7 @@ def register_all() -> None:
         MODELS_CONFIG_MAP[architecture] = SapConfig
     hook_first_runner()
     hook_seeds_on_cpus()
+    hook_zeroing_on_cpus()
     record_blocks()
     hook_grouping()
     record_host_times()

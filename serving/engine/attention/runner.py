@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import torch
+
 from ..cache.spans import RequestInfo, visual_spans
-from ..internals import DefaultModelState, GPUModelRunner, ModelSpecificAttnMetadata
+from ..internals import AttentionSpec, CPUModelRunner, DefaultModelState, GPUModelRunner, ModelSpecificAttnMetadata
 from .state import Batch, scheduled
 
 
@@ -56,6 +58,31 @@ def hook_seeds_on_cpus() -> None:
 
     sample._lostattn = True  # type: ignore[attr-defined]
     GPUModelRunner.sample_tokens = sample
+
+
+def hook_zeroing_on_cpus() -> None:
+    """Let new blocks of all attention layers be zeroed where vLLM asks for it: in models with states of linear attention, whose
+    bits may read as NaN in the slots behind a request's last token.
+
+    The GPU runners do so. The CPU runner zeroes groups whose one spec is of full attention, which leaves out layers that keep
+    summaries, and all where specs of several sizes share a group. May be called again.
+    """
+    plain = CPUModelRunner._zero_block_ids
+    if getattr(plain, "_lostattn", False):
+        return
+
+    @functools.wraps(plain)
+    def zero(self: Any, block_ids: list[int]) -> None:
+        plain(self, block_ids)
+        layers, index = self.compilation_config.static_forward_context, torch.tensor(block_ids, dtype=torch.int64)
+        for group in self.kv_cache_config.kv_cache_groups:
+            specs = getattr(group.kv_cache_spec, "kv_cache_specs", {})
+            for name in group.layer_names:
+                if isinstance(specs.get(name, group.kv_cache_spec), AttentionSpec):
+                    layers[name].kv_cache.index_fill_(0, index, 0)
+
+    zero._lostattn = True  # type: ignore[attr-defined]
+    CPUModelRunner._zero_block_ids = zero
 
 
 def _request_info(request: Any) -> RequestInfo:
