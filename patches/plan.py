@@ -198,6 +198,11 @@ class Plan:
         heads = set(self.heads.get(layer, ()))
         return tuple(g for g in range(count) if all(h in heads for h in range(g * size, (g + 1) * size)))
 
+    def outside_whole_groups(self, layer: int) -> int:
+        """Patched heads of a layer whose KV group is not wholly patched."""
+        heads = len(self.heads.get(layer, ()))
+        return heads - len(self.whole_groups(layer)) * self.num_heads // self.kv_heads(layer) if heads else 0
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON: layers as string keys, tuples as lists, absent parts left out."""
         raw = asdict(self)

@@ -195,8 +195,6 @@ def _prefill_attention(on: Deployment, plan: Plan | None, request: Request) -> f
     pairs = before * (before + 1) / 2 + (visual + after) * before + after * (after + 1) / 2
     for index, heads in plan.heads.items():
         layer, whole = on.shape.every[index], whole_groups(plan, index, on.ranks) * on.ranks
-        if layer.window is not None and request.tokens > layer.window:
-            continue
         saving = whole * plan.num_heads // layer.kv_heads
         flops -= flops_of_visual_keys(layer.head_dim, saving, whole, visual, visual, after)
         flops += max(len(heads) - saving, 0) * pairs * 4 * layer.head_dim

@@ -304,9 +304,9 @@ def _pick_groups(values: torch.Tensor, band: Band, kv_heads: int) -> tuple[int, 
 
 
 def _check_whole_groups(plan: Plan) -> None:
-    for layer, heads in plan.heads.items():
-        group = plan.num_heads // plan.kv_heads(layer)
-        if len(plan.whole_groups(layer)) * group != len(heads):
+    for layer in plan.layers:
+        if plan.outside_whole_groups(layer):
+            group = plan.num_heads // plan.kv_heads(layer)
             raise LostattnError(
                 f"preset 'efficient' patches whole KV groups of {group} heads, but the heads of layer {layer} leave one "
                 "incomplete: complete it, or take preset 'paper'"

@@ -106,6 +106,4 @@ def _notes(plan: Plan, on: Deployment, fit: tuple[int, int]) -> list[str]:
             f"the weights ({on.all_bytes / 1e9:.1f} GB) leave no room for a request on {on.ranks} x {on.gpu.name}: more "
             "--tensor-parallel, or a GPU with more memory"
         )
-    if on.shape.experts:
-        notes.append("all experts are counted as read and computed in every step: times are upper bounds")
     return notes

@@ -106,9 +106,12 @@ class _Prescribed(LogitsProcessor):
         )
 
 
-def check_rounded(found: dict[str, Any], folder: Path | str, request: dict[str, Any], where: str) -> None:
-    """For engines that run in bfloat16 alone: transformers' float32 eager form, given the engine's own tokens, finds each of them
-    about as likely, and none much less likely than its own choice.
+def rounding_error(found: dict[str, Any], folder: Path | str, request: dict[str, Any], where: str) -> float:
+    """For engines that run in bfloat16 alone: transformers' float32 eager form, given the engine's own tokens, finds none of them
+    much less likely than its own choice.
+
+    Returns:
+        how far its logprobs of these tokens are from the engine's, on the average.
     """
     model, processor = _model(str(folder))
     images = {"images": pictures(*request["pictures"])} if request["pictures"][0] else {}
@@ -121,10 +124,9 @@ def check_rounded(found: dict[str, Any], folder: Path | str, request: dict[str, 
         )  # fmt: skip
     steps = [step[0].float().log_softmax(-1) for step in out.logits]
     told = [step[t].item() for step, t in zip(steps, found["tokens"], strict=True)]
-    worst = max(abs(a - b) for a, b in zip(told, found["logprobs"], strict=True))
     lost = max(step.max().item() - own for step, own in zip(steps, told, strict=True))
-    # twice what rounding has been seen to do to a random model; another prior moves logprobs by more
-    assert worst < 0.75 and lost < 0.25, f"{where}: a logprob is off by {worst:.2g}, a token less likely by {lost:.2g}"
+    assert lost < 0.25, f"{where}: a token is less likely by {lost:.2g}"
+    return sum(abs(a - b) for a, b in zip(told, found["logprobs"], strict=True)) / len(told)
 
 
 def check(found: dict[str, Any], wanted: Answer, where: str) -> None:

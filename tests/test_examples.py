@@ -10,13 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
-SAYS = {
-    "patch_and_ask": "original again:",
-    "own_prior": "",
-    "read_measures": "MixIG",
-    "calibrate_and_search": "$ lostattn patch",
-    "serve_and_query": "answer:",
-}
+RUN = {"patch_and_ask", "own_prior", "read_measures", "calibrate_and_search", "serve_and_query"}
 
 
 def run(name: str, folder: Path, *words: str) -> str:
@@ -27,7 +21,7 @@ def run(name: str, folder: Path, *words: str) -> str:
 
 
 def test_every_example_is_known() -> None:
-    assert {path.stem for path in EXAMPLES} == set(SAYS)
+    assert {path.stem for path in EXAMPLES} == RUN
 
 
 @pytest.mark.slow
@@ -35,7 +29,6 @@ def test_every_example_is_known() -> None:
 def test_examples(name: str, tmp_path: Path) -> None:
     picture = str(ROOT / "docs" / "examples" / "digits.png")
     said = run(name, tmp_path, str(ROOT / "surgery" / "demo" / "model"), picture)
-    assert SAYS[name] in said
     answers = [line.split(": ")[-1] for line in said.splitlines()]
     if name == "patch_and_ask":
         assert answers[0] == answers[2] in ("yes", "no") and (tmp_path / "out" / "patched" / "lostattn.json").exists()
@@ -48,7 +41,7 @@ def test_examples(name: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_calibrate_and_search(tmp_path: Path) -> None:
     said = run("calibrate_and_search", tmp_path, str(ROOT / "surgery" / "demo" / "model"), "digits:8")
-    assert SAYS["calibrate_and_search"] in said and (tmp_path / "out" / "efficient" / "config.json").exists()
+    assert "$ lostattn patch" in said and (tmp_path / "out" / "efficient" / "config.json").exists()
 
 
 @pytest.mark.slow

@@ -118,8 +118,7 @@ def fit_for(fits: Sequence[Fit], plan: Plan) -> Fit:
     Raises:
         LostattnError: none was, it was made with other settings, or the plan patches more than whole groups.
     """
-    per_group = {x: plan.num_heads // plan.kv_heads(x) for x in plan.layers}
-    if any(len(plan.whole_groups(x)) * per_group[x] != len(heads) for x, heads in plan.heads.items()):
+    if any(map(plan.outside_whole_groups, plan.layers)):
         raise LostattnError(
             "scores rule 'fitted' is for whole KV groups: choose with --groups, --kv-budget or --heads all"
         )

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("vllm")
 
-from engines import check, check_rounded, drive, oracle  # noqa: E402
+from engines import check, drive, oracle, rounding_error  # noqa: E402
 from lostattn.patches import load_patched  # noqa: E402
 from lostattn.serving.engine.registration import served_families  # noqa: E402
 from lostattn.serving.engine.versions import serves  # noqa: E402
@@ -80,7 +80,9 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
                 if TINY[family_of(name)].engine_dtype == "float32":
                     check(row, oracle(tmp_path / plan, request), where)
                 else:
-                    check_rounded(row, tmp_path / plan, request, where)
+                    error = rounding_error(row, tmp_path / plan, request, where)
+                    # of the plain model the logprobs of plan "vision" are off by 0.14 and more where there are pictures
+                    assert error < 0.1, f"{where}: logprobs are off by {error:.2g} on the average"
         states = len(TINY[family_of(name)].layers) < TINY[family_of(name)].depth  # which turn prefix caching off
         if plan != "reference":
             assert states or found["waves"][3][0]["cached"] > 0, "the prefix cache was never hit"

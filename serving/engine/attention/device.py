@@ -80,6 +80,7 @@ class Buffers:
         self.programs = programs_of(device)
         self.text = Text.of(requests, columns, size, device)
         self.place = torch.full((requests,), -1, dtype=torch.int32, device=device)
+        self.ready: set[int] = set()  # rows of decode steps, 0 for others, for which layers have made their memory
         self._staged: list[torch.Tensor] = []  # being copied
         self._scratch: dict[tuple[int, ...], DecodeScratch] = {}
         self._sums: dict[tuple[int, int], RunningSums] = {}
@@ -170,11 +171,15 @@ class _OnDevice:
         return step
 
     def _make_ready(self: Any, rows: int) -> None:
-        """What layers keep on the device is made here: memory that is taken while a graph is captured belongs to the graph.
+        """What layers keep on the device is made here, once for each size: memory that is taken while a graph is captured
+        belongs to the graph.
 
         Args:
             rows: of a decode step, or 0.
         """
+        if rows in self.buffers.ready:
+            return
+        self.buffers.ready.add(rows)
         for name in self.layer_names:
             layer = self.vllm_config.compilation_config.static_forward_context[name]
             layer.impl.make_ready(layer, self.buffers, rows)

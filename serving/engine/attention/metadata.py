@@ -12,7 +12,7 @@ from ....patches.plan import Plan
 from ..cache.spans import last_visual
 from ..cache.text_blocks import DecodeRow, DecodeRows, TextBlocks
 from .native import Subset, WrappingBuilder
-from .roles import is_exact_form
+from .roles import is_exact_form, saves_memory
 from .state import Batch, current_batch
 from .steps import PrefillChunk, QuerySpan, RequestKeys, make_prefill_chunk, query_spans, sees_images
 from .tables import TableRows
@@ -102,7 +102,7 @@ class Steady:
         if common.max_query_len != 1 or common.num_actual_tokens != count or list(batch.ids) != self.ids:
             return False
         lengths = lengths[:count]
-        known = blocks is None or blocks.reaches(lengths[blocks.rows] - 1)
+        known = blocks is None or blocks.follows(lengths[blocks.rows] - 1)
         return known and bool((lengths > self.prompts).all())
 
 
@@ -227,7 +227,7 @@ class MixedBuilder(_Builder):
         super().__init__(*args, **kwargs)
         self.plan = Plan.from_json(self.vllm_config.model_config.hf_config.sap)
         # patched heads need no scores of visual keys then, which pays in long prefills
-        self.closed = self.plan.queries == "all" and not is_exact_form(self.plan)
+        self.closed = saves_memory(self.plan)
         self.repeats = not is_exact_form(self.plan)
 
     def of_step(self, common: Any, queries: list[QuerySpan]) -> tuple[SapMetadata, Rows]:

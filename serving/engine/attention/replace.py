@@ -13,7 +13,7 @@ from ..internals import Attention, get_tensor_model_parallel_rank, get_tensor_mo
 from ..kernels.choose import decodes_on_device, prepare_forms
 from ..kernels.triton_kernels import Variant
 from .backend import FittedBackend, MixedBackend, SummaryBackend, wrap_backend
-from .roles import Role, Shard, is_exact_form, local_layer_plan, local_levels, local_role, local_weights
+from .roles import Role, Shard, local_layer_plan, local_levels, local_role, local_weights, saves_memory
 from .state import PriorStore, SapState
 
 
@@ -142,7 +142,7 @@ class AttentionReplacer:
     def _wrapped(self, old: Any, backend: Any, group: int) -> Any:
         model, size = self.config.model_config, self.config.cache_config.block_size
         variant = Variant(model.dtype, old.kv_cache_torch_dtype, old.head_size, group, size)
-        closed = self.plan.queries == "all" and not is_exact_form(self.plan) and self.plan.scores != "fitted"
+        closed = saves_memory(self.plan) and self.plan.scores != "fitted"
         on_device = closed and decodes_on_device(torch.device(self.state.prior.device), variant)
         return wrap_backend(old.attn_backend, backend, on_device)
 

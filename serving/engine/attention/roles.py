@@ -50,7 +50,7 @@ def saves_memory(plan: Plan) -> bool:
     With rows `after_image` image tokens attend to earlier image tokens in the ordinary way; `prob_rescaled` needs the mean
     over all keys.
     """
-    return not plan.dynamic and plan.blend == 1.0 and plan.queries == "all" and plan.scores != "prob_rescaled"
+    return plan.queries == "all" and not is_exact_form(plan)
 
 
 def is_exact_form(plan: Plan) -> bool:
@@ -60,10 +60,7 @@ def is_exact_form(plan: Plan) -> bool:
 
 def serves_fitted(plan: Plan) -> bool:
     """True if all that a plan patches are whole groups that can keep summaries."""
-    whole = [
-        len(plan.whole_groups(x)) * (plan.num_heads // plan.kv_heads(x)) == len(plan.heads[x]) for x in plan.layers
-    ]
-    return saves_memory(plan) and all(whole)
+    return saves_memory(plan) and not any(map(plan.outside_whole_groups, plan.layers))
 
 
 def needs_whole_prompt(plan: Plan) -> bool:

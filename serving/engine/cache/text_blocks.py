@@ -74,7 +74,8 @@ class TextBlocks:
         self.rows = np.array([e.row for e in entries], dtype=np.int64)
         self.at = np.array([e.at for e in entries], dtype=np.int64)
         self.count = np.arange(len(entries))
-        first = np.array([e.position for e in entries], dtype=np.int64) // size
+        self.shown = np.array([e.position for e in entries], dtype=np.int64)  # last positions
+        first = self.shown // size
         heads = [_filled_blocks(e.request.spans, size, e.position // size, every) for e in entries]
         used = np.array([len(blocks) for blocks, _ in heads], dtype=np.int64)
         self.shift, self.last = used - first, first + AHEAD - 1
@@ -90,9 +91,9 @@ class TextBlocks:
                 entry.request.spans, entry.position + 1, start
             )
 
-    def reaches(self, positions: np.ndarray) -> bool:
-        """True if the rows' positions, int64 (B,), lie in blocks that are laid out."""
-        return bool((positions // self.size <= self.last).all())
+    def follows(self, positions: np.ndarray) -> bool:
+        """True if positions, int64 (B,), are the next of every row, and lie in blocks that are laid out."""
+        return bool((positions == self.shown + 1).all() and (positions // self.size <= self.last).all())
 
     def at_step(self, positions: np.ndarray, table: torch.Tensor) -> DecodeRows:
         """The rows at these positions, int64 (B,), each the next of the same request or the first.
@@ -103,6 +104,7 @@ class TextBlocks:
         block = positions // self.size
         column = self.shift + block
         self.hidden[self.count, column, positions % self.size] = False
+        self.shown = positions
         width = int(column.max(initial=-1)) + 1
         at = np.minimum(self.columns[:, :width], table.shape[1] - 1)
         device = table.device
