@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import random
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
-from ..serving.evaluation.rate import Rate, Say
-from ..serving.evaluation.store import Answers
+from ..serving.evaluation.rate import Say
 from ..serving.evaluation.versus import Outcome, outcome_rows
 from ..serving.shape import Shape, model_shape
-from ..serving.sides import folder_fingerprint
 from ..serving.stats import paired_difference
 from .calibration import Calibration
-from .chat import Chat
 from .checkpoint.source import Source
 from .efficient.choose import KEEP_AGREEMENT
+from .efficient.drop_tokens import TokenDrop, drop_for
+from .efficient.fit import start_of
 from .efficient.fits import settings_for
 from .efficient.frontier import Frontier, Group
 from .efficient.harm import plain_of
 from .efficient.search import every_group
-from .efficient.swap import groups_of, restrict, swapping
+from .efficient.swap import groups_of, restrict
 from .evaluation.backends import InProcess
-from .evaluation.local import Encoded, answer_locally
-from .evaluation.run import EvalSettings, answer_settings, circumstances, score_answers, task_facts, working_in
+from .evaluation.plans import Way, answer_plans
+from .evaluation.run import EvalSettings, circumstances, task_facts, working_in
 from .evaluation.tasks import Asked
 from .sweep.grid import plan_key
 
@@ -38,6 +36,7 @@ ORIGINAL = "original"
 def bench_plans(
     source: Source, calibration: Calibration, asked: Asked, out: Path, counts: Sequence[int] | None = None,
     random_plans: int = 5, settings: EvalSettings | None = None, say: Say = lambda _: None,
+    without: Collection[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Answer the questions with the original and with every plan, greedily.
 
@@ -47,6 +46,7 @@ def bench_plans(
         out: folder for the answers, `out/TASK/PLAN.jsonl`; an interrupted call is continued by the next one.
         counts: numbers of KV groups to patch; None for what keeps 99 % of the calibration answers.
         random_plans: how many random choices of every size.
+        without: names of plans that are left out.
 
     Returns:
         JSON: `rows`, one per plan: accuracy, agreement with the original's answers, and paired 95 % intervals against the
@@ -66,27 +66,52 @@ def bench_plans(
     counts = _counts(frontier, counts)
     of = frontier.settings
     whole = every_group(source, calibration, of["mode"], of["options"], of["seed"])
-    chosen = {c: _plans(whole, calibration, choices(frontier, calibration, shape, c, random_plans)) for c in counts}
-    distinct = {plan_key(plan): plan for found in chosen.values() for plan in found.values()}
-    plans = {ORIGINAL: plain_of(whole)} | distinct
+    chosen = {
+        c: _ways(whole, calibration, shape, choices(frontier, calibration, shape, c, random_plans)) for c in counts
+    }
+    chosen = {c: {name: way for name, way in found.items() if name not in without} for c, found in chosen.items()}
+    distinct = {way_key(way): way for found in chosen.values() for way in found.values()}
+    ways = {ORIGINAL: plain_of(whole)} | distinct
     say(f"{len(distinct)} plans and the original on {len(asked.items)} questions")
     with working_in(out):
-        outcomes = _answer(source, whole, plans, asked, out, settings, say)
+        outcomes = answer_plans(source, ways, asked, out, settings, say)
     backend = InProcess(settings.dtype, settings.device, settings.batch, say)
     return {
         "questions": len(asked.items), "settings": dict(frontier.settings), "calibrated_on": calibration.data,
         "calibration_samples": frontier.samples, "tasks": task_facts([asked], outcomes),
         **circumstances(settings, backend),
-        **_rows(chosen, outcomes, frontier, settings.seed),
+        **_rows(chosen, outcomes, frontier, shape.layers, settings.seed),
     }  # fmt: skip
 
 
-def _plans(whole: Plan, calibration: Calibration, found: Mapping[str, Sequence[Group]]) -> dict[str, Plan]:
-    """A plan for every choice of groups, and `fitted`, if the calibration holds a fit of those that `efficient` lets go."""
-    plans = {name: restrict(whole, groups) for name, groups in found.items()}
-    wanted = settings_for(plans["efficient"])
-    fits = [fit for fit in calibration.fits if dict(fit.settings) == wanted]
-    return plans | ({"fitted": fits[-1].applied(plans["efficient"])} if fits else {})
+def way_key(way: Way) -> str:
+    """Names a plan, or token pruning: file names of its answers."""
+    return way.key if isinstance(way, TokenDrop) else plan_key(way)
+
+
+def _ways(whole: Plan, calibration: Calibration, shape: Shape, found: Mapping[str, Sequence[Group]]) -> dict[str, Way]:
+    """A plan for every choice of groups; the groups of `efficient` with other scores; and token pruning.
+
+    The other scores are those of a fit, if the calibration holds one of these groups, a uniform prior at the measured
+    levels, and score 0.
+    """
+    ways: dict[str, Way] = {name: restrict(whole, groups) for name, groups in found.items()}
+    efficient = restrict(whole, found["efficient"])
+    wanted = settings_for(efficient)
+    for fit in calibration.fits:
+        if dict(fit.settings) == wanted:
+            ways["fitted"] = fit.applied(efficient)
+    if efficient.scores == "log" and efficient.heads:
+        level = start_of(efficient)
+        zero = {layer: tuple((0.0,) * len(row) for row in rows) for layer, rows in level.weights.items()}
+        ways["uniform, measured levels"] = level
+        ways["uniform, score 0"] = replace(
+            level, weights=zero, levels={layer: (0.0,) * len(row) for layer, row in level.levels.items()}
+        )
+    saved = len(found["efficient"]) / shape.kv_groups
+    if 0 < saved <= (shape.layers - 1) / shape.layers and len(shape.attending) == shape.layers:
+        ways["token pruning"] = drop_for(saved, shape.layers)
+    return ways
 
 
 def _counts(frontier: Frontier, counts: Sequence[int] | None) -> Sequence[int]:
@@ -101,42 +126,23 @@ def _counts(frontier: Frontier, counts: Sequence[int] | None) -> Sequence[int]:
     return counts
 
 
-def _answer(
-    source: Source, whole: Plan, plans: Mapping[str, Plan], asked: Asked, out: Path, settings: EvalSettings, say: Say
-) -> list[Outcome]:
-    """Greedy answers of every plan to every question; pictures are prepared once."""
-    own = InProcess(settings.dtype, settings.device, settings.batch, say).settings
-    identity, found = folder_fingerprint(source.path), []
-    chat = Chat.load(source.path, settings.dtype, settings.device)
-    encoded = Encoded(chat.processor, asked.items)
-    with swapping(chat.model, whole) as swap:
-        for number, (key, plan) in enumerate(plans.items()):
-            store = Answers(out / asked.task.name / key, answer_settings(asked, identity, plan=key, **own), asked.items)
-            start, name = time.perf_counter(), f"plan {number} of {len(plans) - 1}" if number else ORIGINAL
-            if not store.done:
-                swap(plan)
-                rate = Rate(f"{asked.task.name}, {name}", len(asked.items), len(store.found), say)
-                answer_locally(chat, encoded, store, asked.max_tokens, settings.batch, rate)
-            seconds = time.perf_counter() - start
-            found.append(score_answers(asked, key, store, settings.harness, settings.seed, seconds))
-    return found
-
-
 def _rows(
-    chosen: Mapping[int, Mapping[str, Plan]], outcomes: Sequence[Outcome], frontier: Frontier, seed: int
+    chosen: Mapping[int, Mapping[str, Way]], outcomes: Sequence[Outcome], frontier: Frontier, layers: int, seed: int
 ) -> dict[str, Any]:
     """`original_accuracy` and `rows`."""
     measured = {row["model"]: row for row in outcome_rows(outcomes, seed)}
     right = {o.model: o.right for o in outcomes}
     rows = []
     for found in chosen.values():
-        best = right[plan_key(found["efficient"])]
-        for name, plan in found.items():
-            key, groups = plan_key(plan), groups_of(plan)
+        best = right[way_key(found["efficient"])]
+        for name, way in found.items():
+            key = way_key(way)
+            groups = [] if isinstance(way, TokenDrop) else groups_of(way)
+            saved = way.saved(layers) if isinstance(way, TokenDrop) else len(groups) / frontier.kv_groups
             row = measured[key]
             rows.append(
                 {
-                    "plan": name, "kv_groups": len(groups), "visual_kv_saved": len(groups) / frontier.kv_groups,
+                    "plan": name, "kv_groups": len(groups), "visual_kv_saved": saved,
                     "groups": [list(g) for g in groups], "accuracy": row["accuracy"]["share"],
                     "agreement": row["agreement"], "versus_original": row["difference"],
                     "efficient_minus_this": None

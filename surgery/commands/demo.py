@@ -19,7 +19,7 @@ SHOWN = ("prior", "layers", "heads", "right", "difference (95 %)", "verdict")  #
     show_default=True,
     help="Folder for models and report.",
 )
-@click.option("--questions", type=click.IntRange(10), default=500, show_default=True, help="How many questions.")
+@click.option("--questions", type=click.IntRange(10), default=150, show_default=True, help="How many questions.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the questions.")
 @click.option("--force", is_flag=True, help="Replace the folder of an earlier demo.")
 @click.option(
@@ -27,7 +27,7 @@ SHOWN = ("prior", "layers", "heads", "right", "difference (95 %)", "verdict")  #
 )
 @json_option
 def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json: bool) -> None:
-    """Patch a small real model in every mode and compare the patched models with the original.
+    """Patch a small real model in every mode, layer by layer and at equal KV saved, and compare with the original.
 
     The model (Qwen2.5-VL architecture, trained on handwritten digits) comes with lostattn; nothing is downloaded. Where vLLM is
     installed, the original and the model with whole layers patched are then served and compared.
@@ -40,20 +40,27 @@ def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json
     from ..demo.folder import check_wish
 
     check_wish(out, seed, force)
-    from ..demo.report import table  # these need torch, which the mistakes above do not
+    from ..demo.report import layer_table, plan_table, table  # these need torch, which the mistakes above do not
     from ..demo.run import run_demo
 
     report = run_demo(out, questions, seed, force, say, serve)
     if as_json:
         print_json(report)
         return
-    head, *rows = table(report)
-    at = [head.index(name) for name in SHOWN]
-    print_table(SHOWN, [[row[i] for i in at] for row in rows])
+    for found, shown in (
+        (table(report), SHOWN),
+        (layer_table(report["layers"]), ("patched", "right", "difference (95 %)", "verdict")),
+        (plan_table(report["plans"]), ("visual KV saved", "plan", "right", "difference to the original (95 %)")),
+    ):
+        head, *rows = found
+        at = [head.index(name) for name in shown]
+        print_table(shown, [[row[i] for i in at] for row in rows])
+        click.echo()
+    click.echo(report["headline"])
     patched, base = out / "patch_complexity", out / "base"
     if report.get("served"):
         click.echo(f"\nOriginal and patched in vLLM: {out / 'comparison' / 'compare.html'}")
-    click.echo(f"\nThe report lies in {out / 'report.md'}, pictures with answers in {out / 'gallery.png'}. Next:")
+    click.echo(f"\nThe report lies in {out / 'report.html'}, pictures with answers in {out / 'gallery.png'}. Next:")
     click.echo(f"  lostattn show {patched}")
-    click.echo(f'  lostattn ask {patched} --compare {base} --image {out / "picture.png"} "Is there a 7 in the image?"')
-    click.echo(f"  lostattn patch --mode patch_complexity --layers 1-5 --heads all {base} my-patched-model")
+    click.echo(f'  lostattn ask {patched} --compare {base} --image {out / "picture.png"} "Is there a 7?"')
+    click.echo(f"  lostattn patch --mode patch_complexity --layers 5-7 --heads all {base} my-patched-model")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-MAX_TOKENS = 2  # the answer and the end of the turn; a longer answer is wrong anyway
+MAX_TOKENS = 4  # the longest answer and the end of the turn; a longer answer is wrong anyway
 
 
 def demo_rows(report: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[str, Any]]:

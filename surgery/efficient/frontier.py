@@ -32,10 +32,15 @@ class Harm:
 
 @dataclass(frozen=True)
 class Step:
-    """Groups that go at this step, and the measured harm of all groups up to it together."""
+    """Groups that go at this step, and the measured harm of all that are gone then together.
+
+    Attributes:
+        back: groups that went earlier and come back, because one of `groups` does less harm in their place (an exchange).
+    """
 
     groups: tuple[Group, ...]
     harm: Harm
+    back: tuple[Group, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,11 @@ class Frontier:
     steps: tuple[Step, ...] = field(default=())
 
     def chosen(self, count: int) -> tuple[Group, ...]:
-        """All groups of the first `count` steps, in order of layer and KV head."""
-        return tuple(sorted(g for step in self.steps[:count] for g in step.groups))
+        """All groups that are gone after the first `count` steps, in order of layer and KV head."""
+        gone = set[Group]()
+        for step in self.steps[:count]:
+            gone = (gone - set(step.back)) | set(step.groups)
+        return tuple(sorted(gone))
 
     def saved(self, count: int) -> float:
         """Share of the KV cache of visual tokens that the first `count` steps save."""
@@ -70,7 +78,11 @@ class Frontier:
     def to_json(self) -> dict[str, Any]:
         """JSON form, numbers rounded to 7 digits."""
         alone = [{"group": list(g), **_rounded(h)} for g, h in sorted(self.alone.items())]
-        steps = [{"groups": [list(g) for g in s.groups], **_rounded(s.harm)} for s in self.steps]
+        steps = [
+            {"groups": [list(g) for g in s.groups], **_rounded(s.harm)}
+            | ({"back": [list(g) for g in s.back]} if s.back else {})
+            for s in self.steps
+        ]
         return {
             "settings": dict(self.settings), "kv_groups": self.kv_groups, "samples": self.samples,
             "max_new_tokens": self.max_new_tokens, "alone": alone, "steps": steps,
@@ -81,18 +93,29 @@ class Frontier:
         """Read what `to_json` wrote. Raises LostattnError for anything else."""
         try:
             alone = {_group(row["group"]): _harm(row) for row in raw["alone"]}
-            steps = tuple(Step(tuple(_group(g) for g in row["groups"]), _harm(row)) for row in raw["steps"])
+            steps = tuple(
+                Step(_groups(row["groups"]), _harm(row), _groups(row.get("back", ()))) for row in raw["steps"]
+            )
             settings = {name: raw["settings"][name] for name in SETTINGS}
             groups, samples, tokens = (raw[name] for name in ("kv_groups", "samples", "max_new_tokens"))
             if len(raw) != 6 or not all(isinstance(n, int) and n > 0 for n in (groups, samples, tokens)):
                 raise ValueError("a number is missing or none")
             found = cls(settings, groups, samples, tokens, alone, steps)
-            went = [g for step in steps for g in step.groups]
-            if len(went) != len(set(went)) or not set(went) <= set(alone) or not all(step.groups for step in steps):
-                raise ValueError("the steps name a group twice, none, or one that was not measured alone")
+            found._check_steps()
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise LostattnError("the frontier in the calibration is damaged: make it anew") from error
         return found
+
+    def _check_steps(self) -> None:
+        """ValueError for steps that cannot follow one another."""
+        gone = set[Group]()
+        for step in self.steps:
+            going, back = set(step.groups), set(step.back)
+            if len(going) < len(step.groups) or going & gone or not back <= gone or len(going) <= len(back):
+                raise ValueError("a step lets groups go that are gone, or back that are not")
+            gone = (gone - back) | going
+        if not gone <= set(self.alone):
+            raise ValueError("a step names a group that was not measured alone")
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """LostattnError unless the frontier was measured with the settings of a plan (see `SETTINGS`)."""
@@ -141,10 +164,15 @@ def frontier_rows(frontier: Frontier, chosen: int | None = None) -> list[list[ob
     return [
         [
             ">" if i == chosen else "", len(frontier.chosen(i)), f"{100 * frontier.saved(i):.1f} %",
-            f"{100 * s.harm.agreement:.1f} %", f"{s.harm.kl:.2e}", " ".join(f"{layer}:{group}" for layer, group in s.groups),
+            f"{100 * s.harm.agreement:.1f} %", f"{s.harm.kl:.2e}", _went(s),
         ]
         for i, s in enumerate(frontier.steps, 1)
     ]  # fmt: skip
+
+
+def _went(step: Step) -> str:
+    going, back = (" ".join(f"{layer}:{group}" for layer, group in groups) for groups in (step.groups, step.back))
+    return f"{going}, back {back}" if back else going
 
 
 FRONTIER_HEAD = ["", "KV groups", "visual KV saved", "answers that stay", "KL (nats)", "goes (layer:group)"]
@@ -159,6 +187,10 @@ def _harm(row: Mapping[str, Any]) -> Harm:
     if not (0 <= kl < float("inf") and 0 <= agreement <= 1 and 0 <= tokens <= 1):
         raise ValueError("a harm out of range")
     return Harm(kl, agreement, tokens)
+
+
+def _groups(pairs: Sequence[Any]) -> tuple[Group, ...]:
+    return tuple(_group(pair) for pair in pairs)
 
 
 def _group(pair: Sequence[Any]) -> Group:

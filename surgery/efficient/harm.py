@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -51,19 +51,58 @@ def harm_rows(
         answer: what the original answered, at least one token.
         original: what the plans are held against; None: the plain model.
     """
-    swap(plans[0])
-    inputs = with_answer(chat.encode(example.open(), example.question), answer)
-    encoded = encode_image(chat.model, inputs)
-    swap(plain_of(plans[0]) if original is None else original)
-    truth = answer_log_probs(chat.model, inputs, encoded, len(answer))
+    lesson = prepare(chat, swap, plans[0], example, answer, original)
     rows = []
     for plan in plans:
         swap(plan)
-        found = answer_log_probs(chat.model, inputs, encoded, len(answer))
-        kl = torch.where(truth.isneginf(), 0.0, truth.exp() * (truth - found)).sum(-1).clamp(0, MAX_KL)
-        stays = found.argmax(-1) == truth.argmax(-1)
-        rows.append([float(kl.mean()), float(stays.all()), float(stays.sum()), float(len(answer))])
+        rows.append(lesson.row(lesson.log_probs(chat.model)))
     return rows
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One question with the original's answer, ready for every plan.
+
+    Attributes:
+        inputs: of the model, the answer included but for its last token.
+        encoded: the image's features with its prior.
+        truth: the original's log probabilities of the next token, (answer, vocabulary) float32.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    encoded: dict[str, Any]
+    truth: torch.Tensor
+
+    def log_probs(self, model: Any) -> torch.Tensor:
+        """The same of a model as it is now."""
+        return answer_log_probs(model, self.inputs, self.encoded, len(self.truth))
+
+    def kl(self, found: torch.Tensor) -> torch.Tensor:
+        """KL(original, found) at every token of the answer, nats."""
+        return torch.where(self.truth.isneginf(), 0.0, self.truth.exp() * (self.truth - found)).sum(-1)
+
+    def row(self, found: torch.Tensor) -> Row:
+        """What `mean_harm` takes."""
+        stays = found.argmax(-1) == self.truth.argmax(-1)
+        kl = self.kl(found).clamp(0, MAX_KL).mean()
+        return [float(kl), float(stays.all()), float(stays.sum()), float(len(self.truth))]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the inputs and the original's log probabilities; features are about as many again."""
+        return sum(x.numel() * x.element_size() for x in (*self.inputs.values(), self.truth))
+
+
+@torch.no_grad()
+def prepare(
+    chat: Chat, swap: Swap, plan: Plan, example: Example, answer: Sequence[int], original: Plan | None = None
+) -> Lesson:
+    """Encode a question under a plan, whose mode makes the image's prior, and let the original answer it."""
+    swap(plan)
+    inputs = with_answer(chat.encode(example.open(), example.question), answer)
+    encoded = encode_image(chat.model, inputs)
+    swap(plain_of(plan) if original is None else original)
+    return Lesson(inputs, encoded, answer_log_probs(chat.model, inputs, encoded, len(answer)))
 
 
 def with_answer(inputs: dict[str, torch.Tensor], answer: Sequence[int]) -> dict[str, torch.Tensor]:

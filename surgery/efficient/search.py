@@ -23,7 +23,7 @@ from .swap import Swap, groups_of, restrict, swapping
 
 POINTS = 24  # of a frontier at most: a model with more groups lets several go at a step
 MAX_NEW_TOKENS = 16
-JOURNAL = 1  # what is asked for and in which order: a run is not continued by a program that asks otherwise
+JOURNAL = 2  # what is asked for and in which order: a run is not continued by a program that asks otherwise
 Tick = Callable[[int, int], None]
 
 
@@ -85,8 +85,9 @@ def measure_groups(
 ) -> Frontier:
     """Measure every whole KV group of a plan alone and, if `joint`, search the frontier.
 
-    The search is greedy: of the groups that are left, the `width` that did least harm when last measured are tried on top
-    of those that went already, and the one with the least joint KL goes.
+    The search is greedy with exchanges: of the groups that are left, the `width` that did least harm when last measured are
+    tried on top of those that went already, and the one with the least joint KL goes. Then the `width` that cost most when
+    they went are tried in exchange for the best that is left, and the best exchange is made if it lowers the joint KL.
 
     Args:
         chat: a plain model. plan: patches every group that may go.
@@ -118,7 +119,7 @@ def search(
     measure: Callable[[Sequence[Sequence[Group]]], Sequence[Harm]], alone: dict[Group, Harm], width: int
 ) -> list[Step]:
     """Let all groups go, the least harmful first. `measure` tells the joint harm of several choices of groups."""
-    stale, gone, steps = {g: h.kl for g, h in alone.items()}, list[Group](), list[Step]()
+    stale, gone, steps = {g: h.kl for g, h in alone.items()}, dict[Group, float](), list[Step]()
     stride, now = _stride(len(alone)), 0.0
     while stale:
         tried = _least(stale, width)
@@ -126,11 +127,33 @@ def search(
         stale |= {g: h.kl - now for g, h in found.items()}
         best = min(tried, key=lambda g: (found[g].kl, g))
         going = [best, *(g for g in _least(stale, stride) if g != best)][:stride]
-        gone += going
-        harm = found[best] if len(going) == 1 else measure([gone])[0]
-        steps.append(Step(tuple(going), harm))
-        stale, now = {g: kl for g, kl in stale.items() if g not in going}, harm.kl
+        harm = found[best] if len(going) == 1 else measure([[*gone, *going]])[0]
+        step = _exchanged(measure, gone, Step(tuple(going), harm), stale, width)
+        for g in step.back:
+            stale[g] = gone.pop(g)
+        gone |= {g: stale.pop(g) for g in step.groups}
+        steps.append(step)
+        now = step.harm.kl
     return steps
+
+
+def _exchanged(
+    measure: Callable[[Sequence[Sequence[Group]]], Sequence[Harm]], gone: Mapping[Group, float], step: Step,
+    stale: Mapping[Group, float], width: int,
+) -> Step:  # fmt: skip
+    """The step, or one that also takes back an earlier group for the best that is left, if that lowers the joint KL.
+
+    Args:
+        gone: earlier groups with the KL that each added when it went.
+    """
+    left = {g: kl for g, kl in stale.items() if g not in step.groups}
+    if not gone or not left:
+        return step
+    (instead,) = _least(left, 1)
+    costly = sorted(gone, key=lambda g: (-gone[g], g))[:width]
+    harms = measure([[*(g for g in gone if g != back), *step.groups, instead] for back in costly])
+    harm, back = min(zip(harms, costly, strict=True), key=lambda pair: (pair[0].kl, pair[1]))
+    return Step((*step.groups, instead), harm, (back,)) if harm.kl < step.harm.kl else step
 
 
 def _least(stale: dict[Group, float], count: int) -> list[Group]:
@@ -145,6 +168,8 @@ def _measurements(groups: int, width: int) -> int:
     """Plans that are measured: every group alone and, for a width above 0, the search."""
     count, left, stride = groups, groups, _stride(groups) if groups else 1
     while width and left:
-        count += min(width, left) + (1 if stride > 1 and left > 1 else 0)
-        left -= min(stride, left)
+        going = min(stride, left)
+        count += min(width, left) + (1 if going > 1 else 0)
+        left -= going
+        count += min(width, groups - left - going) if left else 0
     return count

@@ -31,6 +31,7 @@ class Encoded:
         self._kept: dict[int, list[Inputs]] = {}
         self._bytes = 0
         self._windows: list[range] = []
+        self._stacked: dict[tuple[int, ...], Inputs] = {}
 
     def windows(self) -> list[range]:
         """Places of items whose inputs fit into memory together; a function of the items alone."""
@@ -55,6 +56,19 @@ class Encoded:
             self._kept[window.start] = made
             self._bytes += size
         return made
+
+    def stacked(self, window: range, places: Sequence[int]) -> Inputs:
+        """Some items of a window as one batch; the same tensors for every model while memory allows."""
+        key = tuple(window.start + place for place in places)
+        if key in self._stacked:
+            return self._stacked[key]
+        inputs = self.inputs(window)
+        found = stack([inputs[place] for place in places])
+        size = sum(x.numel() * x.element_size() for x in found.values())
+        if self._bytes + size <= KEPT:
+            self._stacked[key] = found
+            self._bytes += size
+        return found
 
 
 def _pixels(item: Item) -> int:
@@ -99,7 +113,7 @@ def answer_locally(chat: Chat, encoded: Encoded, answers: Replies, max_tokens: i
             at = [window.start + place for place in places]
             if all(i in answers.found for i in at):
                 continue
-            given = {k: v.to(chat.model.device) for k, v in stack([inputs[p] for p in places]).items()}
+            given = {k: v.to(chat.model.device) for k, v in encoded.stacked(window, places).items()}
             answers.add(dict(zip(at, generate(chat, given, max_tokens), strict=True)))
             rate(len(answers.found))
 

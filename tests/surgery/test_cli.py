@@ -116,7 +116,7 @@ def test_plan_says_what_patch_does(run: Run, demo: Path, tmp_path: Path) -> None
     assert found["whole_kv_groups"] == {"3": [0], "4": []}
     assert [row["visual_tokens"] for row in found["predicted"]] == [1024, 4096, 16384]
     text = run("plan", demo, *wishes)
-    assert "4 of 24 heads in 2 of 6 layers" in text.stdout and "16,384" in text.stdout
+    assert "4 of 32 heads in 2 of 8 layers" in text.stdout and "16,384" in text.stdout
     assert json.loads(run("show", tmp_path / "out", "--json").stdout)["plan"] == found["plan"]
     assert "mode vision_attention, pool=max" in run("show", tmp_path / "out").stdout
 
@@ -124,7 +124,7 @@ def test_plan_says_what_patch_does(run: Run, demo: Path, tmp_path: Path) -> None
 def test_notes_go_to_stderr(run: Run, demo: Path) -> None:
     found = run("plan", demo, "--heads", "all", "--temperature", "3")
     assert found.stderr.count("note: ") == 2 and "note" not in found.stdout
-    assert "clipped to 1-5" in found.stderr and "--temperature" in found.stderr
+    assert "clipped to 1-7" in found.stderr and "--temperature" in found.stderr
 
 
 def test_spec_files(run: Run, demo: Path, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_spec_files(run: Run, demo: Path, tmp_path: Path) -> None:
 
 
 WRONG_PLANS = [
-    (["--layers", "0,9"], "layers 0-5"), (["--layers", "x"], "cannot read layers"), (["--layers", "3-1"], "backwards"),
+    (["--layers", "0,9"], "layers 0-7"), (["--layers", "x"], "cannot read layers"), (["--layers", "3-1"], "backwards"),
     (["--heads", "0.6-0.3"], "0 <= low <= high"), (["--heads", "3:0,9"], "within 0-3"), (["--heads", "3:0,0"], "twice"),
     (["--heads", "3:"], "heads of layer 3"), (["--heads", "3:0;4:1", "--layers", "3"], "leave --layers out"),
     (["--heads", "all", "--blend", "2"], "blend"), (["--heads", "all", "--seed", "-1"], "seed"), (["--preset", "x"], "efficient"),

@@ -138,14 +138,23 @@ def test_the_search_sees_what_single_effects_hide() -> None:
 def test_every_group_goes_once(costs: dict[tuple[int, int], float], width: int) -> None:
     toy = Toy(costs)
     steps = search(toy, toy.alone(), width)
-    went = [g for s in steps for g in s.groups]
-    assert sorted(went) == sorted(costs) and len(steps) <= POINTS
+    found = Frontier(SETTINGS, len(costs), 1, 1, toy.alone(), tuple(steps))
+    toy.calls -= len(costs)
+    assert found.chosen(len(steps)) == tuple(sorted(costs)) and len(steps) <= POINTS
     assert toy.calls == _measurements(len(costs), width), "progress is told truly"
-    assert [s.harm.kl for s in steps] == pytest.approx([sum(costs[g] for g in went[:i]) for i in _ends(steps)])
+    joint = [sum(costs[g] for g in found.chosen(i)) for i in range(1, len(steps) + 1)]
+    assert [s.harm.kl for s in steps] == pytest.approx(joint)
+    assert Frontier.from_json(json.loads(json.dumps(found.to_json()))).chosen(len(steps)) == found.chosen(len(steps))
 
 
-def _ends(steps: Sequence[Step]) -> list[int]:
-    return [sum(len(s.groups) for s in steps[: i + 1]) for i in range(len(steps))]
+def test_an_exchange_mends_what_greedy_cannot() -> None:
+    """The group that is best alone stands in the way of two others: greedy keeps it, an exchange gives it back."""
+    costs = {(0, 0): 0.0, (1, 0): 0.1, (2, 0): 0.1, (3, 0): 9.5}
+    toy = Toy(costs, [[(0, 0), (1, 0)], [(0, 0), (2, 0)]])
+    steps = search(toy, toy.alone(), width=3)
+    found = Frontier(SETTINGS, 4, 1, 1, toy.alone(), tuple(steps))
+    assert found.chosen(1) == ((0, 0),) and found.chosen(2) == ((1, 0), (2, 0)) and steps[1].back == ((0, 0),)
+    assert steps[1].harm == toy([found.chosen(2)])[0]
 
 
 HARMS = st.builds(Harm, st.floats(0, 9), st.floats(0, 1), st.floats(0, 1))
@@ -187,6 +196,7 @@ def test_a_choice_keeps_what_was_asked(frontier: Frontier, keep: float | None, b
         {"steps": 3}, {"alone": [{}]}, {"settings": {}}, {"kv_groups": 0}, {"samples": "x"}, {"more": 1}, {"alone": None},
         {"steps": [{"groups": [[7, 7]], "kl": 0, "agreement": 1, "tokens": 1}]},
         {"steps": [{"groups": [], "kl": 0, "agreement": 1, "tokens": 1}]},
+        {"steps": [{"groups": [[0, 0]], "back": [[0, 1]], "kl": 0, "agreement": 1, "tokens": 1}]},
         {"alone": [{"group": [0, 0], "kl": -1, "agreement": 1, "tokens": 1}]},
         {"alone": [{"group": [0, 0], "kl": float("nan"), "agreement": 1, "tokens": 1}]},
         {"alone": [{"group": [0], "kl": 0, "agreement": 1, "tokens": 1}]},

@@ -116,7 +116,7 @@ def test_mistakes(demo: Path, measured: Path, tmp_path: Path) -> None:
         (("--fit",), "name them with --groups, or add --frontier"), (("--groups", "1:0"), "add --fit"),
         (("--kv-budget", "0.5"), "add --fit"), (("--rounds", 3), "add --fit"),
         (("--fit", "--groups", "1:0", "--kv-budget", "0.5"), "give one of them"),
-        (("--fit", "--groups", "9:0"), "layers 0-5"), (("--fit", "--groups", "1"), "cannot read groups"),
+        (("--fit", "--groups", "9:0"), "layers 0-7"), (("--fit", "--groups", "1"), "cannot read groups"),
         (("--fit", "--frontier", "--kv-budget", "half"), "such as 0.75,0.5"),
         (("--fit", "--frontier", "--kv-budget", "1.5"), "such as 0.75,0.5"),
         (("--fit", "--groups", "1:0", "--samples", 7), "at least 8 questions"),

@@ -100,7 +100,7 @@ def test_reference_stays_dynamic_unless_calibrated(demo: Path, demo_chat: Chat, 
 @pytest.mark.parametrize(
     ("wishes", "says"),
     [
-        ({"layers": [6]}, "layers 0-5"), ({"layers": [1, "x"]}, "whole numbers"), ({"layers": 1j}, "whole numbers"),
+        ({"layers": [8]}, "layers 0-7"), ({"layers": [1, "x"]}, "whole numbers"), ({"layers": 1j}, "whole numbers"),
         ({"heads": 3}, "a band"), ({"heads": {3: [4]}}, "within 0-3"), ({"heads": (0.6, 0.3)}, "0 <= low"),
         ({"preset": None}, "preset must be text"), ({"mode": "x"}, "unknown mode"), ({"blend": "1"}, "blend must be a number"),
         ({"blend": 2, "heads": "all"}, "blend must lie"), ({"seed": None}, "seed must be a whole number"),

@@ -134,7 +134,7 @@ def test_a_layer_without_heads_is_told(demo_config: dict[str, Any]) -> None:
 def test_clipping_is_told(demo_config: dict[str, Any]) -> None:
     found = make_plan(PatchSpec(heads="all"), demo_config, None)
     assert found.plan.layers == (1, 2, 3, 4, 5)
-    assert any("clipped to 1-5: the model has 6 layers" in note for note in found.notes)
+    assert any("clipped to 1-7: the model has 8 layers" in note for note in found.notes)
     short = json.loads(json.dumps(LLAVA))
     short["text_config"]["num_hidden_layers"] = 4
     with pytest.raises(LostattnError, match="default layers 18-23 .* last layer 3: choose with --layers"):

@@ -37,7 +37,7 @@ CHAIN = [
     PatchSpec(mode="noise", seed=7, heads={0: [1], 4: [0, 1, 2]}, queries="after_image"),
     PatchSpec(preset="reference", layers="1-5", heads="0.3-0.6"),
     PatchSpec(preset="efficient", layers="2-4", heads="0.0-1.0"),
-    PatchSpec(mode="uniform", layers="0-5", heads="all", blend=0.5),
+    PatchSpec(mode="uniform", layers="0-7", heads="all", blend=0.5),
     EMPTY,
 ]
 
@@ -123,7 +123,7 @@ def results(demo: Path, spec: Path, tmp_path_factory: pytest.TempPathFactory) ->
     )
     assert found.exit_code == 0, found.output
     assert "12 points of 3 grid(s), 11 different plans and the original" in found.stderr
-    assert found.stderr.count("loading") == 1 and "clipped to 1-5" in found.stderr and "+ Vis. Attn." in found.stdout
+    assert found.stderr.count("loading") == 1 and "clipped to 1-7" in found.stderr and "+ Vis. Attn." in found.stdout
     return out
 
 
