@@ -17,7 +17,7 @@ from vllm.multimodal.media.video import VideoMediaIO
 from ..patches.errors import LostattnError
 from .data_url import is_data_url, split_data_url
 from .images import MAX_PIXELS, open_image
-from .videos import VideoLimits
+from .video_limits import VideoLimits
 
 CONNECTOR = "lostattn"
 NOWHERE = "media.invalid"  # a name that RFC 2606 keeps from ever existing: the only allowed domain when none is allowed

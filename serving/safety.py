@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .engine.versions import installed_vllm
 from .middleware import DOOR_VARIABLE, MAX_BYTES_VARIABLE
-from .videos import VIDEO_LIMITS, VideoLimits
+from .video_limits import VIDEO_LIMITS, VideoLimits
 
 MAX_IMAGE_PIXELS = 50_000_000  # 150 MB decoded
 MAX_IMAGES = 8

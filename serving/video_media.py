@@ -9,12 +9,14 @@ from typing import Any
 import cv2
 from vllm import envs
 from vllm.multimodal.media.base import MediaWithBytes
+from vllm.multimodal.media.connector import MediaConnector
 from vllm.multimodal.media.video import VideoMediaIO
 from vllm.multimodal.video_decoders.opencv import OpenCVVideoBackendMixin
 
 from ..patches.errors import LostattnError
 from .cause import cause
-from .videos import VideoLimits
+from .client import video_url
+from .video_limits import VideoLimits
 
 JPEG_LIST = "video/jpeg"  # to vLLM: frames as JPEG files with commas between them
 
@@ -69,6 +71,17 @@ class Videos(VideoMediaIO):
             raise LostattnError(
                 f"a frame of the video has {width} x {height} pixels, more than {most}: make it smaller"
             )
+
+
+def frames_as_served(data: bytes, processor: str) -> tuple[Any, dict[str, Any]]:
+    """Frames (n, h, w, 3) uint8 that a server of a model takes from a video file, and what it knows of them.
+
+    Args:
+        processor: class name of the model's video processor, by which vLLM chooses how frames are sampled.
+    """
+    found = MediaConnector().fetch_video(video_url(data), video_processor=processor)
+    frames, metadata = found.media
+    return frames, dict(metadata)
 
 
 def _header(data: bytes) -> tuple[int, int, int, float]:

@@ -23,7 +23,7 @@ from ..serving.engine.versions import check_served, check_vllm
 from ..serving.safety import cpu_defaults, names, safe_defaults
 from ..serving.server import Server
 from ..serving.shape import model_shape
-from ..serving.videos import VIDEO_LIMITS, VideoLimits
+from ..serving.video_limits import VIDEO_LIMITS, VideoLimits
 from .chat import is_patched
 from .checkpoint.loadable import quantised_cache
 from .checkpoint.write import read_patched

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ...serving.videos import VIDEO_LIMITS, VideoLimits
+from ...serving.video_limits import VIDEO_LIMITS, VideoLimits
 from .base import print_table, say
 from .checks import need_models
 

@@ -8,11 +8,11 @@ import json
 from typing import Any
 
 import pytest
-from clips import clip, pictures
 from hostile import data_url, png
 from lostattn.patches.errors import LostattnError
 from lostattn.serving.safety import safe_defaults
-from lostattn.serving.videos import LIMITS_VARIABLE, VideoLimits
+from lostattn.serving.video_limits import LIMITS_VARIABLE, VideoLimits
+from made_videos import clip, pictures
 
 WITH_VLLM = [
     pytest.mark.vllm,

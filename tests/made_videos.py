@@ -36,3 +36,12 @@ def pictures(frames: int, size: tuple[int, int], seed: int) -> list[np.ndarray]:
         ramps = np.stack([across * (i + 1) + 40 * seed, down * (i + 2), across + down + 30 * i], -1)
         found.append((ramps * 3 % 200 + draw.integers(0, 56, ramps.shape)).astype(np.uint8))
     return found
+
+
+def video(frames: int, size: tuple[int, int], seed: int) -> tuple[np.ndarray, dict[str, object]]:
+    """A clip's frames (n, h, w, 3) uint8 as if they were decoded, two a second, and what vLLM's decoders say of them."""
+    told = {
+        "total_num_frames": frames, "fps": 2.0, "duration": frames / 2, "video_backend": "opencv",
+        "frames_indices": list(range(frames)), "do_sample_frames": False,
+    }  # fmt: skip
+    return np.stack(pictures(frames, size, seed)), told
