@@ -19,6 +19,7 @@ from ..serving.client import Answer, Client, Turn
 from ..serving.disk import read_json
 from ..serving.engine.versions import check_served, check_videos
 from ..serving.evaluation.rate import bar_of
+from ..serving.reading.videos import VideoFile
 from ..serving.safety import cpu_defaults, names
 from ..serving.server import Server
 from .chat import Chat
@@ -120,8 +121,14 @@ def tells_apart(folder: Path) -> bool:
 
 
 def data_cases(data: str | Path, limit: int | None) -> list[Case]:
-    """The rows of question-answer data, as one turn each."""
-    return [Case(f"row {e.row}", (Turn("user", e.question, (e.open(),)),)) for e in read_examples(data, limit)]
+    """The rows of question-answer data, as one turn each. LostattnError if one of them is about a video."""
+    examples = read_examples(data, limit)
+    for one in examples:
+        if isinstance(one.image, VideoFile):
+            raise LostattnError(
+                f"row {one.row} is about a video: conform takes built-in ones, with --videos and no --data"
+            )
+    return [Case(f"row {e.row}", (Turn("user", e.question, (e.open(),)),)) for e in examples]
 
 
 def conform(
