@@ -12,11 +12,11 @@ pytest.importorskip("vllm")
 
 from hub_configs import PAPER  # noqa: E402
 from lostattn.patches.plan import Plan  # noqa: E402
+from lostattn.serving.engine.versions import VIDEOS  # noqa: E402
 from lostattn.serving.plugin import register  # noqa: E402
 from lostattn.surgery.checkpoint.write import patched_config  # noqa: E402
 from lostattn.surgery.planner import make_plan  # noqa: E402
 from lostattn.surgery.spec import PatchSpec  # noqa: E402
-from lostattn.serving.engine.versions import VIDEOS  # noqa: E402
 from served import tokenizer  # noqa: E402
 
 pytestmark = pytest.mark.vllm
