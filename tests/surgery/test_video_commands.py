@@ -88,7 +88,7 @@ def test_calibrate_and_eval(demo: Path, patched: Path, data: Path, tmp_path: Pat
     found = run("eval", demo, patched, *asked, "--frames", 4, "--out", tmp_path / "r", "--json")
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)
-    assert report["rows"][0]["n"] == 3
+    assert report["results"][0]["n"] == 3
     refused = run("eval", demo, "--task", "digits", "--limit", 2, "--frames", 4, "--out", tmp_path / "x")
     assert refused.exit_code == 2 and "--frames is for videos" in refused.output
 
