@@ -21,7 +21,7 @@ from ...patches.mode import MODES
 from ...patches.plan import Plan
 from ...patches.tap import VISION_NAME, Tap, tapped
 from ..chat import Chat
-from ..processing import read_pixels
+from ..processing import read_pixels, read_video_pixels
 from .place import encoder_arguments
 from .sheet import video_arguments
 
@@ -77,6 +77,7 @@ def _plan(chat: Chat, folder: Path, family: Family, mode: str) -> Plan:
     return Plan(
         family.name, mode, "paper", "raw", "all", len(layers), text.num_attention_heads, usual_kv_heads(layers),
         options=MODES[mode].settle("paper"), pixels=read_pixels(folder),
+        video_pixels=read_video_pixels(folder),
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ def image_scores(
         one (n,) float32 tensor per image; for scores rule `fitted` (n, 1 + F), see `features.image_features`.
     """
     if pixels.dtype == torch.uint8:
-        plan = replace(plan, pixels=BYTES)
+        plan = replace(plan, pixels=BYTES, video_pixels=None)
     call = EncoderCall(get_family(plan.family), plan, inner, pixels, arguments, lengths, tap)
     given = [w.float() for w in get_mode(plan.mode).weights(call)]
     if plan.scores == "fitted":
