@@ -13,7 +13,7 @@ from .errors import LostattnError
 from .family import Arguments, Family
 from .geometry import grid_rectangles
 from .pixels import content_digest
-from .plan import Plan
+from .plan import Pixels, Plan
 from .supplied_regions import regions_for
 from .tap import Tap
 
@@ -37,12 +37,18 @@ class EncoderCall:
     def device(self) -> torch.device:
         return self.pixel_values.device
 
+    @property
+    def _pixels(self) -> Pixels | None:
+        """How the pixels of this call are normalised."""
+        own = self.plan.video_pixels if self.family.kind == "video" else None
+        return own or self.plan.pixels
+
     def _images(self) -> list[torch.Tensor]:
         return self.family.split(self.inner, self.pixel_values, self.arguments)
 
     def complexity(self) -> list[torch.Tensor]:
         """Patch complexity of every visual token."""
-        found = self.family.complexity(self.inner, self._images(), self.arguments, self.plan.pixels)
+        found = self.family.complexity(self.inner, self._images(), self.arguments, self._pixels)
         return self._checked(found)
 
     def received_attention(self) -> list[torch.Tensor]:
@@ -56,7 +62,7 @@ class EncoderCall:
 
     def digests(self) -> list[bytes]:
         """A digest of seed and content of every image."""
-        return [content_digest(self.plan.seed, image, self.plan.pixels) for image in self._images()]
+        return [content_digest(self.plan.seed, image, self._pixels) for image in self._images()]
 
     def region_overlaps(self) -> list[torch.Tensor]:
         """Overlap of every visual token with the boxes that `use_regions` supplies."""

@@ -8,8 +8,8 @@ conversation: several caches may be alive at once, be copied or cropped.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -71,12 +71,8 @@ class SapInner:
         supplied = supplied_for(self)  # type: ignore[arg-type]
         listening = mode.listens and supplied is None
         tap = family.listener(self, arguments, self.sap_plan.options["pool"]) if listening else None
-        token = _ENCODING_MODELS.set((*_ENCODING_MODELS.get(), id(self)))
-        try:
-            with tapped(tap) if tap is not None else nullcontext():
-                out = plain(self, *args, **{**kwargs, "return_dict": True})
-        finally:
-            _ENCODING_MODELS.reset(token)
+        with plain_encoder(self), tapped(tap) if tap is not None else nullcontext():
+            out = plain(self, *args, **{**kwargs, "return_dict": True})
         lengths = family.lengths(self, pixels, arguments, [len(features) for features in out.pooler_output])
         given = supplied.for_lengths(lengths, kind) if supplied is not None else None
         encoder_call = EncoderCall(family, self.sap_plan, self, pixels, arguments, lengths, tap)
@@ -312,6 +308,16 @@ class SapInner:
             visual = torch.nn.functional.pad(~state.prior.isnan(), (0, past + rows - state.prior.shape[1]))[:, past:]
             return ~visual if bool(visual.any()) else None
         return None
+
+
+@contextmanager
+def plain_encoder(inner: Any) -> Iterator[None]:
+    """A block in which a patched model's own encoder functions are those of the plain model: no prior is made."""
+    token = _ENCODING_MODELS.set((*_ENCODING_MODELS.get(), id(inner)))
+    try:
+        yield
+    finally:
+        _ENCODING_MODELS.reset(token)
 
 
 def _encoder_of(kind: str, plain: Callable[..., Any]) -> Callable[..., Any]:

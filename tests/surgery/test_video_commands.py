@@ -88,7 +88,7 @@ def test_calibrate_and_eval(demo: Path, patched: Path, data: Path, tmp_path: Pat
     found = run("eval", demo, patched, *asked, "--frames", 4, "--out", tmp_path / "r", "--json")
     assert found.exit_code == 0, found.output
     report = json.loads(found.stdout)
-    assert report["rows"][0]["n"] == 3
+    assert report["results"][0]["n"] == 3
     refused = run("eval", demo, "--task", "digits", "--limit", 2, "--frames", 4, "--out", tmp_path / "x")
     assert refused.exit_code == 2 and "--frames is for videos" in refused.output
 
@@ -101,6 +101,22 @@ def test_a_folder_saved_again_answers_a_video(patched: Path, data: Path, questio
         run("ask", f, "--video", data / "0.mp4", questions[0].question).stdout for f in (patched, tmp_path / "again")
     ]
     assert answers[0] == answers[1] and answers[0].strip()
+
+
+def test_videos_that_are_normalised_otherwise(demo: Path, tmp_path: Path) -> None:
+    """A video processor's own mean and std are in the plan, and priors of videos go by them."""
+    from lostattn.patches.plan import Pixels, Plan
+    from lostattn.surgery.processing import read_pixels, read_video_pixels
+
+    assert read_video_pixels(demo) is None
+    (tmp_path / "preprocessor_config.json").write_text('{"image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}')
+    assert read_video_pixels(tmp_path) is None
+    own = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.5, 0.5, 0.5]}
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(own))
+    found = read_video_pixels(tmp_path)
+    assert found == Pixels((0.1, 0.2, 0.3), (0.5, 0.5, 0.5)) and read_pixels(tmp_path) == Pixels((0.5,) * 3, (0.5,) * 3)
+    plan = Plan("qwen2_vl", "noise", "paper", "raw", "all", 2, 4, 2, pixels=read_pixels(tmp_path), video_pixels=found)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
 def test_families_without_videos_refuse_them() -> None:

@@ -43,7 +43,7 @@ def item_scores(
         one (n,) float32 tensor per image or video; for scores rule `fitted` (n, 1 + F), see `features.image_features`.
     """
     if pixels.dtype == torch.uint8:
-        plan = replace(plan, pixels=BYTES)
+        plan = replace(plan, pixels=BYTES, video_pixels=None)
     family = get_family(plan.family).of(kind)
     call = EncoderCall(family, plan, inner, pixels, family.arguments_of(arguments), lengths, tap)
     given = [w.float() for w in get_mode(plan.mode).weights(call)]
