@@ -117,14 +117,3 @@ def test_videos_that_are_normalised_otherwise(demo: Path, tmp_path: Path) -> Non
     assert found == Pixels((0.1, 0.2, 0.3), (0.5, 0.5, 0.5)) and read_pixels(tmp_path) == Pixels((0.5,) * 3, (0.5,) * 3)
     plan = Plan("qwen2_vl", "noise", "paper", "raw", "all", 2, 4, 2, pixels=read_pixels(tmp_path), video_pixels=found)
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
-
-
-def test_families_without_videos_refuse_them() -> None:
-    from types import SimpleNamespace
-
-    import lostattn.surgery.chat as chat
-    from lostattn.patches.errors import LostattnError
-
-    model = SimpleNamespace(config=SimpleNamespace(model_type="llava"))
-    with pytest.raises(LostattnError, match="family 'llava' take no videos"):
-        chat.Chat(model, None, False).check_videos(True)
