@@ -11,16 +11,19 @@ import torch
 
 from .errors import LostattnError
 from .family import Arguments, Family
-from .geometry import grid_rectangles, token_rectangles
+from .geometry import grid_rectangles
 from .pixels import content_digest
-from .plan import Plan
+from .plan import Pixels, Plan
 from .supplied_regions import regions_for
 from .tap import Tap
 
 
 @dataclass(frozen=True)
 class EncoderCall:
-    """One call of `get_image_features`; implements `mode.ImageContext`."""
+    """One call of `get_image_features`, or of `get_video_features`; implements `mode.ImageContext`.
+
+    `family` and `arguments` are those of the kind of call (`Family.of`, `Family.arguments_of`).
+    """
 
     family: Family
     plan: Plan
@@ -34,12 +37,18 @@ class EncoderCall:
     def device(self) -> torch.device:
         return self.pixel_values.device
 
+    @property
+    def _pixels(self) -> Pixels | None:
+        """How the pixels of this call are normalised."""
+        own = self.plan.video_pixels if self.family.kind == "video" else None
+        return own or self.plan.pixels
+
     def _images(self) -> list[torch.Tensor]:
         return self.family.split(self.inner, self.pixel_values, self.arguments)
 
     def complexity(self) -> list[torch.Tensor]:
         """Patch complexity of every visual token."""
-        found = self.family.complexity(self.inner, self._images(), self.arguments, self.plan.pixels)
+        found = self.family.complexity(self.inner, self._images(), self.arguments, self._pixels)
         return self._checked(found)
 
     def received_attention(self) -> list[torch.Tensor]:
@@ -53,10 +62,14 @@ class EncoderCall:
 
     def digests(self) -> list[bytes]:
         """A digest of seed and content of every image."""
-        return [content_digest(self.plan.seed, image, self.plan.pixels) for image in self._images()]
+        return [content_digest(self.plan.seed, image, self._pixels) for image in self._images()]
 
     def region_overlaps(self) -> list[torch.Tensor]:
         """Overlap of every visual token with the boxes that `use_regions` supplies."""
+        if self.family.kind == "video":
+            raise LostattnError(
+                "mode 'region' knows boxes in images alone: send frames as images, or plan another mode"
+            )
         found = regions_for(self.inner).overlaps(self.inner, self.arguments, self.lengths)
         return self._checked([w.to(self.device) for w in found])
 
@@ -79,14 +92,15 @@ class EncoderCall:
             else [(int(w), int(h)) for h, w in torch.as_tensor(told).tolist()]
         )
         arguments = {**self.arguments, "pixel_values": self.pixel_values}
-        found = [_centres(r).to(self.device) for r in token_rectangles(self.inner, arguments, sizes)]
+        rectangles = self.family.rectangles(self.inner, arguments, sizes, None)
+        found = [_centres(r).to(self.device) for r in rectangles]
         return self._checked(found)
 
     def _checked(self, found: list[torch.Tensor]) -> list[torch.Tensor]:
         lengths = [len(w) for w in found]
         if lengths != list(self.lengths):
             raise LostattnError(
-                f"the prior has {lengths} numbers but the images have {list(self.lengths)} visual tokens: "
+                f"the prior has {lengths} numbers but the {self.family.kind}s have {list(self.lengths)} visual tokens: "
                 f"family '{self.family.name}' does not match this model's image processing"
             )
         return [w.float() for w in found]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,29 @@ from .tap import Tap
 
 # What get_image_features was called with besides the pixels (image_grid_thw, image_sizes, ...).
 Arguments = Mapping[str, Any]
+Split = Callable[[Any, torch.Tensor, Arguments], list[torch.Tensor]]
+Complexity = Callable[[Any, list[torch.Tensor], Arguments, Pixels | None], list[torch.Tensor]]
+Received = Callable[[Any, Tap, Arguments], list[torch.Tensor]]
+Rectangles = Callable[[Any, Arguments, Sequence[tuple[int, int]], Any], list[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class Videos:
+    """What of a family is otherwise for videos than for images. A video is one item: it has one prior, however many runs of
+    visual tokens its timestamps cut it into.
+
+    Attributes:
+        token: attribute of the configuration that holds the number of a video's placeholder token.
+        names: arguments of `get_video_features` -> names that the family's functions know them by.
+        split, complexity, received, rectangles: as in `Family`, one tensor per video; None: as for images.
+    """
+
+    token: str = "video_token_id"
+    names: Mapping[str, str] = field(default_factory=lambda: {"video_grid_thw": "image_grid_thw"})
+    split: Split | None = None
+    complexity: Complexity | None = None
+    received: Received | None = None
+    rectangles: Rectangles | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +57,9 @@ class Family:
         received: (inner model, that tap after the call, arguments) -> one (n,) tensor per image.
         rectangles: (inner model, arguments, sizes, fit) -> what every token shows, as `geometry.token_rectangles`.
         towers, text_models: model types of vision tower and decoder that are supported; empty for any.
-        video: what happens with videos, for `lostattn families`.
+        video: what happens with videos where `videos` is None, for `lostattn families`.
+        videos: how videos are encoded; None where the model has no encoder for them, or none that is supported.
+        kind: `image`, or `video` for what `of` gives.
         order: (inner model, arguments) -> numbers of the tower's patches, int64, token by token, for towers that do not
             keep the patches of a token together; None if they do.
         tiled: one picture may be several images of an encoder call, each a tile with a prior of its own.
@@ -51,14 +76,16 @@ class Family:
     heads: tuple[float, float]
     rescaled: bool
     two_sided: bool
-    split: Callable[[Any, torch.Tensor, Arguments], list[torch.Tensor]]
-    complexity: Callable[[Any, list[torch.Tensor], Arguments, Pixels | None], list[torch.Tensor]]
+    split: Split
+    complexity: Complexity
     tap: Callable[[Any, str], Tap]
-    received: Callable[[Any, Tap, Arguments], list[torch.Tensor]]
-    rectangles: Callable[[Any, Arguments, Sequence[tuple[int, int]], Any], list[torch.Tensor]]
+    received: Received
+    rectangles: Rectangles
     towers: Sequence[str] = ()
     text_models: Sequence[str] = ()
     video: str = "refused"
+    videos: Videos | None = None
+    kind: str = "image"
     order: Callable[[Any, Arguments], torch.Tensor] | None = None
     tiled: bool = False
     plain_causal: bool = True
@@ -69,6 +96,33 @@ class Family:
     def plain_class(self) -> type[PreTrainedModel]:
         """The class of transformers that runs the plain checkpoint."""
         return self.model_class.__mro__[2]
+
+    def of(self, kind: str) -> Family:
+        """The family as its functions take an encoder call of images, or of videos (`image`, `video`).
+
+        Raises:
+            LostattnError: the family has no videos.
+        """
+        if kind == self.kind:
+            return self
+        if self.videos is None:
+            raise LostattnError(
+                f"a patched model of family '{self.name}' has no prior for videos: send frames as images, or use the unpatched "
+                "model for videos (lostattn unpatch gives it back)"
+            )
+        parts = ("split", "complexity", "received", "rectangles")
+        own = {part: found for part in parts if (found := getattr(self.videos, part)) is not None}
+        return replace(self, kind=kind, **own)
+
+    def arguments_of(self, arguments: Arguments) -> dict[str, Any]:
+        """Arguments of an encoder call by the names that this family's functions know them by."""
+        names = self.videos.names if self.kind == "video" and self.videos is not None else {}
+        return {names.get(name, name): value for name, value in arguments.items()}
+
+    def placeholder(self, config: Any) -> int:
+        """Number of the token that stands for an image, or for a video."""
+        token = self.videos.token if self.kind == "video" and self.videos is not None else "image_token_id"
+        return int(getattr(config, token))
 
     def lengths(self, inner: Any, pixel_values: torch.Tensor, arguments: Arguments, tokens: Sequence[int]) -> list[int]:
         """Visual tokens of everything that has a prior of its own.

@@ -11,7 +11,7 @@ from transformers.models.glm46v.modeling_glm46v import Glm46VModel
 from .family import Family, register_family
 from .geometry import merged_grid
 from .inner import SapInner
-from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
+from .merged import GLM_VIDEOS, merged_complexity, merged_tap, received_by_blocks, split_rows
 from .modeling import SapGeneration
 
 
@@ -51,6 +51,7 @@ FAMILY = register_family(
         tap=merged_tap,
         received=received_by_blocks,
         rectangles=merged_grid,
+        videos=GLM_VIDEOS,
         towers=("glm4v_vision", "glm4v_moe_vision"),
         text_models=("glm4v_text", "glm4v_moe_text"),
     )

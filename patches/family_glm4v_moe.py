@@ -1,7 +1,6 @@
 """Family `glm4v_moe`: GLM-4.5V and GLM-4.6V, which have experts.
 
-Experts leave attention alone. The paper tested no model of it: the default layers and heads are those of its Qwen2.5-VL. A
-video's placeholders are image tokens here; videos are refused all the same, by their pixels.
+Experts leave attention alone. The paper tested no model of it: the default layers and heads are those of its Qwen2.5-VL.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from transformers.models.glm4v_moe.modeling_glm4v_moe import Glm4vMoeModel
 from .family import Family, register_family
 from .geometry import merged_grid
 from .inner import SapInner
-from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
+from .merged import GLM_VIDEOS, merged_complexity, merged_tap, received_by_blocks, split_rows
 from .modeling import SapGeneration
 
 
@@ -52,5 +51,6 @@ FAMILY = register_family(
         tap=merged_tap,
         received=received_by_blocks,
         rectangles=merged_grid,
+        videos=GLM_VIDEOS,
     )
 )

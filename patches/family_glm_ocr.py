@@ -1,7 +1,6 @@
 """Family `glm_ocr`: GLM-OCR, which reads documents.
 
-The paper tested no model of it: the default layers and heads are those of its Qwen2.5-VL, clipped to the model's depth. A
-video's placeholders are image tokens here; videos are refused all the same, by their pixels.
+The paper tested no model of it: the default layers and heads are those of its Qwen2.5-VL, clipped to the model's depth.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from transformers.models.glm_ocr.modeling_glm_ocr import GlmOcrModel
 from .family import Family, register_family
 from .geometry import merged_grid
 from .inner import SapInner
-from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
+from .merged import GLM_VIDEOS, merged_complexity, merged_tap, received_by_blocks, split_rows
 from .modeling import SapGeneration
 
 
@@ -52,5 +51,6 @@ FAMILY = register_family(
         tap=merged_tap,
         received=received_by_blocks,
         rectangles=merged_grid,
+        videos=GLM_VIDEOS,
     )
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
 from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
 
-from .family import Arguments, Family, register_family
-from .geometry import base_and_tiles
+from .family import Arguments, Family, Videos, register_family
+from .geometry import Size, base_and_tiles, grid_rectangles
 from .inner import SapInner
 from .modeling import SapGeneration
 from .plan import Pixels
@@ -62,6 +64,40 @@ def received(inner: Any, tap: Tap, arguments: Arguments) -> list[torch.Tensor]:
     return _pack(inner, received_by_patches(tap), arguments)
 
 
+def split_videos(inner: Any, pixel_values: torch.Tensor, arguments: Arguments) -> list[torch.Tensor]:
+    """Frames of every video (frames, 3, h, w)."""
+    return list(pixel_values)
+
+
+def _pool(inner: Any, values: torch.Tensor, videos: int) -> list[torch.Tensor]:
+    """Numbers per patch (videos * frames, patches) to numbers per visual token: every frame is shrunk as the model shrinks its
+    features, and one line break ends a video.
+    """
+    rows = inner.apply_pooling(values[..., None]).reshape(videos, -1)
+    return list(torch.nn.functional.pad(rows, (0, 1)))
+
+
+def video_complexity(
+    inner: Any, videos: list[torch.Tensor], arguments: Arguments, pixels: Pixels | None
+) -> list[torch.Tensor]:
+    """Frame by frame, shrunk; the line break shows no pixels and gets 0."""
+    values = tile_complexity(torch.cat(videos), inner.config.vision_config.patch_size, pixels)
+    return _pool(inner, values, len(videos))
+
+
+def video_received(inner: Any, tap: Tap, arguments: Arguments) -> list[torch.Tensor]:
+    """Every frame is its own attention."""
+    return _pool(inner, received_by_patches(tap), len(arguments["pixel_values"]))
+
+
+def video_rectangles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Any) -> list[torch.Tensor]:
+    """Every frame is stretched over the tower's square; nothing for the line break."""
+    vision = inner.config.vision_config
+    side = math.ceil(vision.image_size // vision.patch_size / 2)
+    end = torch.full((1, 4), torch.nan, dtype=torch.float64)
+    return [torch.cat([grid_rectangles(side, side).repeat(len(v), 1), end]) for v in arguments["pixel_values"]]
+
+
 FAMILY = register_family(
     Family(
         name="llava_onevision",
@@ -77,6 +113,13 @@ FAMILY = register_family(
         tap=tower_tap,
         received=received,
         rectangles=base_and_tiles,
+        videos=Videos(
+            names={},
+            split=split_videos,
+            complexity=video_complexity,
+            received=video_received,
+            rectangles=video_rectangles,
+        ),
         towers=("siglip_vision_model", "clip_vision_model"),
         text_models=("qwen2", "llama", "mistral"),
     )

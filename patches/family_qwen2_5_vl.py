@@ -12,7 +12,7 @@ from transformers.vision_utils import get_vision_window_index
 from .family import Arguments, Family, register_family
 from .geometry import merged_grid
 from .inner import SapInner
-from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
+from .merged import ROW_VIDEOS, merged_complexity, merged_tap, received_by_blocks, split_rows
 from .modeling import SapGeneration
 from .tap import Tap
 
@@ -60,5 +60,6 @@ FAMILY = register_family(
         tap=merged_tap,
         received=received,
         rectangles=merged_grid,
+        videos=ROW_VIDEOS,
     )
 )

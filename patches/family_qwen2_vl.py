@@ -11,7 +11,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLModel
 from .family import Family, register_family
 from .geometry import merged_grid
 from .inner import SapInner
-from .merged import merged_complexity, merged_tap, received_by_blocks, split_rows
+from .merged import ROW_VIDEOS, merged_complexity, merged_tap, received_by_blocks, split_rows
 from .modeling import SapGeneration
 
 
@@ -49,5 +49,6 @@ FAMILY = register_family(
         tap=merged_tap,
         received=received_by_blocks,
         rectangles=merged_grid,
+        videos=ROW_VIDEOS,
     )
 )

@@ -85,10 +85,10 @@ def token_rectangles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fi
 
 
 def merged_grid(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None) -> list[torch.Tensor]:
-    """Pictures stretched over a grid of patches, m x m of them one token (Qwen)."""
+    """Pictures stretched over a grid of patches, m x m of them one token (Qwen); of videos one grid after the other."""
     merge = inner.config.vision_config.spatial_merge_size
-    grids = [(int(h) // merge, int(w) // merge) for _, h, w in arguments["image_grid_thw"].tolist()]
-    return [grid_rectangles(rows, columns) for rows, columns in grids]
+    grids = [(int(t), int(h) // merge, int(w) // merge) for t, h, w in arguments["image_grid_thw"].tolist()]
+    return [grid_rectangles(rows, columns).repeat(steps, 1) for steps, rows, columns in grids]
 
 
 def one_square(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None) -> list[torch.Tensor]:

@@ -8,8 +8,8 @@ conversation: several caches may be alive at once, be copied or cropped.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -18,12 +18,13 @@ import transformers
 
 from .arguments import by_name, cache_among, cache_of_output, rename_cache
 from .attention import NAME
-from .call import CacheState, Call, Settings, held_by, remember, sizes_of, state_of
+from .call import CacheState, Call, Settings, held_by, remember, state_of
 from .context import EncoderCall
 from .errors import LostattnError
 from .family import decoder_of, get_family
 from .features import exact_scores, image_features, standardised
 from .mode import get_mode
+from .placing import Seen, cache_sizes, in_rows, last_rows, runs_of, tokens_of
 from .plan import Plan
 from .scores import rescale_unit, shape_prior
 from .supplied import _SUPPLIED_PRIORS, supplied_for
@@ -32,17 +33,17 @@ from .tap import tapped
 
 # Inner models whose plain forward is running: images are encoded before that, where the prior can be taken along.
 _RUNNING_MODELS: ContextVar[tuple[int, ...]] = ContextVar("lostattn_running_models", default=())
+# Inner models that are encoding: some encode videos by their own function for images.
+_ENCODING_MODELS: ContextVar[tuple[int, ...]] = ContextVar("lostattn_encoding_models", default=())
 
 # The inner model that assisted decoding runs for; another patched model is then its assistant.
 _DRAFTED_FOR: ContextVar[int | None] = ContextVar("lostattn_drafted_for", default=None)
 # Where `use_prior` and `use_regions` leave what they supply.
 SLOTS: dict[str, ContextVar] = {"prior": _SUPPLIED_PRIORS, "regions": _SUPPLIED_REGIONS}
-# Arguments that say of every token what it is: 1 is an image.
+# Arguments that say of every token what it is: 1 is an image, 2 a video.
 TOKEN_TYPES = ("mm_token_type_ids", "token_type_ids")
-NO_VIDEO = (
-    "SAP has no prior for video tokens: send frames as images, or use the unpatched model for videos "
-    "(lostattn unpatch gives it back)"
-)
+# What is encoded, and the argument that brings its pixels.
+KINDS_OF_PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
 
 
 class SapInner:
@@ -53,49 +54,40 @@ class SapInner:
     sap_settings: Settings
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Keep the signature of `get_image_features`: `generate` reads it to choose the encoder's arguments."""
+        """Keep the signatures of `get_image_features` and `get_video_features`: `generate` chooses arguments by them."""
         super().__init_subclass__(**kwargs)
         base = cls.__mro__[2]
+        for kind in KINDS_OF_PIXELS:
+            if hasattr(base, f"get_{kind}_features"):
+                setattr(cls, f"get_{kind}_features", _encoder_of(kind, getattr(base, f"get_{kind}_features")))
 
-        def get_image_features(self: SapInner, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-            if self.sap_plan.inert:
-                return base.get_image_features(self, pixel_values, *args, **kwargs)  # type: ignore[attr-defined]
-            if id(self) in _RUNNING_MODELS.get():
-                raise LostattnError(
-                    f"transformers {transformers.__version__} encodes images where the patched model cannot see their prior: "
-                    "install a tested version, or patch the source again with a newer lostattn"
-                )
-            return self._encode(base, pixel_values, *args, **kwargs)
-
-        get_image_features.__signature__ = inspect.signature(base.get_image_features)  # type: ignore[attr-defined]
-        cls.get_image_features = get_image_features  # type: ignore[attr-defined]
-
-    def _encode(self, base: type, pixel_values: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Encode images and attach `sap_prior`, a list of (n,) float32 tensors, one per image or tile."""
-        signature = inspect.signature(base.get_image_features)  # type: ignore[attr-defined]
-        arguments = dict(signature.bind(self, pixel_values, *args, **kwargs).arguments)
-        arguments |= arguments.pop("kwargs", {})
-        family, mode = get_family(self.sap_plan.family), get_mode(self.sap_plan.mode)
+    def _encode(self, kind: str, plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Encode images or videos and attach `sap_prior`, a list of (n,) float32 tensors, one per image, tile or video."""
+        found = dict(inspect.signature(plain).bind(self, *args, **kwargs).arguments)
+        found |= found.pop("kwargs", {})
+        pixels = found.pop(KINDS_OF_PIXELS[kind])
+        family, mode = get_family(self.sap_plan.family).of(kind), get_mode(self.sap_plan.mode)
+        arguments = {**family.arguments_of(found), "pixel_values": pixels}
         supplied = supplied_for(self)  # type: ignore[arg-type]
         listening = mode.listens and supplied is None
         tap = family.listener(self, arguments, self.sap_plan.options["pool"]) if listening else None
-        with tapped(tap) if tap is not None else nullcontext():
-            out = base.get_image_features(self, pixel_values, *args, **{**kwargs, "return_dict": True})  # type: ignore[attr-defined]
-        lengths = family.lengths(self, pixel_values, arguments, [len(features) for features in out.pooler_output])
-        given = supplied.for_lengths(lengths) if supplied is not None else None
-        encoder_call = EncoderCall(family, self.sap_plan, self, pixel_values, arguments, lengths, tap)
+        with plain_encoder(self), tapped(tap) if tap is not None else nullcontext():
+            out = plain(self, *args, **{**kwargs, "return_dict": True})
+        lengths = family.lengths(self, pixels, arguments, [len(features) for features in out.pooler_output])
+        given = supplied.for_lengths(lengths, kind) if supplied is not None else None
+        encoder_call = EncoderCall(family, self.sap_plan, self, pixels, arguments, lengths, tap)
         if given is None:
             given = mode.weights(encoder_call)
-        kind = supplied.kind if supplied is not None else "weights"
+        kind_of_numbers = supplied.kind if supplied is not None else "weights"
         places = encoder_call.places() if self.sap_plan.scores == "fitted" else [None] * len(given)
         pairs = zip(given, places, strict=True)
-        out["sap_prior"] = [self._scores(w.to(pixel_values.device), kind, place) for w, place in pairs]
+        out["sap_prior"] = [self._scores(w.to(pixels.device), kind_of_numbers, place) for w, place in pairs]
         if not all(bool(torch.isfinite(p).all()) for p in out["sap_prior"]):
             raise LostattnError(
-                "the prior of an image is not finite: its pixels hold NaN, or numbers given to use_prior have mean 0 where "
-                "they are divided by it"
+                f"the prior of {'an image' if kind == 'image' else 'a video'} is not finite: its pixels hold NaN, or numbers "
+                "given to use_prior have mean 0 where they are divided by it"
             )
-        out["sap_exact"] = kind == "scores"
+        out["sap_exact"] = kind_of_numbers == "scores"
         return out
 
     def _scores(self, w: torch.Tensor, kind: str, place: torch.Tensor | None = None) -> torch.Tensor:
@@ -109,15 +101,16 @@ class SapInner:
         return rescale_unit(p) if plan.scores == "prob_rescaled" and kind != "scores" else p
 
     def get_video_features(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: a video served without its prior would be half patched in silence."""
-        raise LostattnError(NO_VIDEO)
+        """Of a model that has no videos: refused, since a video without its prior would be half patched in silence."""
+        get_family(self.sap_plan.family).of("video")
+        raise LostattnError(f"{type(self).__name__} has no encoder for videos")
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the plain model's forward, with the prior in place.
 
         Raises:
-            LostattnError: what the patched model cannot run as its plan says: another attention behind its back, videos,
-                images or caches of another model, features without a word about where the images are.
+            LostattnError: what the patched model cannot run as its plan says: another attention behind its back, videos of
+                a family that has none, images or caches of another model, features without a word about where the images are.
         """
         if decoder_of(self).config._attn_implementation != NAME:
             raise LostattnError(
@@ -129,17 +122,19 @@ class SapInner:
         call = by_name(base, self, args, kwargs)
         encoded = dict(call.get("mm_encoder_outputs") or {})
         if call.get("pixel_values_videos") is not None or encoded.get("video") is not None:
-            raise LostattnError(NO_VIDEO)
+            get_family(self.sap_plan.family).of("video")
         if self.sap_plan.inert:
             return plain(**call)
-        pixels = call.pop("pixel_values", None)
-        if pixels is not None and encoded.get("image") is None:
-            wanted = inspect.signature(self.get_image_features).parameters  # type: ignore[attr-defined]
-            encoded["image"] = self.get_image_features(pixels, **{k: v for k, v in call.items() if k in wanted})  # type: ignore[attr-defined]
+        for kind, name in KINDS_OF_PIXELS.items():
+            pixels = call.pop(name, None)
+            if pixels is not None and encoded.get(kind) is None:
+                encode = getattr(self, f"get_{kind}_features")
+                wanted = inspect.signature(encode).parameters
+                encoded[kind] = encode(**{name: pixels}, **{k: v for k, v in call.items() if k in wanted})
         if encoded:
             call["mm_encoder_outputs"] = encoded
         cache = cache_among(call)
-        state = self._state(call, cache, encoded.get("image"))
+        state = self._state(call, cache, encoded)
         call = rename_cache(base, call)
         call["sap_call"] = self._call(state, call, cache)
         token = _RUNNING_MODELS.set((*_RUNNING_MODELS.get(), id(self)))
@@ -153,62 +148,90 @@ class SapInner:
             remember(cache, state)
         return out
 
-    def _state(self, call: dict[str, Any], cache: Any, image: Any) -> CacheState:
+    def _state(self, call: dict[str, Any], cache: Any, encoded: dict[str, Any]) -> CacheState:
         """What the cache has to remember after this call: the prior of all tokens up to its end."""
-        tokens = _tokens(call)
+        tokens = tokens_of(call)
         past = held_by(cache)
         state = state_of(cache, self.sap_plan.digest, tokens.shape[0])
-        seen = self._seen_images(call, image, past)
-        if seen is None:
+        seen = self._seen(call, encoded, past)
+        if not seen:
             old = tokens.new_empty((tokens.shape[0], 0), dtype=torch.float32)
             state = state or CacheState(old, plan=self.sap_plan.digest)
             return state.extended(tokens.shape[1])
-        visual, numbers, given = seen
-        new = torch.full(tokens.shape[:2], torch.nan, device=tokens.device, dtype=torch.float32)
-        found = _repeat_for_beams(numbers, visual).to(new)
-        new[visual] = found if found.dim() == 1 else found[:, 0]
-        old = new.new_full((new.shape[0], past), torch.nan)
-        exact_old = torch.zeros_like(old, dtype=torch.bool)
+        prior = torch.full(
+            (tokens.shape[0], past + tokens.shape[1]), torch.nan, device=tokens.device, dtype=torch.float32
+        )
+        exact = torch.zeros_like(prior, dtype=torch.bool)
+        features = prior.new_zeros(*prior.shape, len(self.sap_plan.features)) if self.sap_plan.features else None
         if state is not None:
-            old[:, : state.prior.shape[1]] = state.prior
-            if state.exact is not None:
-                exact_old[:, : state.exact.shape[1]] = state.exact
-        exact = torch.cat([exact_old, visual & given], 1)
-        prior = torch.cat([old, new], 1)
-        kept = exact if bool(exact.any()) else None
-        features = _with_features(state, prior, visual, found) if found.dim() == 2 else None
-        return CacheState(prior, kept, length=prior.shape[1], plan=self.sap_plan.digest, features=features)
+            for whole, kept in ((prior, state.prior), (exact, state.exact), (features, state.features)):
+                if whole is not None and kept is not None:
+                    whole[:, : kept.shape[1]] = kept
+        for part in seen:
+            found = in_rows(part).to(prior)
+            prior[:, past:][part.visual] = found if found.dim() == 1 else found[:, 0]
+            exact[:, past:] |= part.visual & part.exact
+            if features is not None:
+                features[:, past:][part.visual] = found[:, 1:]
+        given = exact if bool(exact.any()) else None
+        return CacheState(prior, given, length=prior.shape[1], plan=self.sap_plan.digest, features=features)
 
-    def _seen_images(
-        self, call: dict[str, Any], image: Any, past: int
-    ) -> tuple[torch.Tensor, list[torch.Tensor], bool] | None:
-        """Visual tokens of this call (B, Sq) bool, scores of every image, and whether they are exact; None: no image."""
-        ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
-        if image is not None:
-            if image.get("sap_prior") is None:
-                raise LostattnError(
-                    "the image was encoded by an unpatched model: encode it with this one's get_image_features"
-                )
-            return self._placeholders(ids, embeds), image["sap_prior"], bool(image.get("sap_exact"))
+    def _seen(self, call: dict[str, Any], encoded: dict[str, Any], past: int) -> list[Seen]:
+        """Images and videos that this call brings; none: text alone."""
         supplied = supplied_for(self)  # type: ignore[arg-type]
-        if ids is None:
-            return self._features(call, supplied, past)
-        if supplied is not None and not past:
-            supplied.for_lengths([])
-        drafts = _DRAFTED_FOR.get() not in (None, id(self))  # transformers gives an assistant no images
-        if not drafts and ids.shape[1] > 1 and not past and (count := int((ids == self.config.image_token_id).sum())):  # type: ignore[attr-defined]
+        ids, found = call.get("input_ids"), []
+        for kind, out in encoded.items():
+            if out is None:
+                continue
+            if out.get("sap_prior") is None:
+                raise LostattnError(
+                    f"the {kind} was encoded by an unpatched model: encode it with this one's get_{kind}_features"
+                )
+            if not len(out.pooler_output):
+                raise LostattnError(
+                    f"transformers cannot repeat this model's {kind}s for beams or returned sequences: ask for one sequence"
+                )
+            visual = self._placeholders(kind, ids, call.get("inputs_embeds"))
+            found.append(Seen(visual, out["sap_prior"], bool(out.get("sap_exact")), kind))
+        if len(found) == 2 and bool((found[0].visual & found[1].visual).any()):
             raise LostattnError(
-                f"the prompt has {count} image placeholders but no image: give pixel_values with it, as the processor does"
+                "this model marks the places of images and videos by one token, so transformers cannot tell them apart in one "
+                "prompt: send either images or videos"
             )
-        return None
+        if found:
+            for kind in set(KINDS_OF_PIXELS) - {one.kind for one in found}:
+                if supplied is not None and not past:
+                    supplied.for_lengths([], kind)
+            return found
+        if ids is None:
+            one = self._features(call, supplied, past)
+            return [] if one is None else [one]
+        if not past:
+            self._check_no_item(ids, supplied)
+        return []
 
-    def _features(
-        self, call: dict[str, Any], supplied: Any, past: int
-    ) -> tuple[torch.Tensor, list[torch.Tensor], bool] | None:
-        """The same for embeddings that may already hold the features of images."""
+    def _check_no_item(self, ids: torch.Tensor, supplied: Any) -> None:
+        """Refuse placeholders, and supplied numbers, of images and videos that a first call does not bring."""
+        if supplied is not None:
+            supplied.for_lengths([])
+            supplied.for_lengths([], "video")
+        if _DRAFTED_FOR.get() not in (None, id(self)) or ids.shape[1] == 1:  # transformers gives an assistant no images
+            return
+        family = get_family(self.sap_plan.family)
+        for kind in KINDS_OF_PIXELS:
+            if kind == "video" and family.videos is None:
+                continue
+            if count := int((ids == family.of(kind).placeholder(self.config)).sum()):  # type: ignore[attr-defined]
+                raise LostattnError(
+                    f"the prompt has {count} {kind} placeholders but no {kind}: give {KINDS_OF_PIXELS[kind]} with it, as the "
+                    "processor does"
+                )
+
+    def _features(self, call: dict[str, Any], supplied: Any, past: int) -> Seen | None:
+        """The same for embeddings that may already hold the features of images and videos."""
         visual = supplied.mask if supplied is not None else None
         if visual is None:
-            visual = next((call[name] == 1 for name in TOKEN_TYPES if call.get(name) is not None), None)
+            visual = next((call[name] for name in TOKEN_TYPES if call.get(name) is not None), None)
         rows = call["inputs_embeds"].shape[:2]
         if past and rows[1] == 1:  # a decode step
             return None
@@ -224,29 +247,34 @@ class SapInner:
             raise LostattnError(
                 f"the mask of visual tokens is {list(visual.shape)}, inputs_embeds have {list(rows)} tokens: give one per token"
             )
+        videos = visual.dtype != torch.bool and bool((visual == 2).any())
+        visual = visual if visual.dtype == torch.bool else (visual == 1) | (visual == 2)
         if not bool(visual.any()):
             return None
         if supplied is not None:
             kind = supplied.kind
             given = supplied.for_count(int(visual.sum()))
         else:
-            kind, given = "weights", self._without_pixels(visual)
-        return visual, [self._scores(w.to(visual.device), kind) for w in given], kind == "scores"
+            kind, given = "weights", self._without_pixels(visual, videos)
+        return Seen(visual, [self._scores(w.to(visual.device), kind) for w in given], kind == "scores")
 
-    def _without_pixels(self, visual: torch.Tensor) -> list[torch.Tensor]:
+    def _without_pixels(self, visual: torch.Tensor, videos: bool) -> list[torch.Tensor]:
         """Prior numbers of every run of visual tokens, for modes that look at no pixels."""
         mode = get_mode(self.sap_plan.mode)
-        if mode.needs_pixels:
-            raise LostattnError(
-                f"mode '{mode.name}' needs the pixels of an image, and inputs_embeds bring none: give pixel_values, or the "
-                "numbers themselves with use_prior(model, priors)"
+        if mode.needs_pixels or videos:
+            why = (
+                "nobody knows which runs of tokens are one video" if videos else f"mode '{mode.name}' needs the pixels"
             )
-        lengths = [n for row in visual for n in _runs(row)]
+            raise LostattnError(
+                f"{why} where inputs_embeds bring no pixels: give pixel_values, or the numbers themselves with "
+                "use_prior(model, priors)"
+            )
+        lengths = [n for row in visual for n in runs_of(row)]
         return mode.weights(EncoderCall(get_family(self.sap_plan.family), self.sap_plan, self, visual, {}, lengths))
 
-    def _placeholders(self, ids: torch.Tensor | None, embeds: torch.Tensor | None) -> torch.Tensor:
-        """Placeholder positions of this call, bool (B, Sq)."""
-        token = self.config.image_token_id  # type: ignore[attr-defined]
+    def _placeholders(self, kind: str, ids: torch.Tensor | None, embeds: torch.Tensor | None) -> torch.Tensor:
+        """Placeholder positions of this call's images or videos, bool (B, Sq)."""
+        token = get_family(self.sap_plan.family).of(kind).placeholder(self.config)  # type: ignore[attr-defined]
         if ids is not None:
             return ids == token
         assert embeds is not None
@@ -255,12 +283,12 @@ class SapInner:
 
     def _call(self, state: CacheState, call: dict[str, Any], cache: Any) -> Call:
         """Facts of this call for the decoder's layers; `state` is the one after it."""
-        rows = _tokens(call).shape[1]
+        rows = tokens_of(call).shape[1]
         past = state.length - rows
-        counts, offsets = _sizes(cache, rows, past, self.sap_plan.layers)
+        counts, offsets = cache_sizes(cache, rows, past, self.sap_plan.layers)
         if not state.has_image:
             return Call(None, past, size=rows, counts=counts)
-        last = _last_rows(call.get("attention_mask"), rows)
+        last = last_rows(call.get("attention_mask"), rows)
         patched = self._patched_rows(state, rows, past, cache, last)
         between = self.sap_plan.queries == "after_image"
         return Call(state, past, patched, between, last, offsets, rows, counts)
@@ -282,67 +310,28 @@ class SapInner:
         return None
 
 
-def _tokens(call: dict[str, Any]) -> torch.Tensor:
-    """Input ids (B, Sq) or embeddings (B, Sq, D), whichever the call has."""
-    found = call.get("input_ids")
-    found = call.get("inputs_embeds") if found is None else found
-    if found is None:
-        raise LostattnError("the call has neither input_ids nor inputs_embeds: give one of them")
-    return found
+@contextmanager
+def plain_encoder(inner: Any) -> Iterator[None]:
+    """A block in which a patched model's own encoder functions are those of the plain model: no prior is made."""
+    token = _ENCODING_MODELS.set((*_ENCODING_MODELS.get(), id(inner)))
+    try:
+        yield
+    finally:
+        _ENCODING_MODELS.reset(token)
 
 
-def _runs(row: torch.Tensor) -> list[int]:
-    """Lengths of the runs of True in a row (S,) bool."""
-    edges = torch.nn.functional.pad(row.int(), (1, 1)).diff()
-    return ((edges == -1).nonzero() - (edges == 1).nonzero())[:, 0].tolist()
+def _encoder_of(kind: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """A patched model's function for `plain`, which encodes images or videos."""
 
+    def encode(self: SapInner, *args: Any, **kwargs: Any) -> Any:
+        if self.sap_plan.inert or id(self) in _ENCODING_MODELS.get():
+            return plain(self, *args, **kwargs)
+        if id(self) in _RUNNING_MODELS.get():
+            raise LostattnError(
+                f"transformers {transformers.__version__} encodes {kind}s where the patched model cannot see their prior: "
+                "install a tested version, or patch the source again with a newer lostattn"
+            )
+        return self._encode(kind, plain, *args, **kwargs)
 
-def _sizes(cache: Any, rows: int, past: int, layers: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
-    """Of the patched layers: keys that the cache will hand out where these are not `past + rows`, and their first positions."""
-    if cache is None:
-        return {}, {}
-    sizes = {layer: sizes_of(cache, rows, layer) for layer in layers}
-    counts = {layer: count for layer, (count, _) in sizes.items() if count != past + rows}
-    return counts, {layer: start for layer, (_, start) in sizes.items() if start}
-
-
-def _last_rows(mask: Any, rows: int) -> torch.Tensor | None:
-    """Last real row of every sample, (B,), if a 2-D attention mask pads on the right; else None."""
-    if not isinstance(mask, torch.Tensor) or mask.dim() != 2 or rows == 1 or bool(mask[:, -1].all()):
-        return None
-    real = mask[:, -rows:].flip(1).to(torch.int)
-    return rows - 1 - real.argmax(1)
-
-
-def _with_features(
-    state: CacheState | None, prior: torch.Tensor, visual: torch.Tensor, found: torch.Tensor
-) -> torch.Tensor:
-    """Features (B, P, F) of all keys up to the end of a call, behind those of earlier calls.
-
-    Args:
-        prior: (B, P), of all keys. visual: (B, Sq) bool, of this call. found: (n, 1 + F), of its visual tokens.
-    """
-    out = prior.new_zeros(*prior.shape, found.shape[1] - 1)
-    if state is not None and state.features is not None:
-        out[:, : state.features.shape[1]] = state.features
-    out[:, prior.shape[1] - visual.shape[1] :][visual] = found[:, 1:]
-    return out
-
-
-def _repeat_for_beams(priors: list[torch.Tensor], visual: torch.Tensor) -> torch.Tensor:
-    """What every placeholder was given, in row order; beams and returned sequences repeat every row, the encoder output not.
-
-    Args:
-        priors: (n,) per image, or (n, 1 + F) for scores rule `fitted`.
-    """
-    flat = torch.cat(priors)
-    wanted = int(visual.sum())
-    times = wanted // max(len(flat), 1)
-    if times * len(flat) != wanted or not wanted:
-        raise LostattnError(f"the prompt has {wanted} visual tokens but its images make {len(flat)}")
-    if times == 1:
-        return flat
-    rows = visual.sum(1)[::times].tolist()
-    if sum(rows) != len(flat):
-        raise LostattnError(f"the prompt has {wanted} visual tokens but its images make {len(flat)}")
-    return torch.cat([chunk for part in flat.split(rows) for chunk in [part] * times])
+    encode.__signature__ = inspect.signature(plain)  # type: ignore[attr-defined]
+    return encode

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from .family import Arguments, last_attention
+from .family import Arguments, Videos, last_attention
 from .pixels import normalised_to_gray, patch_complexity
 from .plan import Pixels
 from .tap import Tap
@@ -25,12 +25,21 @@ def merged_complexity(
 ) -> list[torch.Tensor]:
     """Complexity of the m P x m P pixels that a token covers (an image's temporal copies are equal: the first counts)."""
     merge = inner.config.vision_config.spatial_merge_size
-    found = []
-    for image in images:
-        gray = normalised_to_gray(image[:, :, 0], pixels)  # (n, m*m, P, P)
-        square = gray.unflatten(1, (merge, merge)).transpose(2, 3).flatten(3, 4).flatten(1, 2)  # (n, m P, m P)
-        found.append(patch_complexity(square))
-    return found
+    return [_frame_complexity(image[:, :, 0], merge, pixels) for image in images]
+
+
+def frames_complexity(
+    inner: Any, videos: list[torch.Tensor], arguments: Arguments, pixels: Pixels | None
+) -> list[torch.Tensor]:
+    """The same for videos, whose tokens cover T frames each: the mean of each frame's complexity."""
+    merge = inner.config.vision_config.spatial_merge_size
+    return [torch.stack([_frame_complexity(f, merge, pixels) for f in v.unbind(2)]).mean(0) for v in videos]
+
+
+def _frame_complexity(frame: torch.Tensor, merge: int, pixels: Pixels | None) -> torch.Tensor:
+    """Of the m*m patches of every token in one frame (n, m*m, 3, P, P)."""
+    gray = normalised_to_gray(frame, pixels)  # (n, m*m, P, P)
+    return patch_complexity(gray.unflatten(1, (merge, merge)).transpose(2, 3).flatten(3, 4).flatten(1, 2))
 
 
 def merged_tap(inner: Any, pool: str) -> Tap:
@@ -41,7 +50,8 @@ def merged_tap(inner: Any, pool: str) -> Tap:
 def received_by_blocks(
     inner: Any, tap: Tap, arguments: Arguments, order: torch.Tensor | None = None
 ) -> list[torch.Tensor]:
-    """Mean attention that every merge block of an image receives from the image's blocks.
+    """Mean attention that every merge block receives from the blocks of its attention, which is one image's or, in videos,
+    those of the frames that the tower encodes together.
 
     Args:
         order: number of the token in the tower's order, for every token in the decoder's order, int64 (n of all images,);
@@ -50,10 +60,16 @@ def received_by_blocks(
     sums = torch.cat([x[0] for x in tap.received])
     if order is not None:
         sums = sums[order.to(sums.device)]
-    return [x / len(x) for x in sums.split(_lengths(inner, arguments))]
+    steps = arguments["image_grid_thw"][:, 0].tolist()
+    return [x / (len(x) / int(t)) for x, t in zip(sums.split(_lengths(inner, arguments)), steps, strict=True)]
 
 
 def _lengths(inner: Any, arguments: Arguments) -> list[int]:
-    """Visual tokens of every image."""
+    """Visual tokens of every image or video."""
     merge = inner.config.vision_config.spatial_merge_size**2
     return [int(n) // merge for n in arguments["image_grid_thw"].prod(-1).tolist()]
+
+
+ROW_VIDEOS = Videos(complexity=frames_complexity)
+# GLM-V places a video's frames by image tokens.
+GLM_VIDEOS = Videos(token="image_token_id", complexity=frames_complexity)

@@ -14,7 +14,7 @@ from .attention import NAME
 from .call import Settings
 from .errors import LostattnError
 from .family import get_family
-from .inner import _DRAFTED_FOR, SLOTS
+from .inner import _DRAFTED_FOR, KINDS_OF_PIXELS, SLOTS
 from .install import install, path_for
 from .mode import get_mode
 from .plan import Plan
@@ -94,10 +94,11 @@ class SapGeneration:
     def _prefill(
         self, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kw: Any
     ) -> Any:
-        images = (model_kwargs.get("mm_encoder_outputs") or {}).get("image"), model_kwargs.get("pixel_values")
-        if generation_config.prefill_chunk_size is not None and any(x is not None for x in images):
+        encoded = model_kwargs.get("mm_encoder_outputs") or {}
+        found = (encoded.get("image"), encoded.get("video"), *(model_kwargs.get(x) for x in KINDS_OF_PIXELS.values()))
+        if generation_config.prefill_chunk_size is not None and any(x is not None for x in found):
             raise LostattnError(
-                "prefill_chunk_size drops image features in transformers itself: leave it unset with images"
+                "prefill_chunk_size drops image and video features in transformers itself: leave it unset with images and videos"
             )
         return super()._prefill(input_ids, generation_config, model_kwargs, *args, **kw)  # type: ignore[misc]
 

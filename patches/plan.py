@@ -63,7 +63,8 @@ class Plan:
     ``sum_k weights[layer][g][k] * feature_k(j) + level`` in every patched head of KV head g: ``features`` names what is summed
     up (`FEATURES`), ``weights`` holds, per layer, one vector for each KV head that serves a patched head, ascending, and
     ``levels`` one number per patched head. ``layer_kv_heads`` holds the KV heads of layers that have another number of them
-    than ``num_kv_heads``, 0 for layers without attention. Raises LostattnError for any value that no model could run.
+    than ``num_kv_heads``, 0 for layers without attention. ``pixels`` is how pixels are normalised; ``video_pixels`` how those
+    of videos are, where that differs. Raises LostattnError for any value that no model could run.
     """
 
     family: str
@@ -84,6 +85,7 @@ class Plan:
     weights: Mapping[int, tuple[tuple[float, ...], ...]] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)
     pixels: Pixels | None = None
+    video_pixels: Pixels | None = None
     layer_kv_heads: Mapping[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -212,12 +214,9 @@ class Plan:
         raw["features"] = list(self.features)
         raw["layer_kv_heads"] = {str(layer): count for layer, count in sorted(self.layer_kv_heads.items())}
         raw["options"] = dict(self.options)
-        if self.pixels is not None:
-            raw["pixels"] = {
-                "mean": list(self.pixels.mean),
-                "std": list(self.pixels.std),
-                "rescale": self.pixels.rescale,
-            }
+        for name, found in (("pixels", self.pixels), ("video_pixels", self.video_pixels)):
+            if found is not None:
+                raw[name] = {"mean": list(found.mean), "std": list(found.std), "rescale": found.rescale}
         return {"format": FORMAT} | {k: v for k, v in raw.items() if v not in (None, {}, []) or k == "heads"}
 
     @classmethod
@@ -245,9 +244,9 @@ class Plan:
         values["layer_kv_heads"] = {int(k): v for k, v in values.get("layer_kv_heads", {}).items()}
         if values.get("band") is not None:
             values["band"] = Band(**values["band"])
-        if values.get("pixels") is not None:
-            p = values["pixels"]
-            values["pixels"] = Pixels(tuple(p["mean"]), tuple(p["std"]), float(p["rescale"]))
+        for name in ("pixels", "video_pixels"):
+            if (p := values.get(name)) is not None:
+                values[name] = Pixels(tuple(p["mean"]), tuple(p["std"]), float(p["rescale"]))
         return cls(**values)
 
 

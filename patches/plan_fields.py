@@ -98,5 +98,7 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "layer_kv_heads": ("layer numbers with whole numbers", _by_layer),
     "options": ("names with text", _options),
     "band": ("low and high as numbers, rank_by as text", _band),
-    "pixels": ("mean and std as lists of finite numbers, rescale as a number", _pixels),
+    **dict.fromkeys(
+        ("pixels", "video_pixels"), ("mean and std as lists of finite numbers, rescale as a number", _pixels)
+    ),
 }

@@ -29,23 +29,25 @@ class Endpoint(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """One message: who says it, pictures, and the text behind them."""
+    """One message: who says it, pictures, videos (the bytes of their files), and the text behind them."""
 
     role: str
     text: str
     images: tuple[Image.Image, ...] = ()
+    videos: tuple[bytes, ...] = ()
 
     def to_openai(self) -> dict[str, Any]:
-        """The message as the API takes it, pictures as PNG data URLs."""
+        """The message as the API takes it, pictures as PNG data URLs, videos as they are."""
         if self.role != "user":
             return {"role": self.role, "content": self.text}
         pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in self.images]
-        return {"role": self.role, "content": [*pictures, {"type": "text", "text": self.text}]}
+        videos = [{"type": "video_url", "video_url": {"url": video_url(video)}} for video in self.videos]
+        return {"role": self.role, "content": [*pictures, *videos, {"type": "text", "text": self.text}]}
 
     def to_template(self) -> dict[str, Any]:
         """The message as chat templates of transformers take it."""
-        pictures = [{"type": "image"}] * len(self.images)
-        return {"role": self.role, "content": [*pictures, {"type": "text", "text": self.text}]}
+        seen = [{"type": "image"}] * len(self.images) + [{"type": "video"}] * len(self.videos)
+        return {"role": self.role, "content": [*seen, {"type": "text", "text": self.text}]}
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,11 @@ def data_url(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def video_url(video: bytes) -> str:
+    """A video's file as a data URL; servers look at the bytes to find what kind it is."""
+    return "data:video/mp4;base64," + base64.b64encode(video).decode()
 
 
 def _said(error: Any) -> str:

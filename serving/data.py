@@ -6,21 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from ..patches.errors import LostattnError
 from .reading.pictures import open_picture
 from .reading.place import Place, find_place
 from .reading.reader import read_place
+from .reading.videos import VideoFile
 from .shown import shown
 from .tasks.row import Row
 
-FIELDS = "image (a file name, bytes or base64 text), question, answer, and optionally options (a list)"
+FIELDS = "image (a file name, bytes or base64 text) or video (a file name), question, answer, and optionally options (a list)"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One row: a picture as it has to be opened, and texts."""
+    """One row: a picture as it has to be opened, or a video, and texts."""
 
     row: int
     image: Any
@@ -29,9 +28,11 @@ class Example:
     options: tuple[str, ...] = ()
     folder: Path = Path()
 
-    def open(self) -> Image.Image:
-        """The picture as RGB; LostattnError names the row."""
+    def open(self) -> Any:
+        """The picture as RGB, or the video's frames (`Clip`); LostattnError names the row."""
         try:
+            if isinstance(self.image, VideoFile):
+                return self.image.open(self.folder)
             return open_picture(self.image, self.folder)
         except LostattnError as error:
             raise LostattnError(f"row {self.row}: {error}") from error
@@ -66,6 +67,8 @@ def read_question_rows(data: str | Path | Place, limit: int | None = None, seed:
 def example_of(row: Row, question: str = "") -> Example:
     """One row as a question. LostattnError names the row and what it lacks."""
     image, text = row.values.get("image"), question or row.values.get("question")
+    if image is None and row.get("video") is not None and isinstance(text, str) and text.strip():
+        return Example(row.number, row.video(), text, _answer(row), options_in(row), row.folder)
     if image is None or not isinstance(text, str) or not text.strip():
         raise row.error("has no image or no question")
     picture = row.picture(image)

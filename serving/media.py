@@ -1,4 +1,4 @@
-"""Where the pictures of a request may come from and how they are opened: vLLM's own media connector. Imports vLLM.
+"""Where pictures and videos of a request may come from and how they are opened: vLLM's own media connector. Imports vLLM.
 
 A server that may not fetch does not even look a host name up. Pictures are opened as every other command opens them, so
 that one file has the same pixels everywhere. What a client has to mend is its mistake (400), in a sentence.
@@ -12,10 +12,12 @@ from vllm import envs
 from vllm.multimodal.media import MEDIA_CONNECTOR_REGISTRY, MediaConnector
 from vllm.multimodal.media.base import MediaWithBytes
 from vllm.multimodal.media.image import ImageMediaIO
+from vllm.multimodal.media.video import VideoMediaIO
 
 from ..patches.errors import LostattnError
 from .data_url import is_data_url, split_data_url
 from .images import MAX_PIXELS, open_image
+from .video_limits import VideoLimits
 
 CONNECTOR = "lostattn"
 NOWHERE = "media.invalid"  # a name that RFC 2606 keeps from ever existing: the only allowed domain when none is allowed
@@ -54,14 +56,18 @@ class StrictConnector(MediaConnector):
         url = url.strip()
         if url.partition(":")[0].lower() == "file":
             if self.allowed_local_media_path is None:
-                raise LostattnError("this server reads no files: send the picture as a base64 data URL")
+                raise LostattnError("this server reads no files: send the content as a base64 data URL")
         elif NOWHERE in self.allowed_media_domains:
-            raise LostattnError("this server fetches no URLs: send the picture as a base64 data URL")
+            raise LostattnError("this server fetches no URLs: send the content as a base64 data URL")
         return url
 
 
 def _ours(media_io: Any) -> Any:
-    """vLLM's reader of pictures replaced by ours; readers of other media as they are."""
+    """vLLM's readers of pictures and videos replaced by ours; readers of other media as they are."""
+    if type(media_io) is VideoMediaIO:
+        from .video_media import Videos  # which imports OpenCV
+
+        return Videos(media_io, VideoLimits.from_env())
     if type(media_io) is not ImageMediaIO:
         return media_io
     given = {"rgba_background_color": media_io.rgba_background_color}

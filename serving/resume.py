@@ -14,6 +14,7 @@ from PIL import Image
 from .data import Example
 from .disk import disk_errors
 from .reading.pictures import picture_of
+from .reading.videos import VideoFile
 
 
 def fingerprint(model: Any, examples: Sequence[Example], settings: Mapping[str, Any] | None = None) -> str:
@@ -31,6 +32,8 @@ def fingerprint(model: Any, examples: Sequence[Example], settings: Mapping[str, 
 
 def _image_digest(image: Any, folder: Path) -> bytes:
     """What tells one picture from another, the same in every process: its content, or the name of its file."""
+    if isinstance(image, VideoFile):
+        return image.name(folder).encode()
     image = picture_of(image, folder)
     if isinstance(image, Image.Image):
         image = image.tobytes()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .engine.versions import installed_vllm
 from .middleware import DOOR_VARIABLE, MAX_BYTES_VARIABLE
+from .video_limits import VIDEO_LIMITS, VideoLimits
 
 MAX_IMAGE_PIXELS = 50_000_000  # 150 MB decoded
 MAX_IMAGES = 8
@@ -27,7 +28,7 @@ UNSAFE = {
     "--enable-mm-embeds": "lets requests hand in embeddings, which vLLM does not check against bad shapes",
     "--enable-prompt-embeds": "lets requests hand in embeddings, which vLLM does not check against bad shapes",
     "--enable-scale-out": "lets requests end those of others, and hand in token ids in place of text",
-    "--limit-mm-per-prompt": "replaces the limits of --max-images, also those on videos and audio",
+    "--limit-mm-per-prompt": "replaces the limits of --max-images and --max-videos, also that on audio",
     "--config": "brings options that are not checked here",
     "--allowed-origins": "lets web pages of these origins use the server",
 }
@@ -47,15 +48,24 @@ class Safety:
     warnings: list[str] = field(default_factory=list)
 
 
-def safe_defaults(host: str, key: bool, max_image_pixels: int, max_images: int, given: Sequence[str]) -> Safety:
+def safe_defaults(
+    host: str,
+    key: bool,
+    max_image_pixels: int,
+    max_images: int,
+    given: Sequence[str],
+    max_videos: int = 0,
+    videos: VideoLimits = VIDEO_LIMITS,
+) -> Safety:
     """What to add to the vLLM options `given`; an option that is given wins, with a line that says what it undoes.
 
-    Pixels are counted in a picture's header, before it is decoded. No URL is fetched, no file read, no video or audio
-    taken. A request body may be as large as `max_images` uncompressed pictures of common size, 32 MiB each.
+    Pixels are counted in the header of a picture or video, before it is decoded. No URL is fetched, no file read, no audio
+    taken, and no video unless `max_videos` allows it. A request body may be as large as `max_images` uncompressed pictures of
+    common size, 32 MiB each, and `max_videos` videos of 128 MiB.
     """
     options = ["--middleware", f"{MIDDLEWARE}.LimitRequests", "--middleware", f"{MIDDLEWARE}.RequireKey"]
     if not names(given, "--limit-mm-per-prompt"):
-        options += ["--limit-mm-per-prompt", json.dumps({"image": max_images, "video": 0, "audio": 0})]
+        options += ["--limit-mm-per-prompt", json.dumps({"image": max_images, "video": max_videos, "audio": 0})]
     if not names(given, "--allowed-media-domains"):
         options += ["--allowed-media-domains", NOWHERE]
     env = {
@@ -65,7 +75,8 @@ def safe_defaults(host: str, key: bool, max_image_pixels: int, max_images: int, 
         "VLLM_MAX_N_SEQUENCES": "64",
         **dict.fromkeys(NOT_HANDED_ON, "0"),
         DOOR_VARIABLE: "1",
-        MAX_BYTES_VARIABLE: str((max_images + 1) * 32 * 2**20),
+        MAX_BYTES_VARIABLE: str((max_images + 1 + 4 * max_videos) * 32 * 2**20),
+        **videos.to_env(),
     }
     warnings = [f"{option} {what}" for option, what in UNSAFE.items() if names(given, option)]
     if host not in LOOPBACK:

@@ -28,6 +28,12 @@ class Side:
     shape: Shape
 
     @property
+    def visual_tokens(self) -> set[int]:
+        """Ids of the tokens that stand for visual tokens of images and videos in prompts."""
+        video = self.config.get("video_token_id", self.config.get("video_token_index"))
+        return {self.image_token} | ({int(video)} if video is not None else set())
+
+    @property
     def image_token(self) -> int:
         """Id of the token that stands for a visual token in prompts."""
         if (found := image_token(self.config)) is None:

@@ -1,4 +1,4 @@
-"""What `lostattn ask` asks: one picture that the user names, or rows of data."""
+"""What `lostattn ask` asks: one picture or video that the user names, or rows of data."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from PIL import Image
 
 from ..serving.reading.pictures import open_picture
+from ..serving.reading.videos import FRAMES, Clip, VideoFile
 from .data import example_of, read_question_rows
 from .tracing.boxes import Box, boxes_of, read_boxes
 
 
 @dataclass(frozen=True)
 class Asking:
-    """One question about one opened picture; `boxes` are there for models of mode region."""
+    """One question about one opened picture or video; `boxes` are there for models of mode region."""
 
-    picture: Image.Image
+    picture: Image.Image | Clip
     question: str
     boxes: Sequence[Box] | None = None
     row: int = 0
@@ -26,6 +27,11 @@ class Asking:
 def one_picture(image: str, question: str, boxes: str | None) -> Asking:
     """A picture and boxes from files. Raises LostattnError."""
     return Asking(open_picture(image), question, read_boxes(boxes) if boxes else None)
+
+
+def one_video(video: str, question: str, frames: int | None) -> Asking:
+    """Frames of a video file. Raises LostattnError."""
+    return Asking(VideoFile(video, frames=frames or FRAMES).open(), question)
 
 
 def rows_of(data: str, limit: int, question: str = "") -> list[Asking]:

@@ -93,9 +93,9 @@ def observed(model: Any) -> Iterator[None]:
 def observe(chat: Chat, family: Family, example: Example) -> dict[str, list[list[float]]]:
     """All statistics of one question, each as a table layers x heads."""
     inputs = chat.encode(example.open(), example.question)
-    visual = inputs["input_ids"][0] == chat.model.config.image_token_id
+    visual = chat.visual(inputs)
     if not bool(visual.any()) or bool(visual[-1]):
-        raise LostattnError(f"row {example.row}: the prompt has no image followed by text")
+        raise LostattnError(f"row {example.row}: the prompt has no image or video followed by text")
     token = _WATCHING.set(Observation(visual, family.two_sided))
     try:
         chat.model(**inputs, use_cache=False, logits_to_keep=1)

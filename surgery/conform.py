@@ -1,7 +1,8 @@
-"""Whether vLLM computes what transformers computes: same prompts, same pictures, token by token."""
+"""Whether vLLM computes what transformers computes: same prompts, same pictures and videos, token by token."""
 
 from __future__ import annotations
 
+import io
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,13 @@ import torch
 from PIL import Image
 
 from ..patches.errors import LostattnError
+from ..patches.family import FAMILIES
 from ..serving.cause import cause
 from ..serving.client import Answer, Client, Turn
-from ..serving.engine.versions import check_served
+from ..serving.disk import read_json
+from ..serving.engine.versions import check_served, check_videos
 from ..serving.evaluation.rate import bar_of
+from ..serving.reading.videos import VideoFile
 from ..serving.safety import cpu_defaults, names
 from ..serving.server import Server
 from .chat import Chat
@@ -41,7 +45,7 @@ class Result:
     """One case compared.
 
     Attributes:
-        visual: image tokens in the prompt.
+        visual: image and video tokens in the prompt.
         tokens: greedy tokens of vLLM that were compared.
         equal: how many of them transformers chooses too, given those before them.
         difference: largest difference of a log-probability among vLLM's top tokens.
@@ -86,9 +90,45 @@ def builtin_cases() -> list[Case]:
     ]
 
 
+def video_cases(both: bool = True) -> list[Case]:
+    """Videos of several lengths and shapes, and a second question about one of them.
+
+    Args:
+        both: also a picture beside a video.
+
+    Raises:
+        LostattnError: PyAV, which writes their files, is missing.
+    """
+
+    def user(text: str, *videos: bytes, images: tuple[Image.Image, ...] = ()) -> Turn:
+        return Turn("user", text, images, videos)
+
+    what, short, wide = "What happens in the video?", _video(4, 112, 84), _video(12, 224, 56)
+    cases = [
+        Case("short video", (user(what, short),)),
+        Case("wide video", (user(what, wide),)),
+        Case("same video, other question", (user("How many objects are there?", wide),)),
+        Case("video, then text", (user("Name a color.", short), Turn("assistant", "red"), user("Name another."))),
+    ]
+    return cases + [Case("picture and video", (user(what, short, images=(_picture(84, 112),)),))] * both
+
+
+def tells_apart(folder: Path) -> bool:
+    """Whether a prompt of this model may hold pictures and videos: not where transformers has one token for both (GLM-V)."""
+    name = str(read_json(folder / "config.json", "config.json").get("model_type")).removeprefix("sap_")
+    family = FAMILIES.get(name)
+    return family is None or family.videos is None or family.videos.token != "image_token_id"
+
+
 def data_cases(data: str | Path, limit: int | None) -> list[Case]:
-    """The rows of question-answer data, as one turn each."""
-    return [Case(f"row {e.row}", (Turn("user", e.question, (e.open(),)),)) for e in read_examples(data, limit)]
+    """The rows of question-answer data, as one turn each. LostattnError if one of them is about a video."""
+    examples = read_examples(data, limit)
+    for one in examples:
+        if isinstance(one.image, VideoFile):
+            raise LostattnError(
+                f"row {one.row} is about a video: conform takes built-in ones, with --videos and no --data"
+            )
+    return [Case(f"row {e.row}", (Turn("user", e.question, (e.open(),)),)) for e in examples]
 
 
 def conform(
@@ -109,9 +149,12 @@ def conform(
     Raises:
         LostattnError: either engine cannot load the model, or they do not see the same prompt tokens.
     """
-    if (plan := checked_plan(folder)) is not None:
+    plan, videos = checked_plan(folder), any(turn.videos for case in cases for turn in case.turns)
+    if plan is not None:
         check_plugin()
         check_served(plan.family)
+        if videos:
+            check_videos(plan.family)
     processor = load_processor(folder)
     inputs = [_encode(processor, case) for case in cases]
     say(f"vLLM answers {len(cases)} prompts")
@@ -128,12 +171,14 @@ def conform(
 
 
 def _server_options(cases: Sequence[Case], inputs: Sequence[Any], max_tokens: int, given: Sequence[str]) -> list[str]:
-    images = max(sum(len(turn.images) for turn in case.turns) for case in cases)
+    images, videos = (
+        max(sum(len(getattr(turn, what)) for turn in case.turns) for case in cases) for what in ("images", "videos")
+    )
     length = max(one["input_ids"].shape[1] for one in inputs) + max_tokens + 32
     # neutral sampling defaults: a repetition penalty of the model's own would change what is greedy
     options = ["--enforce-eager", "--generation-config", "vllm"]
     if not names(given, "--limit-mm-per-prompt"):
-        options += ["--limit-mm-per-prompt", f'{{"image": {max(images, 1)}, "video": 0}}']
+        options += ["--limit-mm-per-prompt", f'{{"image": {max(images, 1)}, "video": {videos}}}']
     if not names(given, "--max-model-len"):
         options += ["--max-model-len", str(max(length, 1024))]
     return [*options, *given]
@@ -148,14 +193,25 @@ def _ask_vllm(folder: Path, cases: Sequence[Case], max_tokens: int, dtype: str, 
 
 def _encode(processor: Any, case: Case) -> dict[str, Any]:
     turns = [turn.to_template() for turn in case.turns]
-    images = [image for turn in case.turns for image in turn.images]
+    media: dict[str, Any] = {"images": [image for turn in case.turns for image in turn.images] or None}
     try:
+        if videos := [video for turn in case.turns for video in turn.videos]:
+            media |= _decoded(processor, videos)
         text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return dict(processor(text=[text], images=images or None, return_tensors="pt"))
+        return dict(processor(text=[text], return_tensors="pt", **media))
     except Exception as error:  # processors raise whatever they stumble over
         raise LostattnError(
             f"{case.name}: the model's processor cannot use it ({cause(error)}): leave this row or picture out"
         ) from error
+
+
+def _decoded(processor: Any, videos: Sequence[bytes]) -> dict[str, Any]:
+    """What a processor is given of videos: the frames that vLLM takes from them."""
+    from ..serving.video_media import frames_as_served
+
+    found = [frames_as_served(video, type(processor.video_processor).__name__) for video in videos]
+    told = [{k: v for k, v in metadata.items() if k != "do_sample_frames"} for _, metadata in found]
+    return {"videos": [frames for frames, _ in found], "video_metadata": told, "do_sample_frames": False}
 
 
 def _refuse_other_prompt(case: Case, ours: list[int], theirs: list[int]) -> None:
@@ -178,10 +234,10 @@ def _judge(chat: Chat, case: Case, inputs: dict[str, Any], answer: Answer, toler
         ties += best != step.token and float(row[best] - row[step.token]) <= tolerance
         found = [abs(float(row[token]) - value) for token, value in step.top.items()]
         difference = max([difference, *found])
-    ids = inputs["input_ids"][0]
-    image = getattr(chat.model.config, "image_token_id", None) or getattr(chat.model.config, "image_token_index", -1)
+    ids, config = inputs["input_ids"][0], chat.model.config
+    seen = {getattr(config, f"{what}_token_{form}", -1) for what in ("image", "video") for form in ("id", "index")}
     ok = bool(chosen) and equal + ties == len(chosen) and difference <= tolerance
-    return Result(case.name, len(ids), int((ids == image).sum()), len(chosen), equal, difference, ok)
+    return Result(case.name, len(ids), sum(int(token) in seen for token in ids), len(chosen), equal, difference, ok)
 
 
 @torch.no_grad()
@@ -209,6 +265,23 @@ def _forced_logprobs(chat: Chat, inputs: dict[str, Any], tokens: list[int]) -> t
         return_dict_in_generate=True,
     )
     return torch.log_softmax(torch.cat(out.logits).double().cpu(), dim=-1)
+
+
+def _video(frames: int, width: int, height: int) -> bytes:
+    """A file of moving color ramps, two frames a second."""
+    try:
+        import av
+    except ImportError:
+        raise LostattnError("the built-in videos are written by PyAV: pip install 'lostattn[video]'") from None
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=2)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        whole = _picture(width + 8 * frames, height)
+        for i in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_image(whole.crop((8 * i, 0, 8 * i + width, height)))))
+        container.mux(stream.encode())
+    return file.getvalue()
 
 
 def _picture(width: int, height: int) -> Image.Image:

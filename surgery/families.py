@@ -122,7 +122,7 @@ def _state(family: SimpleNamespace, modes: Sequence[SimpleNamespace]) -> FamilyS
         transformers=tuple(mode.name for mode in modes),
         vllm=served,
         vllm_reason=reason,
-        video=family.video,
+        video="with priors" if family.videos else family.video,
         prefill="closed" if family.plain_causal else "any-mask",
         layers=family.layers,
         heads=family.heads,

@@ -20,7 +20,7 @@ from .calibration import Calibration
 from .efficient.choose import asks_frontier, frontier_of, heads_of, named_groups, steps_for, told
 from .efficient.fits import fit_for
 from .efficient.frontier import Frontier
-from .processing import read_pixels
+from .processing import read_pixels, read_video_pixels
 from .ranges import Heads, format_numbers, parse_heads, parse_layers
 from .spec import PatchSpec
 
@@ -119,6 +119,7 @@ def _empty_plan(spec: PatchSpec, shape: Shape, scores: str, folder: Path | None)
         layer_kv_heads=other_kv_heads(shape.every), blend=spec.blend, seed=spec.seed,
         temperature=spec.temperature, options=mode.settle(spec.preset, spec.options),
         pixels=read_pixels(folder) if folder is not None else None,
+        video_pixels=read_video_pixels(folder) if folder is not None and shape.family.videos is not None else None,
     )  # fmt: skip
 
 

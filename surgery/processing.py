@@ -17,12 +17,25 @@ def read_pixels(folder: Path) -> Pixels | None:
     Raises:
         LostattnError: a processor config that is not JSON, or numbers in it that cannot be.
     """
-    for name in ("processor_config.json", "preprocessor_config.json"):
+    return _read(folder, "image_processor", "preprocessor_config.json")
+
+
+def read_video_pixels(folder: Path) -> Pixels | None:
+    """The same of its video processor; None if it has none of its own, or one that normalises as the image processor."""
+    found = _read(folder, "video_processor", "video_preprocessor_config.json")
+    return None if found == read_pixels(folder) else found
+
+
+def _read(folder: Path, part: str, alone: str) -> Pixels | None:
+    """Numbers of a part of `processor_config.json`, or of the file that holds it alone."""
+    for name in ("processor_config.json", alone):
         path = folder / name
         if not path.is_file():
             continue
         raw = read_json(path, name)
-        found = raw.get("image_processor", raw) if isinstance(raw, dict) else {}
+        found = (
+            raw.get(part, raw if name == alone or part == "image_processor" else {}) if isinstance(raw, dict) else {}
+        )
         if isinstance(found, dict) and "image_mean" in found and "image_std" in found:
             return _pixels(found, name)
     return None

@@ -23,6 +23,7 @@ from ..serving.engine.versions import check_served, check_vllm
 from ..serving.safety import cpu_defaults, names, safe_defaults
 from ..serving.server import Server
 from ..serving.shape import model_shape
+from ..serving.video_limits import VIDEO_LIMITS, VideoLimits
 from .chat import is_patched
 from .checkpoint.loadable import quantised_cache
 from .checkpoint.write import read_patched
@@ -60,6 +61,8 @@ def prepare(
     max_images: int,
     options: Sequence[str],
     log: Path,
+    max_videos: int = 0,
+    videos: VideoLimits = VIDEO_LIMITS,
 ) -> Prepared:
     """Check folder, vLLM, plugin and options; put the safe defaults together.
 
@@ -77,7 +80,7 @@ def prepare(
             raise LostattnError(f"{option} is not for vLLM's part of the command line: {mend}")
     if api_key is not None and not re.fullmatch(r"[!-~]+", api_key):
         raise LostattnError("the API key must be printable ASCII without spaces: choose another")
-    safe = safe_defaults(host, api_key is not None, max_image_pixels, max_images, options)
+    safe = safe_defaults(host, api_key is not None, max_image_pixels, max_images, options, max_videos, videos)
     memory = cpu_defaults(folder, options)
     server = Server(
         folder,

@@ -1,7 +1,8 @@
 """Runs vLLM in a process of its own for the tests: reads a job (JSON), writes what came out (JSON).
 
 A job is a list of cases: {folder, options, waves}; a wave is a list of requests that are sent together, a request
-{prompt, pictures: [count, seed], tokens} and, if wanted, `lora`, the folder of its adapter; `long` is the number of rows from
+{prompt, pictures: [count, seed], tokens} and, if wanted, `lora`, the folder of its adapter, and `videos`, a list of
+[frames, [width, height], seed]; `long` is the number of rows from
 which a prefill counts as long. Out come for each request its prompt ids, token ids, logprobs and cached tokens, and of each
 case what the scheduler saw. A case that is `refused` gives the sentence with which the engine does not start.
 """
@@ -29,6 +30,7 @@ OPTIONS = {
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
     """One engine, all waves of a case."""
     from lostattn.serving.engine.attention import metadata
+    from made_videos import video
     from served import pictures
     from vllm import LLM, SamplingParams
 
@@ -46,9 +48,10 @@ def run_case(case: dict[str, Any]) -> dict[str, Any]:
             continue
         requests, settings = [], []
         for request in wave:
-            asked: dict[str, Any] = {"prompt": request["prompt"]}
-            if request["pictures"][0]:
-                asked["multi_modal_data"] = {"image": pictures(*request["pictures"])}
+            media: dict[str, Any] = {"image": pictures(*request["pictures"])} if request["pictures"][0] else {}
+            if request.get("videos"):
+                media["video"] = [video(*v) for v in request["videos"]]
+            asked = {"prompt": request["prompt"], **({"multi_modal_data": media} if media else {})}
             requests.append(asked)
             settings.append(SamplingParams(temperature=0, max_tokens=request["tokens"], ignore_eos=True, logprobs=0))
         found = engine.generate(requests, settings, use_tqdm=False, lora_request=adapters(wave))

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from lostattn.patches import load_patched
+from made_videos import video
 from served import pictures
 from transformers import AutoModelForImageTextToText, AutoProcessor, LogitsProcessor
 
@@ -74,13 +75,23 @@ def oracle(folder: Path | str, request: dict[str, Any]) -> Answer:
     return _answer(str(folder), json.dumps(request, sort_keys=True))
 
 
+def _media(request: dict[str, Any]) -> dict[str, Any]:
+    """What a processor is given beside the prompt."""
+    count, seed = request["pictures"]
+    found: dict[str, Any] = {"images": pictures(count, seed)} if count else {}
+    if request.get("videos"):
+        frames, told = zip(*(video(*v) for v in request["videos"]), strict=True)
+        known = [{k: v for k, v in t.items() if k != "do_sample_frames"} for t in told]
+        found |= {"videos": list(frames), "video_metadata": known, "do_sample_frames": False}
+    return found
+
+
 @lru_cache(maxsize=256)
 def _answer(folder: str, asked: str) -> Answer:
     request = json.loads(asked)
     model, processor = _model(folder, request.get("lora"))
-    count, seed = request["pictures"]
-    images = {"images": pictures(count, seed)} if count else {}
-    inputs = processor(text=[request["prompt"]], return_tensors="pt", **images)
+    media = _media(request)
+    inputs = processor(text=[request["prompt"]], return_tensors="pt", **media)
     with torch.no_grad():
         out = model.generate(
             **inputs,
@@ -114,8 +125,7 @@ def rounding_error(found: dict[str, Any], folder: Path | str, request: dict[str,
         how far its logprobs of these tokens are from the engine's, on the average.
     """
     model, processor = _model(str(folder))
-    images = {"images": pictures(*request["pictures"])} if request["pictures"][0] else {}
-    inputs = processor(text=[request["prompt"]], return_tensors="pt", **images)
+    inputs = processor(text=[request["prompt"]], return_tensors="pt", **_media(request))
     assert found["prompt"] == inputs["input_ids"][0].tolist(), f"{where}: another prompt"
     with torch.no_grad():
         out = model.generate(

@@ -31,6 +31,11 @@ def placeholder(name: str) -> str:
     return TINY[family_of(name)].placeholder
 
 
+def video_placeholder(name: str) -> str:
+    """What stands for a video in a prompt."""
+    return placeholder(name).replace("image", "video")
+
+
 def tokenizer() -> Any:
     """Bytes, and special tokens."""
     vocabulary = {c: i for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
+import torch.nn.functional as F
 from families import HEADS, IMAGE, KV_HEADS, LAYERS, PINPOINTS, TOWER, VIDEO, find_families
 from lostattn.patches.decoder import decoder_layers, other_kv_heads
 from lostattn.patches.family import get_family
@@ -119,6 +121,45 @@ def make_inputs(name: str, images: int = 1, before: int = 3, after: int = 5, see
     return out
 
 
+VIDEO_MODELS = [name for name in CONFIGS if TINY[family_of(name)].videos is not None]
+VIDEO_FAMILIES = [name for name in ONE_PER_FAMILY if name in VIDEO_MODELS]
+
+
+def takes_both(name: str) -> bool:
+    """Whether a prompt may hold images and videos: not where one token stands for both."""
+    found = TINY[family_of(name)].videos
+    return found is not None and found.token != IMAGE
+
+
+def make_video_inputs(
+    name: str, parts: tuple[str, ...] = ("video",), before: int = 3, after: int = 5, seed: int = 0
+) -> dict[str, torch.Tensor]:
+    """One prompt: text, then each part (`image`, `video`), then text; two words behind every part and every run of a video."""
+    g = torch.Generator().manual_seed(seed)
+    videos = TINY[family_of(name)].videos
+    assert videos is not None
+
+    def words(n: int) -> list[tuple[int, int]]:
+        return [(token, 0) for token in torch.randint(3, 140, (n,), generator=g).tolist()]
+
+    tokens = words(before)
+    counts = {"image": 0, "video": 0}
+    for part in parts:
+        runs = (image_tokens(name),) if part == "image" else videos.runs[counts[part] % len(videos.runs)]
+        for n in runs:
+            tokens += [(IMAGE, 1) if part == "image" else (videos.token, 2)] * n + words(2)
+        counts[part] += 1
+    tokens += words(after)
+    input_ids, kinds = (torch.tensor([x]) for x in zip(*tokens, strict=True))
+    out = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    if counts["image"]:
+        out |= TINY[family_of(name)].inputs(input_ids, counts["image"], g)
+    out |= videos.inputs(counts["video"], g) if counts["video"] else {}
+    if "video_grid_thw" in out:
+        out["mm_token_type_ids"] = kinds.int()
+    return out
+
+
 def tower_of(model: Any) -> Any:
     """The vision tower of a model with head."""
     return next(
@@ -149,3 +190,20 @@ def left_pad(prompts: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
             ]
         out[key] = torch.cat(parts)
     return out
+
+
+def tower_weights(run: Callable[[], Any]) -> list[torch.Tensor]:
+    """Attention weights (B, heads, N, N) of every call of the vision tower while `run` runs, from what enters torch's SDPA."""
+    seen, real = [], F.scaled_dot_product_attention
+
+    def watch(q: Any, k: Any, v: Any, attn_mask: Any = None, *args: Any, scale: Any = None, **kwargs: Any) -> Any:
+        scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        if attn_mask is not None:
+            scores = scores + (attn_mask.float().log() if attn_mask.dtype == torch.bool else attn_mask)
+        seen.append(torch.softmax(scores, -1))
+        return real(q, k, v, attn_mask, *args, scale=scale, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", watch)
+        run()
+    return seen

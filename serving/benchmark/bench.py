@@ -13,6 +13,7 @@ from typing import Any
 from ...patches.errors import LostattnError
 from ..byte_model import kv_bytes
 from ..disk import disk_errors
+from ..engine.versions import check_videos
 from ..evaluation.rate import bar_of
 from ..hardware import hardware
 from ..host_times import host_times, written
@@ -34,7 +35,7 @@ from .settings import (
     schedule,
     server_options,
 )
-from .sizes import Size, fitting_sizes, picture_sizes
+from .sizes import Size, fitting_sizes, picture_sizes, video_sizes
 from .summary import host_figures, measured, predicted_decode, predicted_kv, summarize
 
 USUAL = (256, 1024, 4096)
@@ -57,6 +58,10 @@ def bench_serve(
     need_matplotlib()
     sides, out = read_sides(base, patched), Path(out)
     check_processors(sides)
+    if settings.videos:
+        for side in sides:
+            if side.plan is not None:
+                check_videos(side.plan.family)
     sizes = choose_sizes(sides[0], settings)
     longest = longest_request(sizes, settings)
     with open_servers(sides, settings, longest, longest, out, say) as servers:
@@ -71,8 +76,10 @@ def choose_sizes(base: Side, settings: BenchSettings) -> list[Size]:
     """Pictures for the wanted numbers of visual tokens; LostattnError if the processor or the model cannot take one."""
     room = None if base.longest is None else base.longest - settings.text_tokens - settings.output_tokens - TEMPLATE
     if not settings.visual_tokens:
+        if settings.videos:
+            raise LostattnError("videos have no usual sizes: say how many visual tokens with --visual-tokens")
         return fitting_sizes(base.folder, USUAL, room)
-    sizes = picture_sizes(base.folder, settings.visual_tokens)
+    sizes = (video_sizes if settings.videos else picture_sizes)(base.folder, settings.visual_tokens)
     if room is not None and sizes[-1].visual > room:
         raise LostattnError(
             f"{sizes[-1].visual} visual tokens with text and output exceed the model's {base.longest} positions: "
@@ -98,7 +105,7 @@ def open_servers(
         budget = max(LEAST_POOL, int(1.1 * need * cache_scale(settings.options, shape.dtype_bytes)))
     together = fit_together(sides, budget) if settings.together is None else settings.together
     say(f"KV pool {budget / 2**30:.2f} GiB each, servers {'all alive, taking turns' if together else 'one by one'}")
-    return Servers(server_options(budget, longest, settings.options), out / "logs", together, say)
+    return Servers(server_options(budget, longest, settings.options, settings.videos), out / "logs", together, say)
 
 
 def measure(

@@ -1,4 +1,4 @@
-"""Load from vLLM's serving benchmark: random pictures of one size with random text, as many at once as wanted."""
+"""Load from vLLM's serving benchmark: random pictures or videos of one size with random text, as many at once as wanted."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..server import STARTUP
 from .sizes import Size
 
 SCRIPT = Path(__file__).parent / "generator.py"
+LIMITS = ('{"image": 1, "video": 0}', '{"image": 0, "video": 1}')  # of loads with pictures, with videos
 NEEDS = {"pandas": "pandas", "datasets": "datasets", "aiohttp": "aiohttp"}
 
 
@@ -36,13 +37,13 @@ class Load:
 
     def arguments(self, server: Endpoint, tokenizer: Path) -> list[str]:
         """Of `vllm bench serve`."""
-        picture = f"{{({self.size.height}, {self.size.width}, 1): 1.0}}"
+        item = f"{{({self.size.height}, {self.size.width}, {self.size.frames}): 1.0}}"
         values = {
             "--backend": "openai-chat", "--base-url": server.url.removesuffix("/v1"),
             "--endpoint": "/v1/chat/completions", "--model": server.name, "--tokenizer": str(tokenizer),
-            "--dataset-name": "random-mm", "--random-mm-bucket-config": picture,
+            "--dataset-name": "random-mm", "--random-mm-bucket-config": item,
             "--random-mm-base-items-per-request": "1", "--random-mm-num-mm-items-range-ratio": "0",
-            "--random-mm-limit-mm-per-prompt": '{"image": 1, "video": 0}',
+            "--random-mm-limit-mm-per-prompt": LIMITS[self.size.frames > 1],
             "--random-input-len": str(self.text_tokens), "--random-output-len": str(self.output_tokens),
             "--random-range-ratio": "0", "--num-prompts": str(self.requests), "--num-warmups": str(self.warmups),
             "--max-concurrency": str(self.concurrency), "--seed": str(self.seed), "--temperature": "0",

@@ -35,14 +35,14 @@ def probe(server: Any, record: Path, side: Side, size: Size, text: str, output_t
             the engine noted nothing.
     """
     pool = read_pool(fetch(server.root))
-    client, turn = Client(server.url, server.name, timeout=SECONDS), Turn("user", text, (noise(size),))
+    client, turn = Client(server.url, server.name, timeout=SECONDS), _turn(text, size)
     try:
         # with a salt of its own no block of an earlier request is found again
         salt = secrets.token_hex(8)
         reply = client.ask([turn.to_openai()], output_tokens, token_ids=True, ignore_eos=True, cache_salt=salt)
     finally:
         client.close()
-    visual = reply.prompt.count(side.image_token)
+    visual = sum(reply.prompt.count(token) for token in side.visual_tokens)
     _check_visual(visual, side, size)
     blocks = blocks_held(record, reply.id)
     if not blocks:
@@ -56,10 +56,17 @@ def probe(server: Any, record: Path, side: Side, size: Size, text: str, output_t
     }  # fmt: skip
 
 
+def _turn(text: str, size: Size) -> Turn:
+    if size.frames == 1:
+        return Turn("user", text, (noise(size),))
+    return Turn("user", text, videos=(noisy_video(size),))
+
+
 def _check_visual(visual: int, side: Side, size: Size) -> None:
+    what = "picture" if size.frames == 1 else "video"
     if visual != size.visual:
         raise LostattnError(
-            f"a picture of {size.width} x {size.height} has {visual} visual tokens in the server of {side.name} and "
+            f"a {what} of {size.width} x {size.height} has {visual} visual tokens in the server of {side.name} and "
             f"{size.visual} in the processor: the two disagree, so leave this size out of --visual-tokens"
         )
 
@@ -75,3 +82,11 @@ def noise(size: Size, seed: int = 0) -> Image.Image:
     """A picture of random pixels."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size.height, size.width, 3), dtype=np.uint8)
     return Image.fromarray(pixels)
+
+
+def noisy_video(size: Size, seed: int = 0) -> bytes:
+    """The file of a video of random pixels, as vLLM's benchmark makes them."""
+    from vllm.benchmarks.datasets import RandomMultiModalDataset
+
+    made = RandomMultiModalDataset(random_seed=seed).generate_synthetic_video(size.width, size.height, size.frames)
+    return bytes(made["bytes"])

@@ -20,6 +20,7 @@ class BenchSettings:
 
     Attributes:
         visual_tokens: wanted sizes of the one picture of a request; empty takes those of 256, 1024, 4096 that fit.
+        videos: a request has a video in place of a picture.
         concurrency: requests at once.
         text_tokens, output_tokens: of each request.
         repeats: how often every load is put on every server, at least 2 for a spread.
@@ -42,6 +43,7 @@ class BenchSettings:
     options: tuple[str, ...] = ()
     together: bool | None = None
     seed: int = 0
+    videos: bool = False
 
     def __post_init__(self) -> None:
         numbers = {
@@ -124,9 +126,10 @@ def cache_scale(extra: Sequence[str], dtype_bytes: int) -> float:
     return chosen[-1] / dtype_bytes if chosen else 1.0
 
 
-def server_options(kv_budget: int, longest: int, extra: Sequence[str]) -> list[str]:
+def server_options(kv_budget: int, longest: int, extra: Sequence[str], videos: bool = False) -> list[str]:
     """Of `vllm serve`: the same pool for all, no prefix cache, lengths as long as needed; later ones win."""
     own = ["--kv-cache-memory-bytes", str(kv_budget), "--no-enable-prefix-caching"]
+    own += ["--limit-mm-per-prompt", '{"image": 0, "video": 1}'] * videos
     if not any(x.split("=")[0] in ("--max-model-len", "--max_model_len") for x in extra):
         own += ["--max-model-len", str(longest)]
     return [*own, *extra]

@@ -29,6 +29,7 @@ NAMES = {
     "Glm4vMoeForConditionalGeneration": "vllm.model_executor.models.glm4_1v:Glm4vMoeForConditionalGeneration",
     "Glm4vMultiModalProcessor": "vllm.model_executor.models.glm4_1v:Glm4vMultiModalProcessor",
     "Glm4vProcessingInfo": "vllm.model_executor.models.glm4_1v:Glm4vProcessingInfo",
+    "GlmOcrForConditionalGeneration": "vllm.model_executor.models.glm_ocr:GlmOcrForConditionalGeneration",
     "InternS1DummyInputsBuilder": "vllm.model_executor.models.interns1:InternS1DummyInputsBuilder",
     "InternS1ForConditionalGeneration": "vllm.model_executor.models.interns1:InternS1ForConditionalGeneration",
     "InternS1MultiModalProcessor": "vllm.model_executor.models.interns1:InternS1MultiModalProcessor",

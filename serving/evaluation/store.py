@@ -17,6 +17,7 @@ from PIL import Image
 from ...patches.errors import LostattnError
 from ..disk import disk_errors, read_json, sync_folder, write_json
 from ..reading.pictures import picture_of
+from ..reading.videos import VideoFile
 from ..tasks.task import Item
 
 
@@ -187,7 +188,9 @@ def items_fingerprint(items: Iterable[Item]) -> str:
 
 
 def _picture(image: Any, folder: Path) -> bytes:
-    """A picture's content; of a file its name and size, since there may be many large ones."""
+    """A picture's content; of a file its name and size, since there may be many large ones; of a video also its part."""
+    if isinstance(image, VideoFile):
+        return image.name(folder).encode()
     image = picture_of(image, folder)
     if isinstance(image, Image.Image):
         return f"{image.mode} {image.size}".encode() + hashlib.sha256(image.tobytes()).digest()

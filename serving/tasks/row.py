@@ -14,6 +14,7 @@ from PIL import Image
 
 from ...patches.errors import LostattnError
 from ..reading.pictures import picture_of
+from ..reading.videos import FRAMES, MOST_FRAMES, VideoFile
 from ..shown import shown
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -83,6 +84,26 @@ class Row:
         value = self.get(*names)
         return () if value is None or (isinstance(value, str) and not value) else (value,)
 
+    def video(self, name: str = "video") -> VideoFile:
+        """The video file that a field names, unopened."""
+        value = self.need(name)
+        if not isinstance(value, str | Path) or "://" in str(value):
+            raise self.error(f"has {shown(value, 60)} in field '{name}', which must name a video file")
+        return self.video_named(str(value))
+
+    def video_named(self, path: str) -> VideoFile:
+        """A video file, unopened; field `frames` says how many frames are taken out of it."""
+        frames = FRAMES if self.get("frames") is None else self.get("frames")
+        if isinstance(frames, bool) or not isinstance(frames, int) or not 1 <= frames <= MOST_FRAMES:
+            raise self.error(
+                f"has {shown(frames, 40)} in field 'frames', which must be a number from 1 to {MOST_FRAMES}"
+            )
+        return VideoFile(path, frames=frames)
+
+    def visuals(self, *names: str) -> tuple[Any, ...]:
+        """As `images`, or the video of field `video`."""
+        return (self.video(),) if self.get("video") is not None and not self.images(*names) else self.images(*names)
+
     def picture(self, value: Any) -> Any:
         """The one picture in a value of this row, unopened; None if there is nothing. LostattnError names the row."""
         try:
@@ -95,6 +116,8 @@ class Row:
         named = self.get(*names)
         if named is not None:
             return str(named)
+        if images and isinstance(images[0], VideoFile):
+            return images[0].path
         try:
             image = picture_of(images[0], self.folder) if images else None
         except LostattnError:  # what is wrong with it is said where it is needed

@@ -12,6 +12,7 @@ from ...patches.errors import LostattnError
 from ..reading.forms import FORMS
 from ..reading.place import Place, find_place
 from ..reading.reader import read_place
+from ..reading.videos import VideoFile
 from .row import Row
 from .task import Item, Task
 
@@ -65,6 +66,8 @@ def read_rows(
 
 
 def _picture(row: Row, image: Any) -> Any:
+    if isinstance(image, VideoFile):
+        return image
     found = row.picture(image)
     if found is None:
         raise row.error("lacks a picture")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ...patches.errors import LostattnError
 from ..data import Example
+from ..reading.videos import Clip, VideoFile
 from .row import Row
 
 NATIVE = "lostattn"
@@ -34,7 +35,8 @@ class Item:
         prompt: what the model sees in its order: texts, and numbers of pictures.
         gold: the right answer as the data set writes it.
         options: letter -> text, empty if the question is open.
-        images: the pictures, each as a path, bytes, a dict with one of them, or opened; () if the row had none.
+        images: the pictures, each as a path, bytes, a dict with one of them, or opened, and videos as `VideoFile`; () if the
+            row had none.
         details: what this task's parser or metrics need beside that.
         row, folder: where it stands, for messages and for relative file names.
     """
@@ -52,12 +54,27 @@ class Item:
 
     @property
     def text(self) -> str:
-        """The prompt as one text, `<image>` where a picture stands."""
-        return "".join("<image>" if isinstance(part, int) else part for part in self.prompt)
+        """The prompt as one text, `<image>` where a picture stands, `<video>` where a video does."""
+        marks = ["<video>" if isinstance(image, VideoFile) else "<image>" for image in self.images]
+        parts = (marks[p] if isinstance(p, int) and p < len(marks) else p for p in self.prompt)
+        return "".join("<image>" if isinstance(part, int) else part for part in parts)
+
+    def opened(self) -> list[Image.Image | Clip]:
+        """Pictures, as RGB, and videos in the order of the prompt's numbers; LostattnError names the row."""
+        return [Example(self.row, image, "", folder=self.folder).open() for image in self.images]
 
     def pictures(self) -> list[Image.Image]:
-        """The pictures in the order of the prompt's numbers, as RGB; LostattnError names the row."""
-        return [Example(self.row, image, "", folder=self.folder).open() for image in self.images]
+        """The same of an item that has no videos.
+
+        Raises:
+            LostattnError: it has one, or one of its pictures cannot be opened; the row is named.
+        """
+        if any(isinstance(image, VideoFile) for image in self.images):
+            raise LostattnError(
+                f"row {self.row}: questions about videos are answered in this process only: leave --backend, --server and "
+                "harnesses out"
+            )
+        return [one for one in self.opened() if not isinstance(one, Clip)]
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 r"""questions: free questions about pictures of your own.
 
-Rows: `question`, `answer`, and if there `options` (a list, or fields A, B, C, ...), `image`, `kind` (for the breakdown).
+Rows: `question`, `answer`, and if there `options` (a list, or fields A, B, C, ...), `image` or `video` (a file),
+`kind` (for the breakdown).
 What the answer is decides how responses are read: with options a letter (the answer is a letter or the text of one option),
 else yes or no, a number, or a text.
 Prompt: the question as it is; options that it does not list itself follow, one a line behind their letters, and "Answer
@@ -31,7 +32,7 @@ _THING = re.compile(
 
 
 def _item(row: Row) -> Item:
-    question, images = row.text("question"), row.images("image")
+    question, images = row.text("question"), row.visuals("image")
     options = options_of(list(options_in(row)))
     form, gold = _gold(row, options)
     thing = _THING.search(question)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 @click.argument("folder")
 @click.argument("question", required=False)
 @click.option("--image", metavar="FILE", help="Picture file, or its base64 text or data URL.")
-@data_option("image and question, instead of --image; QUESTION is asked of every row if given", default=None)
+@click.option("--video", metavar="FILE", help="Video file, instead of --image (needs the extra lostattn[video]).")
+@click.option("--frames", type=click.IntRange(1, 2048), help="Taken out of --video, evenly spaced.  [default: 16]")
+@data_option("image or video and question, instead of --image; QUESTION is asked of every row if given", default=None)
 @click.option("--samples", type=click.IntRange(1), help="At most so many rows of --data.  [default: 8]")
 @click.option("--boxes", type=click.Path(), help="JSON file [[x, y, width, height], ...] in pixels, for mode region.")
 @click.option("--compare", metavar="BASE", help="Ask the plain checkpoint BASE too and print both answers.")
@@ -31,28 +33,35 @@ if TYPE_CHECKING:
 @click.option("--attention", type=PATH, default="auto", show_default=True, help="Force a path of patched models.")
 @json_option
 def ask(
-    folder: str, question: str | None, image: str | None, data: str | None, samples: int | None, boxes: str | None,
+    folder: str, question: str | None, image: str | None, video: str | None, frames: int | None, data: str | None,
+    samples: int | None, boxes: str | None,
     compare: str | None, max_new_tokens: int, dtype: str, device: str, attention: str, as_json: bool,
 ) -> None:  # fmt: skip
-    """Ask the model in FOLDER (patched or plain) a QUESTION about a picture, or the questions of some rows of data.
+    """Ask the model in FOLDER (patched or plain) a QUESTION about a picture or a video, or the questions of rows of data.
 
     \b
     Examples:
       lostattn ask ./qwen2.5-vl-sap --image cat.jpg "What animal is this?"
       lostattn ask ./qwen2.5-vl-sap --compare ./qwen2.5-vl --image cat.jpg "What animal is this?"
       lostattn ask ./qwen2.5-vl-sap --compare ./qwen2.5-vl --data digits:4
+      lostattn ask ./qwen2.5-vl-sap --video cat.mp4 --frames 32 "What does the animal do?"
       lostattn ask ./qwen2.5-vl-sap --data ./photos --samples 3 "What is in the picture?"
     """
-    _refuse(question, image, data, samples, boxes)
+    _refuse(question, image, video, data, samples, boxes, frames)
     need_models(folder, compare)  # a wrong folder shall not be found out after minutes
     need_data(data)
     need_picture(image)
-    need_files(("--boxes", boxes))
-    from ..asking import one_picture, rows_of  # these need torch, which the mistakes above do not
+    need_files(("--boxes", boxes), ("--video", video))
+    from ..asking import one_picture, one_video, rows_of  # these need torch, which the mistakes above do not
     from ..chat import Chat
 
     one = data is None
-    asked = [one_picture(str(image), str(question), boxes)] if one else rows_of(str(data), samples or 8, question or "")
+    if video is not None:
+        asked = [one_video(video, str(question), frames)]
+    else:
+        asked = (
+            [one_picture(str(image), str(question), boxes)] if one else rows_of(str(data), samples or 8, question or "")
+        )
     found = []
     for name in [folder, *([compare] if compare else [])]:
         chat = Chat.load(name, dtype, device, attention if name == folder else "auto")
@@ -63,14 +72,25 @@ def ask(
         _print_rows(asked, found, as_json)
 
 
-def _refuse(question: str | None, image: str | None, data: str | None, samples: int | None, boxes: str | None) -> None:
+def _refuse(
+    question: str | None, image: str | None, video: str | None, data: str | None, samples: int | None,
+    boxes: str | None, frames: int | None,
+) -> None:  # fmt: skip
     """Every option is used, and one picture has its question."""
     from ...patches.errors import LostattnError
 
-    if (image is None) == (data is None):
-        raise click.UsageError("give --image with a QUESTION, or --data with rows that have both, not both of them")
+    if sum(given is not None for given in (image, video, data)) != 1:
+        raise click.UsageError(
+            "give --image or --video with a QUESTION, or --data with rows that have both, not several of them"
+        )
     if data is None and not question:
-        raise click.UsageError("--image needs a QUESTION: write it behind the folder")
+        raise click.UsageError(
+            f"{'--image' if video is None else '--video'} needs a QUESTION: write it behind the folder"
+        )
+    if video is None and frames:
+        raise LostattnError("--frames belongs to --video; rows of --data say theirs in field 'frames': leave it out")
+    if video is not None and boxes:
+        raise LostattnError("boxes lie in pictures, not in videos: leave --boxes out")
     if data is not None and boxes:
         raise LostattnError("rows of --data bring their own boxes: leave --boxes out")
     if data is None and samples:

@@ -245,6 +245,7 @@ def _interval(found: dict[str, Any] | None) -> str:
 @click.option(
     "--visual-tokens", default="256,1024,4096", show_default=True, help="Sizes of the one picture of a request."
 )
+@click.option("--videos", is_flag=True, help="A video of four frames in place of the picture.")
 @click.option("--concurrency", default="1,8,32", show_default=True, help="Requests at once.")
 @click.option("--text-tokens", type=click.IntRange(1), default=96, show_default=True, help="Random text of a request.")
 @click.option("--output-tokens", type=click.IntRange(2), default=64, show_default=True, help="Length of every answer.")
@@ -272,15 +273,16 @@ def serve(
 ) -> None:
     """Original and patched models in vLLM under the same load: throughput, latency, KV cache, memory.
 
-    The load is vLLM's own serving benchmark with random pictures. The models take turns, and every figure of a patched model
-    stands with its ratio to BASE, host time of decode steps (scheduling, attention metadata) as well. An interrupted run goes on
-    where it stopped. What stands behind -- goes to vLLM's servers.
+    The load is vLLM's own serving benchmark with random pictures or videos. The models take turns, and every figure of a patched
+    model stands with its ratio to BASE, host time of decode steps (scheduling, attention metadata) as well. An interrupted run
+    goes on where it stopped. What stands behind -- goes to vLLM's servers.
 
     \b
     Examples:
       lostattn bench serve ./qwen ./qwen-sap --out bench
       lostattn bench serve ./qwen --plan all --plan but-first --plan every-second --plan frontier.yaml --out bench
       lostattn bench serve ./qwen ./qwen-sap --visual-tokens 4096 --concurrency 8 --out bench -- --dtype bfloat16
+      lostattn bench serve ./qwen ./qwen-sap --videos --visual-tokens 8192 --concurrency 1,8 --out bench
     """
     sizes = positive_numbers(given["visual_tokens"], "visual tokens")
     concurrency = positive_numbers(given["concurrency"], "concurrency")
@@ -296,7 +298,7 @@ def serve(
         visual_tokens=sizes, concurrency=concurrency,
         text_tokens=given["text_tokens"], output_tokens=given["output_tokens"], repeats=given["repeats"],
         requests=given["requests"], warmups=given["warmups"], kv_budget=budget_bytes(given["kv_budget"]),
-        together=given["together"], seed=given["seed"],
+        together=given["together"], seed=given["seed"], videos=given["videos"],
         options=(*options, "--load-format", "dummy") if given["load_format"] == "dummy" else options,
     )  # fmt: skip
     if plans:

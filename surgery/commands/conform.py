@@ -16,6 +16,7 @@ from .data_option import data_option
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @data_option("image and question", default=None, show_default="built-in pictures of several shapes")
 @click.option("--limit", type=click.IntRange(1), help="At most so many rows of --data.")
+@click.option("--videos", is_flag=True, help="Built-in videos in place of pictures.")
 @click.option("--max-tokens", type=click.IntRange(1), default=24, show_default=True, help="Tokens compared per prompt.")
 @click.option(
     "--dtype",
@@ -31,6 +32,7 @@ def conform(
     folder: Path,
     data: str | None,
     limit: int | None,
+    videos: bool,
     max_tokens: int,
     dtype: str,
     device: str,
@@ -45,21 +47,25 @@ def conform(
     \b
     Examples:
       lostattn conform ./qwen2.5-vl-sap
+      lostattn conform ./qwen2.5-vl-sap --videos
       lostattn conform ./qwen2.5-vl-sap --data questions.jsonl --limit 50 --dtype bfloat16
     """
     need_models(folder)
     need_data(data)
-    from ..conform import TOLERANCE, builtin_cases, data_cases
+    if videos and data is not None:
+        raise click.UsageError("--videos are built in: leave out --data, or --videos")
+    from ..conform import TOLERANCE, builtin_cases, data_cases, tells_apart, video_cases
     from ..conform import conform as compare
 
-    cases = builtin_cases() if data is None else data_cases(data, limit)
+    pictures = builtin_cases() if data is None else data_cases(data, limit)
+    cases = video_cases(tells_apart(folder)) if videos else pictures
     found = compare(folder, cases, max_tokens, dtype, device, vllm_options, say)
     ok = all(r.ok for r in found)
     if as_json:
         rows = [asdict(r) for r in found]
         print_json({"ok": ok, "dtype": dtype, "tolerance": TOLERANCE[dtype], "cases": rows})
     else:
-        head = ["prompt", "tokens", "of images", "answer", "same tokens", "logprob difference", "verdict"]
+        head = ["prompt", "tokens", "visual", "answer", "same tokens", "logprob difference", "verdict"]
         rows_ = [
             [r.name, r.prompt, r.visual, r.tokens, r.equal, f"{r.difference:.1e}", "ok" if r.ok else "DIFFERS"]
             for r in found

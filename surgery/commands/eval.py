@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from .checks import need_sources
 from .choices import BACKEND
 from .serving_options import BehindDashes, vllm_options
 from .task_options import need_comparison, power_option, read_asked, show_results, task_options
+
+if TYPE_CHECKING:
+    from ..evaluation.tasks import Asked
 
 
 @click.command("eval", cls=BehindDashes, short_help="Evaluate models, plain or patched, on benchmark tasks.")
@@ -26,6 +29,7 @@ from .task_options import need_comparison, power_option, read_asked, show_result
 @click.option(
     "--via", type=click.Choice(["lmms-eval"]), help="Let that harness ask a server (vllm or a URL) and score."
 )
+@click.option("--frames", type=click.IntRange(1, 2048), help="Taken out of every video, evenly spaced.  [default: 16]")
 @power_option
 @json_option
 def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **given: Any) -> None:
@@ -39,6 +43,7 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
       lostattn eval ./qwen ./qwen-sap --task pope --data ./POPE --out results
       lostattn eval ./qwen ./qwen-sap --task vmcbench --task pope --data vmcbench=./VMC --data pope=./POPE --out results
       lostattn eval demo/base demo/noise --task digits --limit 200 --out results
+      lostattn eval ./qwen ./qwen-sap --task videomme --data ./Video-MME/test.parquet --frames 32 --out results
       lostattn eval qwen-sap --task pope --data ./POPE --backend http://127.0.0.1:8000/v1 --out results
     """
     _refuse_unused(backend, given["via"])
@@ -48,7 +53,7 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
     if given["via"]:
         _via_lmms_eval(models, out, backend, as_json, given)
         return
-    asked = read_asked(given)
+    asked = _with_frames(read_asked(given), given["frames"])
     from ..evaluation.run import EvalSettings, run_eval
 
     settings = EvalSettings(
@@ -59,6 +64,19 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
     report = run_eval(models, asked, out, settings, say)
     if show_results(report, given["power"], as_json):
         click.echo(f"\nThe report is the page {out / 'eval.html'}; the same as Markdown and JSON lies beside it.")
+
+
+def _with_frames(asked: list[Asked], frames: int | None) -> list[Asked]:
+    """The same with that many frames of every video. LostattnError if there is none."""
+    from ...patches.errors import LostattnError
+    from ..evaluation.tasks import take_frames
+
+    if frames is None:
+        return asked
+    found = [take_frames(one, frames) for one in asked]
+    if found == asked and not any(one.has_videos for one in asked):
+        raise LostattnError("--frames is for videos, and the data has none: leave it out")
+    return found
 
 
 IDLE = {"transformers": ("concurrency", "api_key"), "vllm": ("batch", "dtype", "device", "api_key")}
@@ -84,6 +102,8 @@ def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bo
     from ..evaluation.run import EvalSettings
     from ..evaluation.via import run_via_lmms, split_tasks
 
+    if given["frames"]:
+        raise LostattnError("lmms-eval takes frames by its own rule: leave --frames out")
     if given["power"]:
         raise LostattnError("--power reads the comparisons of eval itself: leave it out with --via")
     own, ours = split_tasks(given["task"], given["data"])

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from ...serving.video_limits import VIDEO_LIMITS, VideoLimits
 from .base import print_table, say
 from .checks import need_models
 
@@ -32,6 +33,34 @@ from .checks import need_models
 )
 @click.option("--max-images", type=click.IntRange(0), default=8, show_default=True, help="Most pictures in a request.")
 @click.option(
+    "--max-videos",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Most videos in a request; 0 refuses them.",
+)
+@click.option(
+    "--max-video-seconds",
+    type=click.IntRange(1),
+    default=VIDEO_LIMITS.seconds,
+    show_default=True,
+    help="Longest video.",
+)
+@click.option(
+    "--max-video-frames",
+    type=click.IntRange(1),
+    default=VIDEO_LIMITS.frames,
+    show_default=True,
+    help="Most frames that are taken from a video.",
+)
+@click.option(
+    "--max-video-pixels",
+    type=click.IntRange(1),
+    default=VIDEO_LIMITS.pixels,
+    show_default=True,
+    help="Most pixels of these frames together; counted before they are decoded.",
+)
+@click.option(
     "--log", type=click.Path(dir_okay=False, path_type=Path), help="File for vLLM's log. Default: a temporary one."
 )
 @click.option("--verbose", is_flag=True, help="Print vLLM's log too.")
@@ -44,14 +73,19 @@ def serve(
     api_key: str | None,
     max_image_pixels: int,
     max_images: int,
+    max_videos: int,
+    max_video_seconds: int,
+    max_video_frames: int,
+    max_video_pixels: int,
     log: Path | None,
     verbose: bool,
     vllm_options: tuple[str, ...],
 ) -> None:
     """Serve the model in DIR (patched or plain) with vLLM behind an OpenAI-style API, until Ctrl-C.
 
-    Requests bring pictures as base64 data URLs; no other URL is fetched and no file read. Exit code 0: ended by Ctrl-C or
-    SIGTERM, 1: vLLM ended by itself, 2: it could not start, 130: stopped while it was starting.
+    Requests bring pictures, and videos where --max-videos allows them, as base64 data URLs; no other URL is fetched and no
+    file read. Exit code 0: ended by Ctrl-C or SIGTERM, 1: vLLM ended by itself, 2: it could not start, 130: stopped while it
+    was starting.
 
     \b
     Examples:
@@ -73,6 +107,8 @@ def serve(
         api_key=api_key or None,
         max_image_pixels=max_image_pixels,
         max_images=max_images,
+        max_videos=max_videos,
+        videos=VideoLimits(max_video_seconds, max_video_frames, max_video_pixels),
         options=vllm_options,
         log=log or unused_log(),
     )

@@ -16,6 +16,8 @@ from .data_option import data_option
 @click.command(short_help="Show which parts of a picture every layer connects.")
 @click.argument("model", type=click.Path(path_type=Path))
 @click.option("--image", type=click.Path(), help="Picture file; with --question.")
+@click.option("--video", type=click.Path(), help="Video file, instead of --image; boxes lie in pictures only.")
+@click.option("--frames", type=click.IntRange(1, 2048), help="Taken out of --video, evenly spaced.  [default: 16]")
 @click.option("--question", help="What to ask about the picture.")
 @data_option("image, question, answer and boxes, instead of --image", default=None)
 @click.option("--boxes", type=click.Path(), help="JSON file: [[x, y, width, height], ...] of the evidence, in pixels.")
@@ -32,6 +34,8 @@ from .data_option import data_option
 def trace(
     model: Path,
     image: str | None,
+    video: str | None,
+    frames: int | None,
     question: str | None,
     data: str | None,
     boxes: str | None,
@@ -42,7 +46,9 @@ def trace(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Show which parts of a picture every layer of MODEL (plain or patched) connects, and how much touches the evidence.
+    """Show which parts of a picture, or of a video's frames, every layer of MODEL (plain or patched) connects.
+
+    With boxes it also tells how much of that touches the evidence.
 
     \b
     Examples:
@@ -54,12 +60,17 @@ def trace(
     from ...patches.errors import LostattnError
     from ...serving.pages.charts import need_matplotlib
 
-    if data is not None and (image or question or boxes or name):
+    if data is not None and (image or video or frames or question or boxes or name):
         raise LostattnError(
-            "--data brings its own pictures, questions and boxes: leave --image, --question, --boxes, --object out"
+            "--data brings its own pictures, questions and boxes: leave --image, --video, --frames, --question, --boxes and "
+            "--object out"
         )
-    if data is None and not (image and question):
-        raise LostattnError("give --image with --question, or --data with rows that have all of it")
+    if data is None and not (bool(image) != bool(video) and question):
+        raise LostattnError("give --image or --video with --question, or --data with rows that have all of it")
+    if video and (boxes or coco):
+        raise LostattnError("boxes of evidence lie in pictures, not in videos: leave --boxes and --coco out")
+    if frames and not video:
+        raise LostattnError("--frames belongs to --video: leave it out")
     if data is None and bool(coco) != bool(name):
         raise LostattnError("--coco and --object belong together: give the annotations and the name of the object")
     if boxes and coco:
@@ -68,7 +79,7 @@ def trace(
     need_models(model)
     need_data(data)
     need_picture(image)
-    need_files(("--boxes", boxes), ("--coco", coco))
+    need_files(("--boxes", boxes), ("--coco", coco), ("--video", video))
     from ..tracing.files import make_folder
 
     make_folder(out, force)
@@ -76,14 +87,15 @@ def trace(
         report = _many(model, data, coco, out, settings)
         print_json(report) if as_json else _print_groups(report)
     else:
-        report = _one(model, str(image), str(question), (boxes, coco, name), out, settings)
+        report = _one(model, image, (video, frames), str(question), (boxes, coco, name), out, settings)
         print_json(report) if as_json else _print_layers(report)
     say(f"wrote {out}")
 
 
 def _one(
     model: Path,
-    image: str,
+    image: str | None,
+    video: tuple[str | None, int | None],
     question: str,
     evidence: tuple[str | None, str | None, str | None],
     out: Path,
@@ -91,21 +103,25 @@ def _one(
 ) -> dict[str, Any]:
     """Trace one question and write everything about it."""
     from ...serving.reading.pictures import open_picture
+    from ...serving.reading.videos import FRAMES, Clip, VideoFile
     from ..chat import Chat
     from ..tracing.boxes import Box, Coco, check_inside, read_boxes
     from ..tracing.files import write_trace
     from ..tracing.maps import prior_maps
     from ..tracing.run import trace as trace_image
+    from ..tracing.sheet import contact_sheet, steps_of
 
-    picture = open_picture(image)
+    picture: Any = open_picture(image) if image else VideoFile(str(video[0]), video[1] or FRAMES).open()
     file, coco, name = evidence
     found: list[Box] = read_boxes(file) if file else []
-    if coco and name:
+    if coco and name and image:
         found = Coco(coco).find(image, name, picture.size)
     check_inside(found, picture.size)
     chat = Chat.load(model, settings["dtype"], settings["device"])
     seen = trace_image(chat, picture, question, found, settings["threshold"], settings["max_new_tokens"])
     maps = prior_maps(chat, model, seen.inputs, seen.rectangles, found, picture.size)
+    if isinstance(picture, Clip):
+        picture = contact_sheet(picture, steps_of(seen.inputs))
     report = {
         **_head(model, chat, settings),
         **seen.to_json(),

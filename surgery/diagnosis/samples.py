@@ -53,7 +53,7 @@ def measure_sample(chat: Chat, example: Example, tokens: str, controls: bool, se
         LostattnError: a prompt without such tokens.
     """
     inputs = chat.encode(example.open(), example.question)
-    visual = inputs["input_ids"][0] == chat.model.config.image_token_id
+    visual = chat.visual(inputs)
     rows = torch.ones_like(visual) if tokens == "all" else visual if tokens == "visual" else ~visual
     if not bool(rows.any()):
         raise LostattnError(f"row {example.row}: the prompt has no {tokens} tokens")

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from ...patches.inner import KINDS_OF_PIXELS
 from ...patches.plan import Plan
 from ...serving.data import Example
 from ..chat import Chat
@@ -118,14 +119,18 @@ def with_answer(inputs: dict[str, torch.Tensor], answer: Sequence[int]) -> dict[
 
 
 def encode_image(model: Any, inputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """The image's features with its prior, to be used for every plan."""
-    wanted = inspect.signature(model.model.get_image_features).parameters
-    arguments = {k: v for k, v in inputs.items() if k in wanted and k != "pixel_values"}
-    return {"image": model.model.get_image_features(inputs["pixel_values"], **arguments)}
+    """Features of the images and videos with their prior, to be used for every plan."""
+    encoded = {}
+    for kind, pixels in KINDS_OF_PIXELS.items():
+        if pixels in inputs:
+            encode = getattr(model.model, f"get_{kind}_features")
+            wanted = inspect.signature(encode).parameters
+            encoded[kind] = encode(**{k: v for k, v in inputs.items() if k in wanted})
+    return encoded
 
 
 def answer_log_probs(model: Any, inputs: dict[str, torch.Tensor], encoded: dict[str, Any], count: int) -> torch.Tensor:
     """Log probabilities (count, vocabulary) float32 of the tokens that follow the last `count` positions."""
-    rest = {k: v for k, v in inputs.items() if k != "pixel_values"}
+    rest = {k: v for k, v in inputs.items() if k not in KINDS_OF_PIXELS.values()}
     out = model(**rest, mm_encoder_outputs=dict(encoded), use_cache=False, logits_to_keep=count)
     return torch.log_softmax(out.logits[0, -count:].float(), -1)

@@ -12,9 +12,10 @@ from ...serving.cause import cause
 from ...serving.evaluation.rate import Rate
 from ...serving.evaluation.store import Replies, Reply
 from ...serving.reading.pictures import picture_size
+from ...serving.reading.videos import Clip, VideoFile
 from ...serving.shown import shown
 from ...serving.tasks.task import Item
-from ..chat import Chat, batches, stack
+from ..chat import Chat, batches, chat_prompt, process, stack, visual_ids
 
 WINDOW = 512  # items at most whose inputs are made together: batches are the same however often a run was cut
 PIXELS = 40_000_000  # of their pictures at most: about 1 GB of inputs
@@ -72,9 +73,13 @@ class Encoded:
 
 
 def _pixels(item: Item) -> int:
-    """Pixels of an item's pictures, read from their headers; 0 for one that cannot be read, which `encode` will tell."""
+    """Pixels of an item's pictures, read from their headers; 0 for one that cannot be read, which `encode` will tell. A video
+    fills a window alone: how large its frames are is known when it is opened.
+    """
     total = 0
     for image in item.images:
+        if isinstance(image, VideoFile):
+            return PIXELS
         try:
             width, height = picture_size(image, item.folder)
             total += width * height
@@ -84,16 +89,15 @@ def _pixels(item: Item) -> int:
 
 
 def encode(processor: Any, item: Item) -> Inputs:
-    """Inputs of one user turn with the item's texts and pictures in their order."""
-    if not getattr(processor, "chat_template", None):
-        raise LostattnError("the model's folder has no chat template: add chat_template.jinja from its repository")
-    content = [{"type": "image"} if isinstance(p, int) else {"type": "text", "text": p} for p in item.prompt]
-    pictures = item.pictures()
-    images = [pictures[part] for part in item.prompt if isinstance(part, int)]
+    """Inputs of one user turn with the item's texts, pictures and videos in their order."""
+    opened = item.opened()
+    kinds = ["video" if isinstance(one, Clip) else "image" for one in opened]
+    content = [{"type": kinds[p]} if isinstance(p, int) else {"type": "text", "text": p} for p in item.prompt]
     try:
-        turns = [{"role": "user", "content": content}]
-        prompt = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        return dict(processor(text=[prompt], images=images or None, return_tensors="pt"))
+        prompt = chat_prompt(processor, content)
+        return process(processor, prompt, [opened[part] for part in item.prompt if isinstance(part, int)])
+    except LostattnError:
+        raise
     except Exception as error:  # processors raise whatever they stumble over
         raise LostattnError(
             f"item {shown(item.id)} (row {item.row}): the model's processor cannot use it ({cause(error)}): leave the row out"
@@ -109,7 +113,7 @@ def answer_locally(chat: Chat, encoded: Encoded, answers: Replies, max_tokens: i
         if all(i in answers.found for i in window):
             continue
         inputs = encoded.inputs(window)
-        for places in _alike(inputs, batches(inputs, batch, chat.model.config.image_token_id)):
+        for places in _alike(inputs, batches(inputs, batch, visual_ids(chat.model.config))):
             at = [window.start + place for place in places]
             if all(i in answers.found for i in at):
                 continue

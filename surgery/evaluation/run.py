@@ -12,16 +12,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ...patches.errors import LostattnError
 from ...serving.evaluation.asker import Patience
 from ...serving.evaluation.rate import Rate, Say
 from ...serving.evaluation.store import Answers, Reply, alone_in
 from ...serving.evaluation.versus import Outcome, changed_questions, clusters, outcome_rows
 from ...serving.hardware import hardware
+from ...serving.reading.videos import Clip
 from ...serving.shown import shown
 from ...serving.sides import describe_plan, folder_fingerprint
 from ...serving.tasks.score import score
-from ...serving.tasks.task import NATIVE
+from ...serving.tasks.task import NATIVE, Item
 from ..checkpoint.source import resolve_source
 from ..serve import checked_plan
 from .backends import TRANSFORMERS, VLLM, AtUrl, Backend, InProcess, Model, ThroughVllm, check_url
@@ -104,7 +107,12 @@ def pictures_of(report: Mapping[str, Any], asked: Sequence[Asked]) -> dict[tuple
     """The first picture of every question that a report shows, by task and id."""
     items = {(one.task.name, item.id): item for one in asked for item in one.items}
     shown = [(q["task"], q["id"]) for q in report["changed"]]
-    return {key: items[key].pictures()[0] for key in shown if items[key].images}
+    return {key: _picture(items[key]) for key in shown if items[key].images}
+
+
+def _picture(item: Item) -> Image.Image:
+    first = item.opened()[0]
+    return first.pictures()[0] if isinstance(first, Clip) else first
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ...patches.errors import LostattnError
 from ...serving.evaluation.store import items_fingerprint
+from ...serving.reading.videos import VideoFile
 from ...serving.tasks.discover import get_task
 from ...serving.tasks.rows import HINT, read_items
 from ...serving.tasks.task import Item, Task
@@ -33,6 +35,11 @@ class Asked:
     data: str
     prompt_version: str
     max_tokens: int
+
+    @property
+    def has_videos(self) -> bool:
+        """Whether an item asks about a video."""
+        return any(isinstance(image, VideoFile) for item in self.items for image in item.images)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -79,6 +86,16 @@ def read_tasks(
         tokens = max_tokens or (DEMO_TOKENS if task.name == DEMO else PAPER_TOKENS)
         out.append(Asked(task, items, name, task.prompt_version(prompt, reasoning), tokens))
     return out
+
+
+def take_frames(asked: Asked, frames: int) -> Asked:
+    """The same with so many frames of every video."""
+
+    def taken(image: Any) -> Any:
+        return replace(image, frames=frames) if isinstance(image, VideoFile) else image
+
+    items = [replace(item, images=tuple(map(taken, item.images))) for item in asked.items]
+    return replace(asked, items=items)
 
 
 def _usual(data: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -15,13 +16,14 @@ from ...patches.decoder import decoder_layers, usual_kv_heads
 from ...patches.errors import LostattnError
 from ...patches.family import Family, get_family
 from ...patches.geometry import Size, overlap
-from ...patches.inner import SapInner
+from ...patches.inner import plain_encoder
 from ...patches.mode import MODES
 from ...patches.plan import Plan
 from ...patches.tap import VISION_NAME, Tap, tapped
 from ..chat import Chat
-from ..processing import read_pixels
+from ..processing import read_pixels, read_video_pixels
 from .place import encoder_arguments
+from .sheet import video_arguments
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def prior_maps(
     boxes: Sequence[Sequence[float]],
     size: Size,
 ) -> PriorMaps:
-    """Prior numbers w of all registered modes for the one image of a prompt, with the options of the model's plan.
+    """Prior numbers w of all registered modes for the one image or video of a prompt, with the options of the model's plan.
 
     Args:
         folder: the checkpoint, for the normalisation of its pixels.
@@ -49,6 +51,7 @@ def prior_maps(
         boxes, size: for mode `region`; without boxes it is missing.
     """
     family = get_family(chat.model.config.model_type)
+    family = family.of("video") if "pixel_values_videos" in inputs else family
     found = PriorMaps()
     for name, mode in MODES.items():
         if mode.needs == "regions":
@@ -74,18 +77,21 @@ def _plan(chat: Chat, folder: Path, family: Family, mode: str) -> Plan:
     return Plan(
         family.name, mode, "paper", "raw", "all", len(layers), text.num_attention_heads, usual_kv_heads(layers),
         options=MODES[mode].settle("paper"), pixels=read_pixels(folder),
+        video_pixels=read_video_pixels(folder),
     )  # fmt: skip
 
 
 def _weights(chat: Chat, family: Family, plan: Plan, inputs: dict[str, torch.Tensor], tokens: int) -> torch.Tensor:
-    inner, pixels = chat.model.model, inputs["pixel_values"]
-    arguments = encoder_arguments(chat, inputs)
+    inner, video = chat.model.model, family.kind == "video"
+    arguments = video_arguments(chat, inputs) if video else encoder_arguments(chat, inputs)
+    pixels = arguments["pixel_values"]
     mode = MODES[plan.mode]
     tap = family.listener(inner, arguments, plan.options["pool"]) if mode.listens else None
     with _listening(tap) if tap is not None else nullcontext():
         if tap is not None:
-            base = type(inner).__mro__[2] if isinstance(inner, SapInner) else type(inner)
-            base.get_image_features(inner, **arguments)  # type: ignore[attr-defined]
+            wanted = inspect.signature(getattr(inner, f"get_{family.kind}_features")).parameters
+            with plain_encoder(inner):
+                getattr(inner, f"get_{family.kind}_features")(**{k: v for k, v in inputs.items() if k in wanted})
         lengths = family.lengths(inner, pixels, arguments, [tokens])
         call = EncoderCall(family, plan, inner, pixels, arguments, lengths, tap)
         return torch.cat(mode.weights(call))

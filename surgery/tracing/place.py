@@ -14,6 +14,7 @@ from ...patches import use_regions
 from ...patches.errors import LostattnError
 from ...patches.family import get_family
 from ...patches.geometry import Fit, Size, token_rectangles
+from ...serving.reading.videos import Clip
 from ..chat import Chat
 from .boxes import Box, check_inside
 
@@ -37,7 +38,7 @@ def fit_of(chat: Chat) -> Any:
 
 
 @contextmanager
-def evidence(chat: Chat, picture: Image.Image, boxes: Sequence[Box] | None) -> Iterator[None]:
+def evidence(chat: Chat, picture: Image.Image | Clip, boxes: Sequence[Box] | None) -> Iterator[None]:
     """Let a patched model of mode `region` look at boxes in pixels of the picture; other models and no boxes: nothing."""
     if boxes is None or not chat.patched:
         yield

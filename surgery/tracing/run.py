@@ -1,4 +1,4 @@
-"""Tracing one question about one picture."""
+"""Tracing one question about one picture or one video."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from ...patches.family import attentions_of
 from ...patches.geometry import touched
 from ...patches.mode import get_mode
 from ...patches.supplied_regions import use_regions
+from ...serving.reading.videos import Clip
 from ..chat import Chat
 from .boxes import Box, check_inside
 from .graph import LayerGraph
 from .memory import PeakMemory
 from .place import fit_of, place_tokens
+from .sheet import contact_sheet, place_on_sheet, steps_of
 from .watch import Watch, watched
 
 
@@ -29,7 +31,7 @@ class Trace:
 
     Attributes:
         question, answer: texts.
-        size: (width, height) of the picture.
+        size: (width, height) of the picture; of a video, of the sheet of its frames (`sheet`).
         boxes: of the evidence, in pixels of the picture.
         threshold: least weight of an edge.
         inputs: what the model got.
@@ -92,7 +94,7 @@ def _layer_json(index: int, graph: LayerGraph, key: torch.Tensor, boxes: bool) -
 
 def trace(
     chat: Chat,
-    image: Image.Image,
+    image: Image.Image | Clip,
     question: str,
     boxes: Sequence[Box] = (),
     threshold: float = 0.1,
@@ -111,11 +113,18 @@ def trace(
     """
     if not 0 < threshold <= 1:
         raise LostattnError(f"the threshold is a share of attention, above 0 and at most 1, not {threshold}")
+    if isinstance(image, Clip) and boxes:
+        raise LostattnError("boxes of evidence lie in pictures, not in videos: leave them out")
     check_inside(boxes, image.size)
+    size = image.size
     with PeakMemory(chat.model.device) as peak:
         inputs = chat.encode(image, question)
-        rectangles = place_tokens(chat, inputs, image.size)
-        watch = Watch(inputs["input_ids"][0] == chat.model.config.image_token_id, threshold)
+        if isinstance(image, Clip):
+            rectangles = place_on_sheet(chat, inputs, image.size)
+            size = contact_sheet(image, steps_of(inputs)).size
+        else:
+            rectangles = place_tokens(chat, inputs, image.size)
+        watch = Watch(chat.visual(inputs), threshold)
         with _regions(chat, image, boxes), watched(chat.model, watch):
             answer = chat.generate(inputs, max_new_tokens)[0]
     text = chat.model.config.get_text_config()
@@ -130,12 +139,12 @@ def trace(
         "one_layer_of_weights_mb": round(whole / 2**20, 1),
         "all_layers_of_weights_mb": round(whole * text.num_hidden_layers / 2**20, 1),
     }
-    key = touched(rectangles, boxes, image.size) if boxes else torch.zeros(len(rectangles), dtype=torch.bool)
+    key = touched(rectangles, boxes, size) if boxes else torch.zeros(len(rectangles), dtype=torch.bool)
     layers = [watch.found[i] for i in sorted(watch.found)]
-    return Trace(question, answer, image.size, boxes, threshold, inputs, rectangles, key, layers, memory)
+    return Trace(question, answer, size, boxes, threshold, inputs, rectangles, key, layers, memory)
 
 
-def _regions(chat: Chat, image: Image.Image, boxes: Sequence[Box]) -> Any:
+def _regions(chat: Chat, image: Image.Image | Clip, boxes: Sequence[Box]) -> Any:
     """What a model patched with mode `region` needs."""
     if not chat.patched or get_mode(chat.model.sap_plan.mode).needs != "regions":
         return nullcontext()

@@ -32,6 +32,23 @@ Inputs = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
+class TinyVideos:
+    """Hand-made videos of a family.
+
+    Attributes:
+        runs: visual tokens of the first and of the second video; several where text stands between them.
+        inputs: (number of videos, random generator) -> what the model gets besides ids and mask.
+        token: what stands for a visual token.
+        received: as in `TinyFamily`, of videos.
+    """
+
+    runs: tuple[tuple[int, ...], ...]
+    inputs: Callable[[int, torch.Generator], Inputs]
+    received: Callable[[Any, Inputs, list[torch.Tensor], str], list[torch.Tensor]]
+    token: int = VIDEO
+
+
+@dataclass(frozen=True)
 class TinyFamily:
     """One family.
 
@@ -46,6 +63,7 @@ class TinyFamily:
         received: (config, inputs, attention weights of the tower's calls (B, heads, N, N), pool) -> mean attention that every
             visual token receives in the tower's last layer, by hand, one (n,) per image.
         depth: layers of the decoder; layers: those that can be patched.
+        videos: hand-made videos; None where the model has none.
         engine_dtype: the one type that vLLM's CPU kernels take for it.
         special: special tokens of its prompts.
         published: prefixes of saved weights that published checkpoints name otherwise: (saved, published).
@@ -60,6 +78,7 @@ class TinyFamily:
     serve: Callable[[Any, Callable[[str], int]], None]
     processor: Callable[[Any, Any, str], Any]
     received: Callable[[Any, Inputs, list[torch.Tensor], str], list[torch.Tensor]]
+    videos: TinyVideos | None = None
     engine_dtype: str = "float32"
     depth: int = LAYERS
     layers: tuple[int, ...] = tuple(range(LAYERS))

@@ -7,7 +7,7 @@ from typing import Any
 import transformers as T
 
 from . import IMAGE, TEXT, VIDEO, TinyFamily
-from .shared_rows import VISION, received_rows, rope, rows_inputs
+from .shared_rows import VISION, received_rows, rope, rows_inputs, rows_videos
 
 SPECIAL = (
     "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>",
@@ -46,6 +46,7 @@ TINY = TinyFamily(
     tokens=12,
     size=(84, 112),
     inputs=rows_inputs(14),
+    videos=rows_videos(14, timed=True, token=IMAGE),
     placeholder="<|begin_of_image|><|image|><|end_of_image|>",
     serve=serve,
     processor=processor,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import transformers as T
 
-from . import IMAGE, PINPOINTS, SIGLIP, TEXT, VIDEO, TinyFamily
-from .shared_llava import PUBLISHED, received_tiles, serve_squares, tiled_inputs
+from . import IMAGE, PINPOINTS, SIGLIP, TEXT, VIDEO, Inputs, TinyFamily, TinyVideos
+from .shared_llava import PUBLISHED, received_patches, received_tiles, serve_squares, tiled_inputs
 
 
 def config() -> Any:
@@ -29,6 +30,17 @@ def processor(config: Any, words: Any, template: str) -> Any:
     )  # fmt: skip
 
 
+def videos(count: int, g: torch.Generator) -> Inputs:
+    """Three frames of 4 x 4 patches each, which become 2 x 2 tokens."""
+    return {"pixel_values_videos": torch.randn(count, 3, 3, 56, 56, generator=g)}
+
+
+def received_frames(config: Any, inputs: Inputs, weights: list[torch.Tensor], pool: str) -> list[torch.Tensor]:
+    """Squares of four patches of every frame; the line break receives none."""
+    patches = torch.stack(received_patches(config, inputs, weights, pool)).view(-1, 3, 2, 2, 2, 2)
+    return [torch.nn.functional.pad(x.mean((2, 4)).flatten(), (0, 1)) for x in patches]
+
+
 TINY = TinyFamily(
     configs={"llava_onevision": config},
     tokens=16 + 4 * 9,
@@ -38,5 +50,6 @@ TINY = TinyFamily(
     serve=serve_squares(168),
     processor=processor,
     received=received_tiles,
+    videos=TinyVideos(((13,), (13,)), videos, received_frames),
     published=PUBLISHED,
 )

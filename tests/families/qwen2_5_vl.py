@@ -9,7 +9,17 @@ import transformers as T
 from transformers.vision_utils import get_vision_window_index
 
 from . import TEXT, Inputs, TinyFamily
-from .shared_rows import IDS, PLACEHOLDER, VISION, received_rows, rope, rows_inputs, serve_qwen
+from .shared_rows import (
+    IDS,
+    PLACEHOLDER,
+    VISION,
+    received_rows,
+    received_steps,
+    rope,
+    rows_inputs,
+    rows_videos,
+    serve_qwen,
+)
 
 
 def config() -> Any:
@@ -38,11 +48,21 @@ def received(config: Any, inputs: Inputs, weights: list[torch.Tensor], pool: str
     return [p[torch.argsort(order)] for p, order in zip(found, orders, strict=True)]
 
 
+def received_steps_of_windows(
+    config: Any, inputs: Inputs, weights: list[torch.Tensor], pool: str
+) -> list[torch.Tensor]:
+    """Window by window within every step; the order of a whole video goes on from step to step."""
+    found = received_steps(config, inputs, weights, pool)
+    orders = [get_vision_window_index(grid[None], 2, 56, 14)[0] for grid in inputs["video_grid_thw"]]
+    return [p[torch.argsort(order)] for p, order in zip(found, orders, strict=True)]
+
+
 TINY = TinyFamily(
     configs={"qwen2_5_vl": config},
     tokens=12,
     size=(84, 112),
     inputs=rows_inputs(14),
+    videos=rows_videos(14, timed=False, received=received_steps_of_windows),
     placeholder=PLACEHOLDER,
     serve=serve,
     processor=processor,

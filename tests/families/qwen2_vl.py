@@ -7,7 +7,7 @@ from typing import Any
 import transformers as T
 
 from . import TEXT, TinyFamily
-from .shared_rows import IDS, PLACEHOLDER, VISION, received_rows, rope, rows_inputs, serve_qwen
+from .shared_rows import IDS, PLACEHOLDER, VISION, received_rows, rope, rows_inputs, rows_videos, serve_qwen
 
 
 def config() -> Any:
@@ -35,6 +35,7 @@ TINY = TinyFamily(
     tokens=12,
     size=(84, 112),
     inputs=rows_inputs(14),
+    videos=rows_videos(14, timed=False),
     placeholder=PLACEHOLDER,
     serve=serve,
     processor=processor,

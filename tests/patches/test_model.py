@@ -199,26 +199,6 @@ def test_changing_the_decoder_attention_never_drops_the_patch(plain):
         logits(model, inputs)
 
 
-@pytest.mark.parametrize("token", [tiny.VIDEO, tiny.IMAGE])  # GLM-V's videos are placed by image tokens
-@pytest.mark.parametrize("name", [n for n in FAMILY_MODELS if "image_grid_thw" in tiny.make_inputs(n)])
-def test_video_is_refused(name, token, plain):
-    model = tiny.make_patched(plain(name), tiny.make_plan(name))
-    inputs = tiny.make_inputs(name)
-    video = {
-        "input_ids": torch.where(inputs["input_ids"] == tiny.IMAGE, token, inputs["input_ids"]),
-        "attention_mask": inputs["attention_mask"], "pixel_values_videos": inputs["pixel_values"],
-        "video_grid_thw": inputs["image_grid_thw"], "mm_token_type_ids": inputs["mm_token_type_ids"] * 2,
-    }  # fmt: skip
-    with pytest.raises(LostattnError, match="video"):
-        model(**video)
-    with pytest.raises(LostattnError, match="video"):
-        model.generate(**video, max_new_tokens=2)
-    if token == tiny.VIDEO:  # beside an image
-        both = {k: torch.cat([inputs[k], video[k]], 1) for k in ("input_ids", "attention_mask", "mm_token_type_ids")}
-        with pytest.raises(LostattnError, match="video"):
-            model.generate(**{**inputs, **video, **both}, max_new_tokens=2)
-
-
 def test_supplied_priors(plain):
     name = "llava-llama"
     n = tiny.image_tokens(name)

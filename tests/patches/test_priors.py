@@ -128,30 +128,10 @@ def test_vision_attention_equals_the_tower_recomputed(name, pool, plain):
     model = tiny.make_patched(plain(name), tiny.make_plan(name, "vision_attention", options={"pool": pool}))
     inputs = tiny.make_inputs(name, 2)
     got = encode(model, inputs)["sap_prior"]
-    weights = _tower_weights(model, inputs)
+    weights = tiny.tower_weights(lambda: encode(model, inputs))
     wanted = tiny.TINY[tiny.family_of(name)].received(model.config, inputs, weights, pool)
     for p, w in zip(got, wanted, strict=True):
         assert torch.allclose(p, w, atol=1e-6)
-
-
-def _tower_weights(model, inputs):
-    """Attention weights (B, heads, N, N) of every call of the vision tower, from what enters torch's SDPA."""
-    import torch.nn.functional as F
-
-    seen, real = [], F.scaled_dot_product_attention
-
-    def watch(q, k, v, attn_mask=None, *args, scale=None, **kwargs):
-        scores = q @ k.transpose(-1, -2) * (q.shape[-1] ** -0.5 if scale is None else scale)
-        if attn_mask is not None:
-            bias = attn_mask.float().log() if attn_mask.dtype == torch.bool else attn_mask
-            scores = scores + bias
-        seen.append(torch.softmax(scores, -1))
-        return real(q, k, v, attn_mask, *args, scale=scale, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(F, "scaled_dot_product_attention", watch)
-        encode(model, inputs)
-    return seen
 
 
 def test_noise_is_a_pure_function_of_seed_and_image():

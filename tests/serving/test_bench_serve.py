@@ -6,13 +6,14 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from judged import make_folders
 from lostattn.patches.errors import LostattnError
 from lostattn.serving.benchmark import load as load_module
-from lostattn.serving.benchmark.bench import finished
+from lostattn.serving.benchmark.bench import choose_sizes, finished
 from lostattn.serving.benchmark.bench_models import make_bench_model
 from lostattn.serving.benchmark.decode import steady_decode
 from lostattn.serving.benchmark.load import Generator
@@ -24,7 +25,7 @@ from lostattn.serving.benchmark.settings import (
     schedule,
     server_options,
 )
-from lostattn.serving.benchmark.sizes import Size, choose
+from lostattn.serving.benchmark.sizes import FRAMES, Size, choose
 from lostattn.serving.benchmark.summary import FIGURES, measured, predicted_kv, summarize
 from lostattn.serving.sides import read_sides
 
@@ -67,6 +68,23 @@ def test_a_load_in_the_benchmarks_words() -> None:
     assert (
         given["--base-url"] == "http://127.0.0.1:1" and given["--random-output-len"] == "5" and "--ignore-eos" in words
     )
+
+
+def test_a_load_of_videos() -> None:
+    job = next(schedule(["a"], [Size(28, 56, 4, FRAMES)], [8], 1, True))
+    words = make_load(job, BenchSettings(videos=True)).arguments(Endpoint(), Path("tok"))
+    given = dict(zip(words[::2], words[1::2], strict=False))
+    assert given["--random-mm-bucket-config"] == "{(56, 28, 4): 1.0}"
+    assert given["--random-mm-limit-mm-per-prompt"] == '{"image": 0, "video": 1}' in server_options(1, 8, [], True)
+    with pytest.raises(LostattnError, match="say how many visual tokens"):
+        choose_sizes(SimpleNamespace(longest=None), BenchSettings(videos=True))  # type: ignore[arg-type]
+
+    def qwen(sizes: Sequence[tuple[int, int]]) -> list[int]:
+        return [2 * max(1, round(w / 28)) * max(1, round(h / 28)) for w, h in sizes]
+
+    assert choose(qwen, [8192], FRAMES) == [Size(1792, 1792, 8192, FRAMES)]
+    with pytest.raises(LostattnError, match="of one video: the nearest is 576"):
+        choose(lambda sizes: [576] * len(sizes), [1024], FRAMES)
 
 
 @pytest.mark.parametrize(

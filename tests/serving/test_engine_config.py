@@ -10,10 +10,12 @@ import pytest
 pytest.importorskip("vllm")
 
 from lostattn.patches.errors import LostattnError  # noqa: E402
+from lostattn.patches.family import FAMILIES, get_family  # noqa: E402
 from lostattn.patches.mode import MODES, get_mode  # noqa: E402
 from lostattn.patches.plan import Band, Plan  # noqa: E402
 from lostattn.serving.engine.internals import MODELS_CONFIG_MAP  # noqa: E402
 from lostattn.serving.engine.models.config import SapConfig, obstacles  # noqa: E402
+from lostattn.serving.engine.versions import VIDEOS, check_videos  # noqa: E402
 
 pytestmark = pytest.mark.vllm
 
@@ -131,8 +133,20 @@ def test_what_a_plan_sets() -> None:
     SapConfig.verify_and_update_config(found)
     assert found.scheduler_config.scheduler_cls.endswith("make_scheduler")
     assert not found.compilation_config.cudagraph_mm_encoder
-    assert found.model_config.multimodal_config.limit_per_prompt["video"].count == 0
+    assert not found.model_config.multimodal_config.limit_per_prompt, "as many pictures and videos as the owner allows"
     assert found.cache_config.enable_prefix_caching
+    other = config(plan(family="llava"))
+    SapConfig.verify_and_update_config(other)
+    assert other.model_config.multimodal_config.limit_per_prompt["video"].count == 0, "no room is kept for videos"
+
+
+def test_videos_of_families_that_are_not_served() -> None:
+    for family in VIDEOS:
+        check_videos(family)
+        assert get_family(family).videos is not None or get_family(family).tiled
+    for family in sorted(set(FAMILIES) - set(VIDEOS)):
+        with pytest.raises(LostattnError, match=f"'{family}' are not served in vLLM: send frames"):
+            check_videos(family)
 
 
 def test_states_of_linear_attention_turn_prefix_caching_off_and_keep_vllms_own_settings(

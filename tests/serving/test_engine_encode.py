@@ -10,7 +10,8 @@ import tiny
 import torch
 from lostattn.patches.mode import get_mode
 from lostattn.patches.plan import FEATURES, Pixels, Plan
-from lostattn.serving.engine.models.encode import append_scores, image_scores, split_scores
+from lostattn.serving.engine.models.encode import append_scores, item_scores, split_scores
+from tiny import VIDEO_FAMILIES
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -37,9 +38,25 @@ def test_fitted_features_are_those_of_transformers(mode: str) -> None:
     with torch.no_grad():
         wanted = model.model.get_image_features(pixels, grid)["sap_prior"]
     inner = SimpleNamespace(config=model.config)
-    found = image_scores(plan, inner, pixels, {"image_grid_thw": grid}, [len(w) for w in wanted], None)
+    found = item_scores(plan, inner, pixels, {"image_grid_thw": grid}, [len(w) for w in wanted], None)
     for a, b in zip(found, wanted, strict=True):
         assert a.shape == (len(b), 1 + len(FEATURES)) and torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", VIDEO_FAMILIES)
+@pytest.mark.parametrize("mode", ["patch_complexity", "noise"])
+def test_scores_of_videos_are_those_of_transformers(mode: str, name: str) -> None:
+    if name.startswith("llava"):
+        pytest.skip("its videos are put together by vLLM's class, see test_vllm_families.py")
+    plan = tiny.make_plan(name, mode, scores="log")
+    model, inputs = tiny.make_patched(tiny.make_plain(name), plan), tiny.make_video_inputs(name, ("video", "video"))
+    pixels, grid = inputs["pixel_values_videos"], inputs["video_grid_thw"]
+    with torch.no_grad():
+        wanted = model.model.get_video_features(pixels, grid)["sap_prior"]
+    inner = SimpleNamespace(config=model.config)
+    found = item_scores(plan, inner, pixels, {"video_grid_thw": grid}, [len(w) for w in wanted], None, "video")
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b) and float(a.exp().sum()) == pytest.approx(1.0), "normalised over the whole video"
 
 
 @pytest.mark.parametrize("mode", ["patch_complexity", "noise"])
@@ -56,8 +73,6 @@ def test_bytes_and_normalised_pixels_give_one_prior(mode: str) -> None:
     mean, std = (torch.tensor(x)[:, None, None] for x in (pixels.mean, pixels.std))
     normalised = (raw * pixels.rescale - mean) / std
     arguments = {"image_grid_thw": torch.tensor([[1, 8, 8], [1, 4, 8]])}
-    found = [
-        image_scores(Plan(**values), inner, x.reshape(96, -1), arguments, [16, 8], None) for x in (raw, normalised)
-    ]
+    found = [item_scores(Plan(**values), inner, x.reshape(96, -1), arguments, [16, 8], None) for x in (raw, normalised)]
     for a, b in zip(*found, strict=True):
         assert torch.allclose(a, b, atol=1e-6) and a.std() > 0

@@ -63,11 +63,11 @@ def test_positions(spans: list[tuple[int, int]], end: int) -> None:
     assert last_visual(spans, end) == (int(np.flatnonzero(mask)[-1]) if mask.any() else -1)
 
 
-def test_spans_come_from_images_only() -> None:
+def test_spans_come_from_images_and_videos() -> None:
     def feature(kind: str, *ranges: tuple[int, int]) -> Any:
         return SimpleNamespace(modality=kind, mm_position=SimpleNamespace(extract_embeds_range=lambda: list(ranges)))
 
-    found = visual_spans([feature("image", (9, 12)), feature("audio", (0, 3)), feature("image", (4, 5), (7, 7))])
+    found = visual_spans([feature("image", (9, 12)), feature("audio", (0, 3)), feature("video", (4, 5), (7, 7))])
     assert found == ((4, 6), (7, 8), (9, 13)) and visual_spans(None) == ()
 
 

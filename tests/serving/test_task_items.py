@@ -37,6 +37,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "question_type": "multi_choice", "answer_type": "text",
         "metadata": {"task": "geometry", "category": "math", "skills": ["algebra", "logic"]},
     },
+    "videomme": {"videoID": "abc", "question": "What?", "options": ["A. cat", "B. dog"], "answer": "B", "duration": "short"},
     "questions": {"question": "What does the sign say?", "answer": "Stop", "options": ["Go", "Stop"], "kind": "sign"},
     "digits": {"question": "Which of these digits is in the image? A. 3 B. 5 C. 7 D. 9", "answer": "C", "kind": "choice"},
 }  # fmt: skip
@@ -51,6 +52,8 @@ PROMPTS = {
     "Answer with the option's letter from the given choices directly.\n",
     "hallusionbench": "<image>Is it so?",
     "mathvista": "<image>Hint: ...\nQuestion: Which?\nChoices:\n(A) 3/11\n(B) 8/11",
+    "videomme": "<video>Select the best answer to the following multiple-choice question based on the video. Respond with only "
+    "the letter (A, B, C, or D) of the correct option.\nWhat?\nA. cat\nB. dog\nThe best answer is:",
     "questions": "<image>What does the sign say?\nA. Go\nB. Stop\n"
     "Answer with the option's letter from the given choices directly.",
     "digits": "<image>Which of these digits is in the image? A. 3 B. 5 C. 7 D. 9",

@@ -24,6 +24,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "vmcbench": {"question": "?", **ABCD, "answer": "B", "category": "GQA"},
     "mmmu": {"id": "validation_Art_1", "question": "?", "question_type": "open", "answer": "3"},
     "mathvista": {"question": "?", "question_type": "free_form", "answer_type": "float", "precision": 1, "answer": "0.5"},
+    "videomme": {"videoID": "a", "question": "?", "options": ["A. cat", "B. dog"], "answer": "B"},
     "questions": {"question": "What does it say?", "answer": "a red (bus"},
     "digits": {"question": "Which? A. 3 B. 5", "answer": "B"},
 }  # fmt: skip

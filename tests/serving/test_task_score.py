@@ -167,7 +167,7 @@ def test_tasks(run: Run) -> None:
     found = run("tasks")
     assert found.exit_code == 0 and "hallusionbench" in found.stdout and "suyc21/VMCBench" in found.stdout
     rows = {r["task"]: r for r in json.loads(run("tasks", "--json").stdout)}
-    assert len(rows) == 9 and rows["vmcbench"]["prompt versions"] == ["vmcbench-default/1", "vmcbench-authors/1"]
+    assert len(rows) == 10 and rows["vmcbench"]["prompt versions"] == ["vmcbench-default/1", "vmcbench-authors/1"]
     assert rows["mmmu"]["parsers"]["lostattn"] == "letters/2, mmmu-open/2" and "question_type" in rows["mmmu"]["needs"]
 
 

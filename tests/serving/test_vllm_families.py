@@ -12,11 +12,11 @@ pytest.importorskip("vllm")
 from engines import check, drive, oracle, rounding_error  # noqa: E402
 from lostattn.patches import load_patched  # noqa: E402
 from lostattn.serving.engine.registration import served_families  # noqa: E402
-from lostattn.serving.engine.versions import serves  # noqa: E402
+from lostattn.serving.engine.versions import VIDEOS, serves  # noqa: E402
 from lostattn.surgery.patch import patch_from_spec  # noqa: E402
 from lostattn.surgery.spec import PatchSpec  # noqa: E402
-from served import placeholder, write_checkpoint  # noqa: E402
-from tiny import ONE_PER_FAMILY, TINY, family_of, own_layers  # noqa: E402
+from served import placeholder, video_placeholder, write_checkpoint  # noqa: E402
+from tiny import ONE_PER_FAMILY, TINY, family_of, own_layers, takes_both  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -37,17 +37,29 @@ def plans(name: str) -> dict[str, dict[str, Any]]:
     return {plan: wishes for plan, wishes in PLANS.items() if plan != "reference" or family_of(name) in PAPER}
 
 
-def text(name: str, images: int, question: str) -> str:
-    return f"<|im_start|>user\n{placeholder(name) * images}{question}<|im_end|>\n<|im_start|>assistant\n"
+VIDEO = [8, [112, 84], 3]
+
+
+def text(name: str, images: int, question: str, videos: int = 0) -> str:
+    seen = placeholder(name) * images + video_placeholder(name) * videos
+    return f"<|im_start|>user\n{seen}{question}<|im_end|>\n<|im_start|>assistant\n"
 
 
 def requests(name: str) -> list[dict[str, Any]]:
-    """Two images, one, none, and the first image under another question."""
-    return [
+    """Two images, one, none, and the first image under another question; videos likewise, one of them behind an image."""
+    asked: list[dict[str, Any]] = [
         {"prompt": text(name, 2, "What is this?"), "pictures": [2, 0], "tokens": 12},
         {"prompt": text(name, 1, "How many of them are there?"), "pictures": [1, 1], "tokens": 12},
         {"prompt": text(name, 0, "Say something."), "pictures": [0, 0], "tokens": 12},
         {"prompt": text(name, 1, "A longer question about the very same picture."), "pictures": [1, 1], "tokens": 12},
+    ]
+    if family_of(name) not in VIDEOS:
+        return asked
+    both = int(takes_both(name))
+    questions = [(0, "What happens?"), (0, "A longer question about the very same video."), (both, "And here?")]
+    return asked + [
+        {"prompt": text(name, images, question, 1), "pictures": [images, 1], "videos": [VIDEO], "tokens": 12}
+        for images, question in questions
     ]
 
 
@@ -65,8 +77,14 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
         patch_from_spec(base, tmp_path / plan, PatchSpec(**{**wishes, **own}))
         # chunks end inside images; dynamic plans need their prompts whole
         options: dict[str, Any] = {} if plan == "reference" else {"max_num_batched_tokens": 100}
+        if family_of(name) in VIDEOS:
+            options["limit_mm_per_prompt"] = {
+                "image": 4,
+                "video": {"count": 1, "num_frames": 8, "width": 112, "height": 112},
+            }
         options["dtype"] = TINY[family_of(name)].engine_dtype
-        waves = [[asked[0]], [asked[1]], [asked[3]], asked, "reset", asked]
+        first = [[one] for one in (asked[0], asked[1], asked[3], *asked[4:5])]
+        waves = [*first, asked, "reset", asked]
         cases.append({"folder": str(tmp_path / plan), "options": options, "waves": waves, "long": 40})
     names = [*plans(name)]
     if family_of(name) in SAVED:  # as a fine-tuned model would be shipped
@@ -85,4 +103,4 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
                     assert error < 0.1, f"{where}: logprobs are off by {error:.2g} on the average"
         states = len(TINY[family_of(name)].layers) < TINY[family_of(name)].depth  # which turn prefix caching off
         if plan != "reference":
-            assert states or found["waves"][3][0]["cached"] > 0, "the prefix cache was never hit"
+            assert states or found["waves"][len(first)][0]["cached"] > 0, "the prefix cache was never hit"

@@ -15,7 +15,16 @@ from lostattn.serving.client import Answer, Step, Turn
 from lostattn.surgery import conform as module
 from lostattn.surgery.chat import Chat
 from lostattn.surgery.cli import main
-from lostattn.surgery.conform import Case, _encode, _forced_logprobs, builtin_cases, conform, data_cases
+from lostattn.surgery.conform import (
+    Case,
+    _encode,
+    _forced_logprobs,
+    builtin_cases,
+    conform,
+    data_cases,
+    tells_apart,
+    video_cases,
+)
 
 MODEL = Path(__file__).resolve().parents[2] / "surgery" / "demo" / "model"
 CASES = builtin_cases()
@@ -137,6 +146,19 @@ def test_a_picture_that_the_processor_refuses_is_named(chat: Chat) -> None:
         conform(MODEL, [case])
 
 
+def test_videos_in_place_of_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("av")
+    both = CliRunner().invoke(main, ["conform", str(MODEL), "--videos", "--data", "digits:1"])
+    assert both.exit_code == 2 and "leave out --data" in both.stderr
+    assert tells_apart(MODEL) and len(video_cases()) == len(video_cases(both=False)) + 1
+    asked: list[Case] = []
+    monkeypatch.setattr(module, "conform", lambda folder, cases, *_: asked.extend(cases) or [])
+    CliRunner().invoke(main, ["conform", str(MODEL), "--videos"])
+    assert [c.name for c in asked] == [c.name for c in video_cases()]
+    turn = asked[0].turns[0].to_openai()
+    assert turn["content"][0]["video_url"]["url"].startswith("data:video/mp4;base64,")
+
+
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("conform") / "patched"
@@ -163,10 +185,11 @@ class TestWithVllm:
             return answers
 
         monkeypatch.setattr(module, "_ask_vllm", listen)
-        found = conform(patched, CASES, max_tokens=12)
+        cases = [*CASES, *video_cases(tells_apart(patched))]
+        found = conform(patched, cases, max_tokens=12)
         assert all(r.ok and r.tokens == 12 for r in found), found
-        for case, said in zip(CASES, answers, strict=True):
+        for case, said in zip(cases, answers, strict=True):
             inputs = _encode(chat.processor, case)
             assert said.prompt == inputs["input_ids"][0].tolist()
-            pictures = any(turn.images for turn in case.turns)
+            pictures = any(turn.images or turn.videos for turn in case.turns)
             assert module._judge(chat, case, inputs, said, 1e-3).ok is not pictures

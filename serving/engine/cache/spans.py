@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+VISUAL = ("image", "video")  # what vLLM calls the kinds of items that have a prior
 Span = tuple[int, int]  # first visual position, position behind the last
 
 
 class RequestInfo(NamedTuple):
-    """A request of the batch: its id, where its images lie, and how many tokens its prompt has."""
+    """A request of the batch: its id, where its images and videos lie, and how many tokens its prompt has."""
 
     request_id: str
     spans: tuple[Span, ...]
@@ -19,10 +20,12 @@ class RequestInfo(NamedTuple):
 
 
 def visual_spans(features: Iterable[Any] | None) -> tuple[Span, ...]:
-    """Spans of a request's image tokens, ascending, from vLLM's multimodal features; neighbours stay apart."""
+    """Spans of a request's image and video tokens, ascending, from vLLM's multimodal features; neighbours stay apart. A video
+    whose timestamps stand between its frames has a span for each of them.
+    """
     found: list[Span] = []
     for feature in features or ():
-        if feature.modality == "image":
+        if feature.modality in VISUAL:
             found += [(first, last + 1) for first, last in feature.mm_position.extract_embeds_range()]
     return tuple(sorted(found))
 

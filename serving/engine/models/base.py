@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -18,7 +18,8 @@ from ....patches.tap import Tap
 from ..attention.replace import AttentionReplacer
 from ..attention.state import SapState
 from ..internals import IntermediateTensors, get_pp_group
-from .encode import append_scores, image_scores, split_scores
+from ..versions import check_videos
+from .encode import append_scores, item_scores, split_scores
 from .vision import listening
 
 PRIOR = "lostattn_prior"
@@ -29,14 +30,15 @@ _TOWER = re.compile(r"^(model\.)?vision_tower\.(?!vision_model\.)")
 
 
 class SapVllm:
-    """Mixed in front of a model class of vLLM: makes the prior where images are encoded, hands it to the layers.
+    """Mixed in front of a model class of vLLM: makes the prior where images and videos are encoded, hands it to the layers.
 
     Families say where the pixels of an encoder call are (`sap_pixels`), and which module the tap listens to (`sap_tower`).
     """
 
     sap_plan: Plan
     sap_state: SapState
-    sap_kind: ClassVar[str] = "pixel_values"  # what vLLM calls an encoder call that brings pixels
+    sap_kind: ClassVar[str] = "pixel_values"  # what vLLM calls an encoder call that brings pixels of images
+    sap_video_kind: ClassVar[str] = "pixel_values_videos"
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         config = vllm_config.model_config.hf_config
@@ -80,8 +82,10 @@ class SapVllm:
         """A context in which the vision tower also does what only the tap needs."""
         return nullcontext()
 
-    def sap_pixels(self, image_input: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
-        """Pixels of an encoder call, bytes or normalised floats, and what else the family's functions ask for."""
+    def sap_pixels(self, given: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
+        """Pixels of an encoder call of images or videos, bytes or normalised floats, and what else the family's functions ask
+        for, by the names of transformers.
+        """
         raise NotImplementedError
 
     def sap_inner(self) -> Any:
@@ -93,31 +97,39 @@ class SapVllm:
         raise NotImplementedError
 
     def _process_image_input(self, image_input: Any) -> Any:
+        return self._with_prior("image", image_input, super()._process_image_input)  # type: ignore[misc]
+
+    def _process_video_input(self, video_input: Any) -> Any:
+        return self._with_prior("video", video_input, super()._process_video_input)  # type: ignore[misc]
+
+    def _with_prior(self, kind: str, given: Any, encode: Callable[[Any], Any]) -> Any:
+        """Embeddings that the plain model makes of images or videos, with their scores behind them."""
         if self.sap_plan.inert:
-            return super()._process_image_input(image_input)  # type: ignore[misc]
-        if image_input["type"] != self.sap_kind:
-            raise LostattnError("a patched model needs the pixels of an image: send the image, not its embeddings")
+            return encode(given)
+        if kind == "video":
+            check_videos(self.sap_plan.family)
+        if given["type"] != (self.sap_kind if kind == "image" else self.sap_video_kind):
+            raise LostattnError(
+                f"a patched model needs the pixels of what it sees: send the {kind}, not its embeddings"
+            )
         tap = None
         context: Any = nullcontext()
         if get_mode(self.sap_plan.mode).listens:
             module, heads, tap = self.sap_tap(self.sap_plan.options["pool"])
             context = listening(module, heads, tap)
         with context, self.sap_side_path():
-            found = super()._process_image_input(image_input)  # type: ignore[misc]
-        embeddings = list(found)  # one tensor of equal images, or a list
-        pixels, arguments = self.sap_pixels(image_input)
-        inner, tokens = self.sap_inner(), [len(e) for e in embeddings]
-        lengths = get_family(self.sap_plan.family).lengths(inner, pixels, arguments, tokens)
-        scores = image_scores(self.sap_plan, inner, pixels, arguments, lengths, tap)
+            embeddings = list(encode(given))  # one tensor of equal images, or a list
+        family, tokens = get_family(self.sap_plan.family).of(kind), [len(e) for e in embeddings]
+        pixels, arguments = self.sap_pixels(given)
+        inner = self.sap_inner()
+        lengths = family.lengths(inner, pixels, family.arguments_of(arguments), tokens)
+        scores = item_scores(self.sap_plan, inner, pixels, arguments, lengths, tap, kind)
         return append_scores(embeddings, torch.cat(scores).split(tokens))
-
-    def _process_video_input(self, video_input: Any) -> Any:
-        raise LostattnError("SAP has no prior for video tokens: send frames as images, or serve the unpatched model")
 
     def embed_input_ids(
         self, input_ids: torch.Tensor, multimodal_embeddings: Any = None, *, is_multimodal: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """As the plain model; the scores of images go to the patched layers."""
+        """As the plain model; the scores of images and videos go to the patched layers."""
         if self.sap_plan.inert:
             return super().embed_input_ids(  # type: ignore[misc]
                 input_ids, multimodal_embeddings, is_multimodal=is_multimodal

@@ -11,6 +11,7 @@ from ....patches.mode import get_mode
 from ....patches.plan import Plan
 from ..attention.roles import needs_whole_prompt, saves_memory, serves_fitted
 from ..internals import MODELS_CONFIG_MAP, VerifyAndUpdateConfig, VideoDummyOptions, init_logger
+from ..versions import VIDEOS
 
 logger = init_logger("vllm.lostattn")
 SPECULATION = "ngram"  # drafts come from the request's own text, and need no cache
@@ -41,7 +42,8 @@ class SapConfig(VerifyAndUpdateConfig):
             raise LostattnError(sentence)
         vllm_config.compilation_config.cudagraph_mm_encoder = False  # its graphs leave out where the prior is made
         multimodal = vllm_config.model_config.multimodal_config
-        multimodal.limit_per_prompt["video"] = VideoDummyOptions(count=0)  # no room is kept for them
+        if plan.family not in VIDEOS:
+            multimodal.limit_per_prompt["video"] = VideoDummyOptions(count=0)  # no room is kept for them
         scheduler = vllm_config.scheduler_config
         if 0 in plan.layer_kv_heads.values() and vllm_config.cache_config.enable_prefix_caching:
             logger.info(
@@ -99,7 +101,7 @@ def obstacles(plan: Plan, config: Any) -> Iterator[str]:
         yield "whole groups need vLLM's hybrid KV-cache manager: leave out --disable-hybrid-kv-cache-manager"
     multimodal = config.model_config.multimodal_config
     if getattr(multimodal, "video_pruning_rate", None):
-        yield "pruning of visual tokens is not supported with a plan: leave out --video-pruning-rate"
+        yield "pruning of a video's tokens is not supported with a plan: leave out --video-pruning-rate"
     if getattr(multimodal, "enable_mm_embeds", False):
         yield "image embeddings carry no pixels for the prior: leave out --enable-mm-embeds"
     if get_mode(plan.mode).listens:

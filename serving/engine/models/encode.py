@@ -1,4 +1,4 @@
-"""The prior of images where vLLM encodes them, and how it travels: as extra channels of the image embeddings."""
+"""The prior of images and videos where vLLM encodes them, and how it travels: as extra channels of the embeddings."""
 
 from __future__ import annotations
 
@@ -20,23 +20,32 @@ from ....patches.tap import Tap
 BYTES = Pixels((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), 1.0)
 
 
-def image_scores(
-    plan: Plan, inner: Any, pixels: torch.Tensor, arguments: Mapping[str, Any], lengths: Sequence[int], tap: Tap | None
+def item_scores(
+    plan: Plan,
+    inner: Any,
+    pixels: torch.Tensor,
+    arguments: Mapping[str, Any],
+    lengths: Sequence[int],
+    tap: Tap | None,
+    kind: str = "image",
 ) -> list[torch.Tensor]:
-    """Scores p of the images of one encoder call, as `patches.inner` makes them in transformers.
+    """Scores p of the images or videos of one encoder call, as `patches.inner` makes them in transformers.
 
     Args:
         inner: has what the family reads of a model: `config`, and `pack_image_features` where tiles are put together.
         pixels: as the image processor normalises them, or bytes, uint8, that are normalised later.
-        lengths: visual tokens of every image.
+        lengths: visual tokens of every image or video.
+        arguments: by the names of transformers or of the family's functions.
         tap: has listened to the vision tower, if the plan's mode needs that.
+        kind: `image` or `video`.
 
     Returns:
-        one (n,) float32 tensor per image; for scores rule `fitted` (n, 1 + F), see `features.image_features`.
+        one (n,) float32 tensor per image or video; for scores rule `fitted` (n, 1 + F), see `features.image_features`.
     """
     if pixels.dtype == torch.uint8:
-        plan = replace(plan, pixels=BYTES)
-    call = EncoderCall(get_family(plan.family), plan, inner, pixels, arguments, lengths, tap)
+        plan = replace(plan, pixels=BYTES, video_pixels=None)
+    family = get_family(plan.family).of(kind)
+    call = EncoderCall(family, plan, inner, pixels, family.arguments_of(arguments), lengths, tap)
     given = [w.float() for w in get_mode(plan.mode).weights(call)]
     if plan.scores == "fitted":
         pairs = zip(given, call.places(), strict=True)
@@ -46,7 +55,9 @@ def image_scores(
     if plan.scores == "prob_rescaled":
         found = [rescale_unit(p) for p in found]
     if not all(bool(torch.isfinite(p).all()) for p in found):
-        raise LostattnError("the prior of an image is not finite: its pixels hold NaN")
+        raise LostattnError(
+            f"the prior of {'a video' if kind == 'video' else 'an image'} is not finite: its pixels hold NaN"
+        )
     return found
 
 

@@ -11,13 +11,13 @@ from ....patches.tap import Tap
 
 
 class RowImages:
-    """Mixed in for families whose encoder calls have `image_grid_thw` and whose tower is `visual`."""
+    """Mixed in for families whose encoder calls have `image_grid_thw` or `video_grid_thw` and whose tower is `visual`."""
 
-    def sap_pixels(self, image_input: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
+    def sap_pixels(self, given: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
         """Normalised, or as bytes if vLLM normalises them inside the tower."""
         visual = self.visual  # type: ignore[attr-defined]
-        pixels = image_input["pixel_values"].to(visual.device)
-        return pixels, {"image_grid_thw": image_input["image_grid_thw"].cpu()}
+        grid = "image_grid_thw" if given["type"] == "pixel_values" else "video_grid_thw"
+        return given[given["type"]].to(visual.device), {grid: given[grid].cpu()}
 
     def sap_tap(self, pool: str) -> tuple[Any, int, Tap]:
         """The last vision block."""
