@@ -65,7 +65,7 @@ def start(tmp_path_factory: pytest.TempPathFactory, shell: Any) -> Path:
 
 
 @pytest.fixture
-def run_page(start: Path, shell: Any, tmp_path: Path) -> Iterator[Runner]:
+def run_page(start: Path, shell: Any) -> Runner:
     """Runs a page's blocks in a copy of that folder; a test may look into it afterwards."""
 
     def run(page: Path, folder: Path) -> str:
@@ -75,13 +75,13 @@ def run_page(start: Path, shell: Any, tmp_path: Path) -> Iterator[Runner]:
         printed = ""
         for kind, text in scripts(page)[page == QUICK_START :]:
             for command, shown in calls(text) if kind == "session" else [(text, "")]:
-                done = shell(command, folder)
+                done = shell(f"{command} 2>&1" if shown else command, folder)
                 assert done.returncode == 0, f"{name(page)}:\n{command}\n{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
                 assert not shown or as_shown(shown, done.stdout), f"{name(page)} shows\n{shown}\nnow\n{done.stdout}"
                 printed += done.stdout
         return printed
 
-    yield run
+    return run
 
 
 @pytest.mark.slow
