@@ -7,6 +7,7 @@ arguments, folder and streams to it. So a block is run by bash as it stands, and
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -36,12 +37,11 @@ def shims(folder: Path, address: str) -> None:
 
 def serve(address: str) -> None:
     """Listen until killed."""
-    import lostattn.patches  # noqa: F401
     import torch
     from lostattn.surgery.cli import main
-    from transformers import AutoModelForImageTextToText, AutoProcessor  # noqa: F401
 
     torch.set_num_threads(1)
+    _import_what_commands_import()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()
@@ -56,6 +56,24 @@ def serve(address: str) -> None:
         listener.close()
         link.sendall(str(_answer(link, main)).encode())
         os._exit(0)
+
+
+def _import_what_commands_import() -> None:
+    """Here, once, and not in every forked process: the commands, the models' code, statistics and charts."""
+    from lostattn.surgery.cli import COMMANDS
+
+    ours = ["patches", *(f"surgery.{target.split(':')[0]}" for target in COMMANDS.values())]
+    parts = ["calibrate", "chat", "evaluation.run", "sweep.run", "diagnosis.run", "tracing.run", "efficient.search"]
+    for name in (*(f"lostattn.{name}" for name in ours), *(f"lostattn.surgery.{name}" for name in parts)):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    for name in ("matplotlib.pyplot", "peft", "scipy.stats", "jinja2"):
+        importlib.import_module(name)
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = str(Path(__file__).resolve().parents[1] / "surgery" / "demo" / "model")
+    AutoModelForImageTextToText.from_pretrained(model)
+    AutoProcessor.from_pretrained(model)
 
 
 def _answer(link: socket.socket, main: object) -> int:
