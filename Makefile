@@ -102,9 +102,10 @@ $(STAMP): pyproject.toml
 	$(BIN)/lostattn doctor --mend
 	touch $(STAMP)
 
-# the pages of docs/ as a site, in an environment of their own; a dead link is an error
-docs: .venv-docs/.installed
-	.venv-docs/bin/mkdocs build --strict
+# the parts of the reference that come from the code, then the pages of docs/ as a site; a dead link is an error
+docs: .venv-docs/.installed $(STAMP)
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 .venv-docs/.installed:
 	$(PYTHON) -m venv .venv-docs

@@ -10,7 +10,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
-RUN = {"patch_and_ask", "own_prior", "read_measures", "calibrate_and_search", "serve_and_query"}
 
 
 def run(name: str, folder: Path, *words: str) -> str:
@@ -20,8 +19,16 @@ def run(name: str, folder: Path, *words: str) -> str:
     return done.stdout
 
 
-def test_every_example_is_known() -> None:
-    assert {path.stem for path in EXAMPLES} == RUN
+def test_every_example_is_run_by_a_test() -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [path.stem for path in EXAMPLES if f'"{path.stem}"' not in tests and path.name not in tests] == []
+
+
+@pytest.mark.slow
+def test_the_notebook_runs() -> None:
+    command = [sys.executable, str(ROOT / "docs" / "notebook.py"), "--dry-run"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.slow

@@ -42,7 +42,7 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
     Examples:
       lostattn eval ./qwen ./qwen-sap --task pope --data ./POPE --out results
       lostattn eval ./qwen ./qwen-sap --task vmcbench --task pope --data vmcbench=./VMC --data pope=./POPE --out results
-      lostattn eval demo/base demo/noise --task digits --limit 200 --out results
+      lostattn eval lostattn-demo/base lostattn-demo/noise --task digits --limit 200 --out results
       lostattn eval ./qwen ./qwen-sap --task videomme --data ./Video-MME/test.parquet --frames 32 --out results
       lostattn eval qwen-sap --task pope --data ./POPE --backend http://127.0.0.1:8000/v1 --out results
     """

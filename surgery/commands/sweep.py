@@ -51,7 +51,7 @@ def sweep(
 
     \b
     Examples:
-      lostattn sweep demo/base --spec table2 --spec layers --spec heads --task digits --limit 500 --out sweep
+      lostattn sweep lostattn-demo/base --spec table2 --spec layers --spec heads --task digits --limit 500 --out sweep
       lostattn sweep ./qwen --spec table2 --task pope --data ./POPE --device cuda --out table2
       lostattn sweep ./qwen --spec table2 --task pope --data ./POPE --devices cuda:0,cuda:1 --out table2
       lostattn sweep ./qwen --spec layers --task pope --data /data/POPE --ray --out layers
