@@ -33,7 +33,7 @@ from lostattn.surgery.measures import mixing_information_gain, rid
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-model_id, picture, question = "../../surgery/demo/model", "digits.png", "Is there a 7 in the image?"
+model_id, picture, question = "../../surgery/demo/model", "digits.png", "Is there a 7?"
 
 model = AutoModelForImageTextToText.from_pretrained(model_id, dtype=torch.float32, attn_implementation="eager").eval()
 processor = AutoProcessor.from_pretrained(model_id)

@@ -59,3 +59,14 @@ def test_serve_and_query(tmp_path: Path) -> None:
     model, picture = str(ROOT / "surgery" / "demo" / "model"), str(ROOT / "docs" / "examples" / "digits.png")
     run("patch_and_ask", tmp_path, model, picture)
     assert run("serve_and_query", tmp_path, "out/patched", picture).splitlines()[-1] in ("answer: yes", "answer: no")
+
+
+@pytest.mark.slow
+def test_heal(tmp_path: Path) -> None:
+    """A few steps: the KL is told, the healed folder is a patched one, and its weights are others."""
+    model = ROOT / "surgery" / "demo" / "model"
+    said = run("heal", tmp_path, str(model), "digits:12@5", "1-2", "2").splitlines()
+    assert said[0].startswith("step 2: KL ") and float(said[0].split()[3]) > 0
+    patched, healed = ((tmp_path / "out" / name / "model.safetensors").read_bytes() for name in ("patched", "healed"))
+    assert patched == (model / "model.safetensors").read_bytes() != healed
+    assert (tmp_path / "out" / "healed" / "lostattn.json").is_file()

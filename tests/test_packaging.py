@@ -222,7 +222,10 @@ def test_the_wheel_holds_what_it_needs_and_no_more(wheel: Path) -> None:
         names = {n for n in archive.namelist() if not n.endswith("/")}
     code = {f"lostattn/{name(path)}" for path in SOURCES} | {"lostattn/__init__.py", "lostattn/py.typed"}
     demo = ROOT / "surgery" / "demo"
-    data = {f"lostattn/{name(p)}" for p in [demo / "digits.safetensors", *(demo / "model").iterdir()]}
+    data = {
+        f"lostattn/{name(p)}"
+        for p in [demo / "calibration.json", demo / "digits.safetensors", *(demo / "model").iterdir()]
+    }
     data |= {f"lostattn/{name(p)}" for p in (ROOT / "serving" / "pages" / "templates").iterdir()}
     assert {"lostattn/surgery/demo/model/model.safetensors", "lostattn/surgery/demo/model/tokenizer.json"} <= data
     assert {n for n in names if ".dist-info/" not in n} == code | data

@@ -12,12 +12,11 @@ import random
 import sys
 from pathlib import Path
 
+import lostattn
 import torch
+from lostattn.surgery.data import find_place, read_examples
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, AutoProcessor
-
-import lostattn
-from lostattn.surgery.data import find_place, read_examples
 
 given = ("surgery/demo/model", "digits:1024@5", "1-3", "300")
 model, data, layers, steps = (*sys.argv[1:], *given[len(sys.argv) - 1 :])

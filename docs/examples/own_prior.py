@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 model_id, image, question = (
     *sys.argv[1:],
-    *("surgery/demo/model", "docs/examples/digits.png", "Is there a 5 in the image?")[len(sys.argv) - 1 :],
+    *("surgery/demo/model", "docs/examples/digits.png", "Is there a 5?")[len(sys.argv) - 1 :],
 )
 
 model = AutoModelForImageTextToText.from_pretrained(model_id, dtype="auto").eval()

@@ -13,7 +13,7 @@ from openai import APIConnectionError, OpenAI
 
 folder, image, question = (
     *sys.argv[1:],
-    *("out/patched", "docs/examples/digits.png", "Is there a 5 in the image?")[len(sys.argv) - 1 :],
+    *("out/patched", "docs/examples/digits.png", "Is there a 5?")[len(sys.argv) - 1 :],
 )
 
 command = [sys.executable, "-m", "lostattn.surgery.cli", "serve", folder, "--port", "8011", "--name", "patched"]

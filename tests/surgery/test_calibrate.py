@@ -58,7 +58,7 @@ def test_mass_and_visual_mass(weights: Any, demo_calibration: Calibration) -> No
     assert torch.allclose(torch.tensor(demo_calibration.mass, dtype=torch.float64), mass, atol=1e-6)
     share = mean([w[:, :, behind(visual)][..., visual].sum(-1).mean(-1) for w, visual in weights])
     assert torch.allclose(torch.tensor(demo_calibration.visual_mass, dtype=torch.float64), share, atol=1e-6)
-    assert share.min() < 0.1 < 0.5 < share.max(), "some heads look at the image, some do not"
+    assert share.min() < 0.2 < 0.4 < share.max(), "some heads look at the image, some do not"
 
 
 def test_score_and_level(weights: Any, demo_calibration: Calibration, demo_chat: Chat) -> None:
@@ -178,14 +178,14 @@ def test_file_and_back(file: Path, demo_calibration: Calibration) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"mass": None}, "damaged"), ({"mass": []}, "damaged"), ({"mass": [[0.0] * 4] * 5}, "damaged"), ({"mass": 5}, "damaged"),
-        ({"level": [[0.0] * 3] * 6}, "damaged"), ({"score": [["x"] * 4] * 6}, "damaged"), ({"num_heads": [4]}, "damaged"),
-        ({"score": [[float("nan")] * 4] * 6}, "damaged"), ({"score": [[10**400] * 4] * 6}, "damaged"),
+        ({"mass": None}, "damaged"), ({"mass": []}, "damaged"), ({"mass": [[0.0] * 4] * 7}, "damaged"), ({"mass": 5}, "damaged"),
+        ({"level": [[0.0] * 3] * 8}, "damaged"), ({"score": [["x"] * 4] * 8}, "damaged"), ({"num_heads": [4]}, "damaged"),
+        ({"score": [[float("nan")] * 4] * 8}, "damaged"), ({"score": [[10**400] * 4] * 8}, "damaged"),
         ({"samples": 0}, "damaged"),
-        ({"num_layers": "6"}, "damaged"), ({"family": 3}, "damaged"), ({"extra": 1}, "misses or invents"),
+        ({"num_layers": "8"}, "damaged"), ({"family": 3}, "damaged"), ({"extra": 1}, "misses or invents"),
         ({"format": 2}, "format 1"), ({"weights": 3}, "damaged"), ({"num_kv_heads": -1}, "damaged"),
-        ({"num_kv_heads": "2"}, "damaged"), ({"level": [[1e38] * 4] * 6}, "levels beyond 10000"),
-        ({"level": [[-1e5] + [0.0] * 3] * 6}, "levels beyond"),
+        ({"num_kv_heads": "2"}, "damaged"), ({"level": [[1e38] * 4] * 8}, "levels beyond 10000"),
+        ({"level": [[-1e5] + [0.0] * 3] * 8}, "levels beyond"),
     ],
     ids=str,
 )  # fmt: skip

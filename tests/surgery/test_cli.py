@@ -255,7 +255,7 @@ def test_as_a_module(demo: Path, tmp_path: Path) -> None:
     found = subprocess.run(
         [*call, "--heads", "all", "--json"], capture_output=True, text=True, env=environment, cwd=tmp_path
     )
-    assert found.returncode == 0 and len(json.loads(found.stdout)["plan"]["heads"]) == 5
+    assert found.returncode == 0 and len(json.loads(found.stdout)["plan"]["heads"]) == 7
     assert found.stderr == ""
     wrong = subprocess.run([*call[:3], "verify", "none"], capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert (wrong.returncode, wrong.stdout) == (2, "")

@@ -70,7 +70,7 @@ def test_report_carries_everything(results: Path) -> None:
     first, second = report["results"]
     right = [[r["correct"] for r in rows(results / "digits" / f"{name}.jsonl")] for name in ("model", "uniform")]
     expected = paired_difference(*right, 0)
-    assert first["accuracy"]["share"] > 0.9 and second["difference"]["difference"] == expected.difference < 0
+    assert first["accuracy"]["share"] > 0.85 and second["difference"]["difference"] == expected.difference < 0
     assert (second["difference"]["low"], second["difference"]["high"]) == (expected.low, expected.high)
     assert second["p"] == second["p_holm"] < 0.05 and second["lost"] > second["gained"]
     assert first["paths"] == {"plain": N} and all("closed" in path for path in second["paths"])

@@ -93,7 +93,7 @@ def test_a_fit_of_what_the_frontier_lets_go(demo: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0 and "--scores fitted --kv-budget 0.5 --calibration" in done.stderr, done.output
     assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
     wish = ("--preset", "efficient", "--scores", "fitted", "--calibration", out, "--json")
-    for budget, groups in (("0.5", 6), ("0.75", 3)):
+    for budget, groups in (("0.5", 8), ("0.75", 4)):
         found = json.loads(run("plan", demo, *wish, "--kv-budget", budget).stdout)
         assert (
             sum(map(len, found["whole_kv_groups"].values()))
@@ -101,13 +101,13 @@ def test_a_fit_of_what_the_frontier_lets_go(demo: Path, tmp_path: Path) -> None:
             == sum(map(len, found["plan"]["weights"].values()))
         )
     told = run(
-        "bench", "plans", demo, "--calibration", out, "--questions", 8, "--groups", "6", "--random", 0, "--json",
+        "bench", "plans", demo, "--calibration", out, "--questions", 8, "--groups", "8", "--random", 0, "--json",
         "--out", tmp_path / "plans",
     )  # fmt: skip
     rows = {row["plan"]: row for row in json.loads(told.stdout)["rows"]}
     assert rows["fitted"]["groups"] == rows["efficient"]["groups"] and rows["fitted"]["versus_original"]["n"] == 8
     assert len(list((tmp_path / "plans").rglob("plan-*"))) >= 5, "answers of its own"
-    assert "no fit of exactly these 9 KV groups" in mistake("plan", demo, *wish, "--kv-budget", "0.25")
+    assert "no fit of exactly these 12 KV groups" in mistake("plan", demo, *wish, "--kv-budget", "0.25")
 
 
 def test_mistakes(demo: Path, measured: Path, tmp_path: Path) -> None:

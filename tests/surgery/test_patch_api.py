@@ -94,7 +94,7 @@ def test_a_band_is_ranked_on_the_built_in_set(demo: Path, tmp_path: Path) -> Non
 def test_reference_stays_dynamic_unless_calibrated(demo: Path, demo_chat: Chat, tmp_path: Path) -> None:
     assert patch_checkpoint(demo, tmp_path / "a", preset="reference", dynamic=False).dynamic
     plan = patch_checkpoint(demo, tmp_path / "b", preset="reference", calibration=saved(tmp_path, demo_chat))
-    assert not plan.dynamic and plan.layers == (1, 2, 3, 4, 5)
+    assert not plan.dynamic and plan.layers == (1, 2, 3, 4, 5, 6, 7)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_mistakes_write_nothing(demo: Path, tmp_path: Path, wishes: dict[str, An
 def test_a_calibration_of_another_model(tmp_path: Path, demo: Path, demo_calibration: Any) -> None:
     (tmp_path / "c.json").write_text(json.dumps(demo_calibration.to_json()))
     with pytest.raises(
-        LostattnError, match="is of a qwen2_5_vl with 6 layers and 4 heads, the model is a llava with 4 and 4"
+        LostattnError, match="is of a qwen2_5_vl with 8 layers and 4 heads, the model is a llava with 4 and 4"
     ):
         patch_checkpoint(GOLDEN, tmp_path / "out", layers="0-1", calibration=tmp_path / "c.json")
     assert not (tmp_path / "out").exists()

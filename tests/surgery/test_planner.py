@@ -133,7 +133,7 @@ def test_a_layer_without_heads_is_told(demo_config: dict[str, Any]) -> None:
 
 def test_clipping_is_told(demo_config: dict[str, Any]) -> None:
     found = make_plan(PatchSpec(heads="all"), demo_config, None)
-    assert found.plan.layers == (1, 2, 3, 4, 5)
+    assert found.plan.layers == (1, 2, 3, 4, 5, 6, 7)
     assert any("clipped to 1-7: the model has 8 layers" in note for note in found.notes)
     short = json.loads(json.dumps(LLAVA))
     short["text_config"]["num_hidden_layers"] = 4

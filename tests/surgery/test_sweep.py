@@ -15,6 +15,7 @@ from lostattn.serving.evaluation.store import alone_in
 from lostattn.surgery.calibration import Calibration
 from lostattn.surgery.chat import Chat
 from lostattn.surgery.cli import main
+from lostattn.surgery.demo.digits import KINDS
 from lostattn.surgery.evaluation.local import encode
 from lostattn.surgery.evaluation.run import EvalSettings
 from lostattn.surgery.evaluation.tasks import read_tasks
@@ -152,9 +153,9 @@ def test_tables_have_the_papers_layout(results: Path) -> None:
     assert head == ["Model / Variant", "Affected Layers", "digits"]
     assert [r[:2] for r in rows] == [
         ["model", "/"],
-        ["+ Vis. Attn.", "[1, 5]"],
-        ["+ Patch Comp.", "[1, 5]"],
-        ["+ Noise", "[1, 5]"],
+        ["+ Vis. Attn.", "[1, 7]"],
+        ["+ Patch Comp.", "[1, 7]"],
+        ["+ Noise", "[1, 7]"],
     ]
     assert "(" not in rows[0][2] and all("[" in r[2] for r in rows[1:])
     head, rows = grid_table(report, "heads")
@@ -166,7 +167,7 @@ def test_tables_have_the_papers_layout(results: Path) -> None:
         ["noise", "0-1"], ["noise", "5"], ["uniform", "0-1"], ["uniform", "5"]
     ]  # fmt: skip
     found = breakdown_table(report, "heads", "digits")
-    assert found is not None and found[0] == ["Heads", "choice", "presence", "accuracy"]
+    assert found is not None and found[0] == ["Heads", *sorted(KINDS), "accuracy"]
     text = (results / "sweep.md").read_text()
     assert "Affected Layers" in text and "| plan |" in text and "Versions:" in text and "paired 95 % interval" in text
 
@@ -235,7 +236,7 @@ def test_ready_grids_fit_every_depth(
     (grid,) = grids([name], demo_config)
     points = make_points(grid, demo_config, demo, lambda: demo_calibration)
     assert len(points) == {"table2": 3, "heads": 5, "table8": 5, "layers": 6}[name]
-    assert name != "layers" or "of 28 layers, the model has 6: 0-6 as 0-1" in grid.notes[0]
+    assert name != "layers" or "of 28 layers, the model has 8: 0-6 as 0-1" in grid.notes[0]
     (same,) = grids([name], of_depth(demo_config, 28))
     assert not same.notes and (name != "layers" or same.axes["layers"][-1] == "21-27")
     assert len(BANDS) == 5
@@ -249,7 +250,7 @@ WRONG = {
     "modes: []": "is empty",
     "modes: [noise": "is not YAML",
     "modes: [1]": "must be texts",
-    "layers: [[0, 9]]\nheads: all": "layer 6 does not exist",
+    "layers: [[0, 9]]\nheads: all": "layer 8 does not exist",
     "heads: [0.31-0.32]": "holds no head",
 }
 

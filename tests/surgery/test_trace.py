@@ -169,13 +169,13 @@ def asked(tmp_path_factory):
         digits.render(scene).save(folder / f"{i}.png")
         labels = [-1 if c == digits.BLANK else int(digits.digit_bank().labels[c]) for c in scene.cells]
         wanted = scene.shown()[0]
-        boxes = [[28 * (p % 4), 28 * (p // 4), 28, 28] for p, label in enumerate(labels) if label == wanted]
-        question = f"Is there a {wanted} in the image?"
+        boxes = [[56 * (p % 4), 56 * (p // 4), 56, 56] for p, label in enumerate(labels) if label == wanted]
+        question = f"Is there a {wanted}?"
         rows.append({"image": f"{i}.png", "question": question, "answer": "no" if i else "yes", "boxes": boxes})
     (folder / "data.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (folder / "boxes.json").write_text(json.dumps(rows[0]["boxes"]))
     coco = {
-        "images": [{"id": 7, "file_name": "0.png", "width": 112, "height": 84}],
+        "images": [{"id": 7, "file_name": "0.png", "width": 224, "height": 168}],
         "categories": [{"id": 1, "name": "digit"}, {"id": 2, "name": "dog"}],
         "annotations": [{"image_id": 7, "category_id": 1, "bbox": b} for b in rows[0]["boxes"]],
     }
@@ -195,9 +195,9 @@ def test_the_command_on_one_picture(asked, tmp_path):
     report = json.loads((tmp_path / "a" / "trace.json").read_text())
     names = {"graph.png", "priors.png", "ratio.png", "edges.csv", "tokens.csv", "trace.json"}
     assert {p.name for p in (tmp_path / "a").iterdir()} == names
-    assert report["key_tokens"] == len(rows[0]["boxes"]) and report["visual_tokens"] == 12  # one cell is one token
+    assert report["key_tokens"] == 4 * len(rows[0]["boxes"]) and report["visual_tokens"] == 48  # a cell is four tokens
     assert set(report["prior_maps"]) == set(MODES) and not report["missing_maps"]
-    assert report["memory"]["largest_chunk_mb"] < 1 and len(report["layers"]) == 6
+    assert report["memory"]["largest_chunk_mb"] < 1 and len(report["layers"]) == 8
     lines = (tmp_path / "a" / "edges.csv").read_text().splitlines()
     assert len(lines) == 1 + sum(x["edges"] for x in report["layers"])
     assert sum(line.endswith(",1") for line in lines) == sum(x["key_edges"] for x in report["layers"])
