@@ -19,7 +19,7 @@ SHOWN = ("prior", "layers", "heads", "right", "difference (95 %)", "verdict")  #
     show_default=True,
     help="Folder for models and report.",
 )
-@click.option("--questions", type=click.IntRange(10), default=150, show_default=True, help="How many questions.")
+@click.option("--questions", type=click.IntRange(10), default=100, show_default=True, help="How many questions.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the questions.")
 @click.option("--force", is_flag=True, help="Replace the folder of an earlier demo.")
 @click.option(

@@ -32,7 +32,7 @@ Say = Callable[[str], None]
 
 def run_demo(
     out: str | Path,
-    questions: int = 150,
+    questions: int = 100,
     seed: int = 0,
     force: bool = False,
     say: Say = lambda _: None,
