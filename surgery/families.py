@@ -122,7 +122,9 @@ def _state(family: SimpleNamespace, modes: Sequence[SimpleNamespace]) -> FamilyS
         transformers=tuple(mode.name for mode in modes),
         vllm=served,
         vllm_reason=reason,
-        video="with priors" if family.videos else family.video,
+        video="with priors"
+        if getattr(family, "videos", True)
+        else family.video,  # what is code is not among the values
         prefill="closed" if family.plain_causal else "any-mask",
         layers=family.layers,
         heads=family.heads,

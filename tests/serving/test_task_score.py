@@ -122,8 +122,9 @@ def test_a_demo_run(run: Run) -> None:
     found = json.loads(run("score", "--task", "digits", "--responses", write(rows), "--json").stdout)
     assert found["unparsed"] == 2 and found["metrics"] == {
         "accuracy": 0.9,
-        "choice/accuracy": 0.9,
-        "presence/accuracy": 0.9,
+        "choice/accuracy": 0.75,
+        "presence/accuracy": 0.75,
+        **{f"{kind}/accuracy": 1.0 for kind in ("largest", "read", "right")},
     }
 
 

@@ -58,7 +58,7 @@ def test_mass_and_visual_mass(weights: Any, demo_calibration: Calibration) -> No
     assert torch.allclose(torch.tensor(demo_calibration.mass, dtype=torch.float64), mass, atol=1e-6)
     share = mean([w[:, :, behind(visual)][..., visual].sum(-1).mean(-1) for w, visual in weights])
     assert torch.allclose(torch.tensor(demo_calibration.visual_mass, dtype=torch.float64), share, atol=1e-6)
-    assert share.min() < 0.2 < 0.4 < share.max(), "some heads look at the image, some do not"
+    assert 0 < share.min() < share.max() - 0.1, "heads differ in how much of the image they read"
 
 
 def test_score_and_level(weights: Any, demo_calibration: Calibration, demo_chat: Chat) -> None:

@@ -187,7 +187,7 @@ class TestWithVllm:
         monkeypatch.setattr(module, "_ask_vllm", listen)
         cases = [*CASES, *video_cases(tells_apart(patched))]
         found = conform(patched, cases, max_tokens=12)
-        assert all(r.ok and r.tokens == 12 for r in found), found
+        assert all(r.ok and 1 <= r.tokens <= 12 for r in found), found
         for case, said in zip(cases, answers, strict=True):
             inputs = _encode(chat.processor, case)
             assert said.prompt == inputs["input_ids"][0].tolist()

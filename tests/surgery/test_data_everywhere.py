@@ -198,7 +198,7 @@ def test_the_grammar_stands_in_every_help() -> None:
 
 
 ASK_MISTAKES = (
-    (["Q"], "give --image with a QUESTION, or --data"), (["Q", "--image", "a.png", "--data", "digits:1"], "not both"),
+    (["Q"], "give --image or --video with a QUESTION"), (["Q", "--image", "a.png", "--data", "digits:1"], "not several of them"),
     (["--image", "a.png"], "--image needs a QUESTION"), (["--data", "digits:1", "--boxes", "b.json"], "leave --boxes out"),
     (["Q", "--image", "a.png", "--samples", "2"], "--samples counts rows"),
 )  # fmt: skip

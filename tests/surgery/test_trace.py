@@ -217,7 +217,7 @@ def test_the_command_on_data(asked, tmp_path):
 
 
 MISTAKES = [
-    (["--question", "x"], "give --image with --question"),
+    (["--question", "x"], "give --image or --video with --question"),
     (["--data", "x", "--image", "y"], "leave --image"),
     (["--image", "0.png", "--question", "x", "--coco", "coco.json"], "belong together"),
     (["--image", "0.png", "--question", "x", "--coco", "coco.json", "--object", "cat"], "it has digit, dog"),
@@ -235,7 +235,7 @@ MISTAKES = [
 def test_mistakes_are_one_sentence(arguments, message, asked, tmp_path, monkeypatch):
     folder, rows = asked
     monkeypatch.chdir(folder)
-    Path("outside.json").write_text("[[112, 0, 5, 5]]")
+    Path("outside.json").write_text("[[224, 0, 5, 5]]")
     Path("flat.json").write_text("[[1, 0, 5, 0]]")
     Path("bare.jsonl").write_text(json.dumps({k: v for k, v in rows[0].items() if k != "boxes"}))
     done = run(*arguments, "--out", tmp_path / "out")

@@ -17,7 +17,7 @@ from lostattn.surgery.data import read_question_rows
 from lostattn.surgery.demo.run import MODEL
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-THRESHOLD, ROWS, CELL = 0.1, 6, 28
+THRESHOLD, ROWS, TOKEN = 0.1, 6, 28
 PAPER = {"correct": 0.131, "incorrect": 0.042}  # appendix E
 
 
@@ -34,8 +34,10 @@ def expected(row: Any, model: Any, processor: Any) -> dict[str, Any]:
         new = model.generate(**inputs, max_new_tokens=4, do_sample=False)[:, inputs["input_ids"].shape[1] :]
     visual = (inputs["input_ids"][0] == model.config.image_token_id).numpy()
     key = np.zeros(int(visual.sum()), dtype=bool)
-    for x, y, _, _ in boxes:
-        key[y // CELL * (image.width // CELL) + x // CELL] = True
+    for x, y, width, height in boxes:
+        for row in range(y // TOKEN, (y + height) // TOKEN):
+            for col in range(x // TOKEN, (x + width) // TOKEN):
+                key[row * (image.width // TOKEN) + col] = True
     layers = []
     for weights in attentions:
         mean = weights[0].double().numpy().mean(0)[visual][:, visual]
