@@ -28,7 +28,8 @@ def processor(config: Any, words: Any, template: str) -> Any:
     pytest.importorskip("num2words")  # which this processor wants for video timestamps
     side = config.vision_config.image_size
     pictures = T.SmolVLMImageProcessor(size={"longest_edge": 4 * side}, max_image_size={"longest_edge": side}, **HALF)
-    return T.SmolVLMProcessor(pictures, words, T.SmolVLMVideoProcessor(), image_seq_len=4, chat_template=template)
+    frames = T.SmolVLMVideoProcessor(size={"longest_edge": 4 * side}, max_image_size={"longest_edge": side})
+    return T.SmolVLMProcessor(pictures, words, frames, image_seq_len=4, chat_template=template)
 
 
 TINY = TinyFamily(
