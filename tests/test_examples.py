@@ -42,7 +42,7 @@ def test_examples(name: str, tmp_path: Path) -> None:
     if name == "own_prior":
         assert answers[-1] in ("yes", "no")
     if name == "read_measures":
-        assert len(answers) == 7
+        assert len(answers) == 9
 
 
 @pytest.mark.slow

@@ -89,7 +89,7 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
     names = [*plans(name)]
     if family_of(name) in SAVED:  # as a fine-tuned model would be shipped
         load_patched(tmp_path / "kitchen").save_pretrained(tmp_path / "saved")
-        cases.append({**cases[0], "folder": str(tmp_path / "saved"), "waves": [asked] * 4})
+        cases.append({**cases[0], "folder": str(tmp_path / "saved"), "waves": [asked] * (len(first) + 1)})
         names.append("saved")
     for plan, case, found in zip(names, cases, drive(cases, tmp_path), strict=True):
         for number, (wave, got) in enumerate(zip(case["waves"], found["waves"], strict=True)):
