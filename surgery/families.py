@@ -114,6 +114,7 @@ def installed_engine() -> str:
 
 def _state(family: SimpleNamespace, modes: Sequence[SimpleNamespace]) -> FamilyState:
     served, reason = _served(family.name, modes)
+    videos = getattr(family, "videos", True)  # what is written there is code, which is not among the values
     return FamilyState(
         family=family.name,
         models=family.title,
@@ -122,9 +123,7 @@ def _state(family: SimpleNamespace, modes: Sequence[SimpleNamespace]) -> FamilyS
         transformers=tuple(mode.name for mode in modes),
         vllm=served,
         vllm_reason=reason,
-        video="with priors"
-        if getattr(family, "videos", True)
-        else family.video,  # what is code is not among the values
+        video="with priors" if videos else family.video,
         prefill="closed" if family.plain_causal else "any-mask",
         layers=family.layers,
         heads=family.heads,

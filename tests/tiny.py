@@ -207,3 +207,24 @@ def tower_weights(run: Callable[[], Any]) -> list[torch.Tensor]:
         patch.setattr(F, "scaled_dot_product_attention", watch)
         run()
     return seen
+
+
+def by_steps(model: Any, inputs: dict[str, torch.Tensor], first: int) -> torch.Tensor:
+    """Logits of the last tokens, read one by one on a cache."""
+    prompt = {k: v[:, :first] if k in PER_TOKEN else v for k, v in inputs.items()}
+    with torch.no_grad():
+        cache = model(**prompt, use_cache=True).past_key_values
+        rest = range(first, inputs["input_ids"].shape[1])
+        return torch.cat(
+            [model(input_ids=inputs["input_ids"][:, i : i + 1], past_key_values=cache).logits for i in rest], 1
+        )
+
+
+def still(plain: Any, name: str, mode: str = "patch_complexity") -> Any:
+    """A patched model whose vision layers do nothing: a feature depends on the pixels of its own token alone."""
+    model = make_patched(plain(name), make_plan(name, mode))
+    tower = tower_of(model)
+    layers = next(m for n, m in tower.named_modules() if n.split(".")[-1] in ("blocks", "layers", "layer"))
+    for layer in layers:
+        layer.forward = lambda hidden_states, *args, **kwargs: hidden_states
+    return model

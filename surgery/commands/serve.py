@@ -94,6 +94,7 @@ def serve(
       LOSTATTN_API_KEY=... lostattn serve ./qwen2.5-vl-sap --host 0.0.0.0
     """
     need_models(folder)
+    _refuse_unused(max_videos)
     from ...serving.engine.versions import how_tested
     from ...serving.ports import need_free
     from ...serving.server import unused_log
@@ -135,6 +136,15 @@ def serve(
             follow()
     say(f"vLLM ended by itself: see its log {server.log}")
     raise SystemExit(1)
+
+
+def _refuse_unused(max_videos: int) -> None:
+    """UsageError for a bound of videos where none is taken."""
+    context = click.get_current_context()
+    for name in ("max_video_seconds", "max_video_frames", "max_video_pixels"):
+        if not max_videos and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            option = "--" + name.replace("_", "-")
+            raise click.UsageError(f"{option} bounds videos, and this server takes none: add --max-videos")
 
 
 @contextmanager

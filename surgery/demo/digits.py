@@ -2,8 +2,8 @@
 
 A picture is a grid of cells, 56 pixels a side. A cell is two by two visual tokens of a Qwen2.5-VL vision tower with 14-pixel
 patches merged 2 x 2, so no single token holds a digit. Few cells hold a digit (dark ink); the others are paper with its
-tone, its shade and its grain, and some have faint strokes. Five kinds of questions, and a
-sixth, count, which the model is taught but not asked: it answers 88 % of them.
+tone, its shade and its grain, and some have faint strokes. Five kinds of questions, and a sixth,
+count, which the model is taught but not asked, because it answers 88 % of them:
 
     presence  "Is there a 7?"                                  -> "yes" or "no"
     choice    "Which of these is there? A. 3 B. 5 C. 7 D. 9"   -> the letter of the one that is

@@ -75,13 +75,18 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
     beside = serving(base, out / folder_name(WHOLE_LAYERS), out / "comparison", seed, say) if serve else nullcontext()
     with beside as served:
         report = _ask_all(out, base, names, questions, seed, say)
+        _write(report, out)  # before vLLM is waited for, which may fail
         if served is not None:
             report["served"] = served.report()
+            write_json(out / "report.json", report)
+    return report
+
+
+def _write(report: dict[str, Any], out: Path) -> None:
     write_json(out / "report.json", report)
     curve(report["plans"], out / "curve.png")
     (out / "report.md").write_text(markdown(report), encoding="utf-8")
     (out / "report.html").write_text(page(report, out / "gallery.png"), encoding="utf-8")
-    return report
 
 
 def _ask_all(out: Path, base: Path, names: dict[str, str], questions: int, seed: int, say: Say) -> dict[str, Any]:

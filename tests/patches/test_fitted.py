@@ -248,19 +248,8 @@ def check_forms(model: Any, name: str, images: int) -> None:
         model.sap_settings.force(path)
         with tiny.needed(model, images):
             assert (logits(model, inputs) - wanted).abs().max() < 2e-4, path
-            steps = by_steps(model, inputs, first)
+            steps = tiny.by_steps(model, inputs, first)
         assert (steps - wanted[:, -4:]).abs().max() < 2e-4, path
-
-
-def by_steps(model: Any, inputs: dict[str, torch.Tensor], first: int) -> torch.Tensor:
-    """Logits of the last tokens, read one by one on a cache."""
-    prompt = {k: v[:, :first] if k in tiny.PER_TOKEN else v for k, v in inputs.items()}
-    with torch.no_grad():
-        cache = model(**prompt, use_cache=True).past_key_values
-        rest = range(first, inputs["input_ids"].shape[1])
-        return torch.cat(
-            [model(input_ids=inputs["input_ids"][:, i : i + 1], past_key_values=cache).logits for i in rest], 1
-        )
 
 
 @pytest.mark.parametrize("name", FAMILY_MODELS)

@@ -26,15 +26,7 @@ def encode(model, inputs):
 def models(plain):
     """Patched models whose vision layers do nothing: an image feature depends on the pixels of its own token alone."""
 
-    def make(name, mode="patch_complexity"):
-        model = tiny.make_patched(plain(name), tiny.make_plan(name, mode))
-        tower = tiny.tower_of(model)
-        layers = next(m for n, m in tower.named_modules() if n.split(".")[-1] in ("blocks", "layers", "layer"))
-        for layer in layers:
-            layer.forward = lambda hidden_states, *args, **kwargs: hidden_states
-        return model
-
-    return make
+    return lambda name, mode="patch_complexity": tiny.still(plain, name, mode)
 
 
 def perturbed(name, inputs, generator):

@@ -47,27 +47,16 @@ def test_forms_agree_inside_the_model(name: str, plain: Any) -> None:
     inputs = tiny.make_video_inputs(name, prompts(name)[-1])
     rows = inputs["input_ids"].shape[1] - 2
     model.sap_settings.force("eager")
-    wanted, steps = logits(model, inputs), by_steps(model, inputs, rows)
+    wanted, steps = logits(model, inputs), tiny.by_steps(model, inputs, rows)
     assert (wanted - logits(plain(name), inputs)).abs().max() > 1e-2
     for path in ("closed", "any_mask"):
         model.sap_settings.force(path)
         model.sap_settings.counts.clear()
         assert (logits(model, inputs) - wanted).abs().max() < near, path
         assert set(model.sap_settings.counts) == {path}
-        assert (by_steps(model, inputs, rows) - steps).abs().max() < near, path
+        assert (tiny.by_steps(model, inputs, rows) - steps).abs().max() < near, path
     if name == "qwen3_vl":
         assert (steps - wanted[:, -2:]).abs().max() < near
-
-
-def by_steps(model: Any, inputs: dict[str, torch.Tensor], first: int) -> torch.Tensor:
-    """Logits of the last tokens, read one by one on a cache."""
-    prompt = {k: v[:, :first] if k in tiny.PER_TOKEN else v for k, v in inputs.items()}
-    with torch.no_grad():
-        cache = model(**prompt, use_cache=True).past_key_values
-        rest = range(first, inputs["input_ids"].shape[1])
-        return torch.cat(
-            [model(input_ids=inputs["input_ids"][:, i : i + 1], past_key_values=cache).logits for i in rest], 1
-        )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -95,20 +84,10 @@ def test_a_plan_that_changes_nothing_is_bit_identical(name: str, plain: Any) -> 
         assert torch.equal(logits(tiny.make_patched(plain(name), plan), inputs), wanted)
 
 
-def still(plain: Any, name: str, mode: str = "patch_complexity") -> Any:
-    """A patched model whose vision layers do nothing: a feature depends on the pixels of its own token alone."""
-    model = tiny.make_patched(plain(name), tiny.make_plan(name, mode))
-    tower = tiny.tower_of(model)
-    layers = next(m for n, m in tower.named_modules() if n.split(".")[-1] in ("blocks", "layers", "layer"))
-    for layer in layers:
-        layer.forward = lambda hidden_states, *args, **kwargs: hidden_states
-    return model
-
-
 @pytest.mark.parametrize("name", tiny.VIDEO_FAMILIES)
 def test_complexity_moves_exactly_where_features_move(name: str, plain: Any) -> None:
     """Perturb one patch of one frame: the tokens whose features move are those whose prior moves."""
-    model, inputs = still(plain, name), tiny.make_video_inputs(name, ("video", "video"))
+    model, inputs = tiny.still(plain, name), tiny.make_video_inputs(name, ("video", "video"))
     g = torch.Generator().manual_seed(0)
     before, moved = encode(model, inputs), set()
     for _ in range(24):
@@ -132,7 +111,7 @@ def test_complexity_moves_exactly_where_features_move(name: str, plain: Any) -> 
 
 @pytest.mark.parametrize("name", [n for n in tiny.VIDEO_FAMILIES if "video_grid_thw" in tiny.make_video_inputs(n)])
 def test_complexity_of_a_token_is_the_mean_over_its_frames(name: str, plain: Any) -> None:
-    model, inputs = still(plain, name), tiny.make_video_inputs(name)
+    model, inputs = tiny.still(plain, name), tiny.make_video_inputs(name)
     found = encode(model, inputs)["sap_prior"][0]
     side = model.config.vision_config.patch_size
     rows = inputs["pixel_values_videos"].view(12, 2, 2, 3, 2, side, side)  # token, row, column, colour, frame
@@ -144,7 +123,7 @@ def test_complexity_of_a_token_is_the_mean_over_its_frames(name: str, plain: Any
 
 @pytest.mark.parametrize("name", tiny.VIDEO_FAMILIES)
 def test_noise_depends_on_the_pixels_of_every_frame(name: str, plain: Any) -> None:
-    model, inputs = still(plain, name, "noise"), tiny.make_video_inputs(name, ("video", "video"))
+    model, inputs = tiny.still(plain, name, "noise"), tiny.make_video_inputs(name, ("video", "video"))
     first, again = (encode(model, inputs)["sap_prior"] for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     pixels = inputs["pixel_values_videos"].clone()

@@ -108,6 +108,12 @@ def test_user_mistakes_are_one_sentence(tmp_path: Path, plain: Path) -> None:
         assert found.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("bound", ["--max-video-seconds", "--max-video-frames", "--max-video-pixels"])
+def test_a_bound_of_videos_needs_videos(plain: Path, bound: str) -> None:
+    done = run(str(plain), bound, "10")
+    assert done.exit_code == 2 and f"{bound} bounds videos, and this server takes none: add --max-videos" in done.stderr
+
+
 def test_a_damaged_patched_folder_is_refused(plain: Path) -> None:
     config = json.loads((plain / "config.json").read_text()) | {"model_type": "sap_qwen2_5_vl", "sap": {"format": 1}}
     (plain / "config.json").write_text(json.dumps(config))

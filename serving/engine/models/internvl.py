@@ -34,12 +34,9 @@ class SapInternVLForConditionalGeneration(SapVllm, _Images):
     """InternVL with a Shared Attention Prior."""
 
     def _process_vision_input(self, image_input: Any) -> Any:
-        if self.sap_plan.inert or image_input["type"] != self.sap_video_kind:
-            return self._process_image_input(image_input)
-        check_videos("internvl")
-        # frames are pictures to the encoder, in transformers as well: each has a prior of its own
-        pictures = {name: image_input[name] for name in ("pixel_values", "num_patches")}
-        return self._process_image_input({"type": self.sap_kind, **pictures})
+        if image_input["type"] == self.sap_video_kind and not self.sap_plan.inert:
+            check_videos("internvl")
+        return self._process_image_input(image_input)
 
     def sap_pixels(self, image_input: Any) -> tuple[torch.Tensor, Mapping[str, Any]]:
         """Tiles of all images one behind another."""
