@@ -8,6 +8,7 @@ from typing import Any
 
 from lostattn.serving.pages.charts import PALETTE
 from lostattn.serving.stats import Equivalence, equivalence, holm, mcnemar, paired_difference, verdict
+from lostattn.surgery.demo.experiments import headline
 from PIL import Image, ImageDraw
 
 LONG = "Qwen2.5-VL-7B-Instruct-vision_attention-layers-8-19-heads-band-0.2-0.8-calibrated-on-vmcbench"
@@ -250,13 +251,31 @@ def diagnosis(names: tuple[str, ...] = ("Qwen2.5-VL-7B", "sap-vision", HOSTILE))
 def demo() -> dict[str, Any]:
     """A report of `demo`."""
     rows = results(("digits",), NAMES[:6])
+    kinds = {"choice": 0.9, "largest": 0.98, "presence": 0.93, "read": 0.95, "right": 1.0}
     found = [
         {"name": r["model"], "layers": "1-5", "heads": "12 of 24", "whole_groups": "3 of 12", "accuracy": r["accuracy"]["share"],
-         "by_kind": {"choice": 0.9, "presence": 0.93}, "unparsed": 0, "versus_original": r.get("difference"),
+         "by_kind": kinds, "unparsed": 0, "versus_original": r.get("difference"),
          "verdict": r.get("verdict", ""), "agreement": r.get("agreement"), "paths": {"closed": 9, "plain": 1}, "seconds": 3.0}
         for r in rows
     ]  # fmt: skip
+    layers = [
+        {"name": name, "accuracy": r["accuracy"]["share"], "by_kind": kinds, "difference": r["difference"], "verdict": r["verdict"]}
+        for name, r in zip(("layer 0", "layer 1", "layers 0-1", "layers 2-3"), rows[1:5], strict=True)
+    ]  # fmt: skip
+    names = ("efficient", "fitted", "paper's band", "first layers", "last layers", "token pruning", "random 0", "random 1")
+    plans = {
+        "original_accuracy": rows[0]["accuracy"]["share"], "calibrated_on": "digits", "calibration_samples": 160,
+        "rows": [
+            {"plan": name, "kv_groups": 16 * share, "visual_kv_saved": share, "groups": [[0, 1]],
+             "accuracy": rows[1 + i % 5]["accuracy"]["share"], "agreement": 0.9,
+             "versus_original": rows[1 + i % 5]["difference"],
+             "efficient_minus_this": rows[1 + i % 5]["difference"] if i else None}
+            for share in (0.25, 0.5, 0.75)
+            for i, name in enumerate(names)
+        ],
+    }  # fmt: skip
     return {
-        "questions": 500, "seed": 0, "versions": {"torch": "2.13.0"}, "hardware": "2 cores", "threads": 1,
-        "prompt": "<|vision_start|>QUESTION", "parser": "the stripped answer has to be the expected word", "results": found,
+        "headline": headline(layers, plans), "questions": 500, "seed": 0, "versions": {"torch": "2.13.0"},
+        "hardware": "2 cores", "threads": 1, "parser": "the stripped answer has to be the expected word", "results": found,
+        "layers": layers, "plans": plans,
     }  # fmt: skip

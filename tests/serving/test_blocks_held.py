@@ -60,7 +60,7 @@ def probed(monkeypatch: pytest.MonkeyPatch, client: Client) -> dict[str, Any]:
     monkeypatch.setattr(module, "fetch", lambda root: "")
     monkeypatch.setattr(module, "read_pool", lambda text: pool)
     monkeypatch.setattr(module, "Client", client)
-    side: Any = SimpleNamespace(name="m", image_token=5)
+    side: Any = SimpleNamespace(name="m", visual_tokens={5})
     return module.probe(Server(), client.record, side, Size(32, 32, 64), "hm", 8)
 
 
