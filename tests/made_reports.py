@@ -259,10 +259,20 @@ def demo() -> dict[str, Any]:
         for r in rows
     ]  # fmt: skip
     layers = [
-        {"name": name, "accuracy": r["accuracy"]["share"], "by_kind": kinds, "difference": r["difference"], "verdict": r["verdict"]}
+        {"name": name, "accuracy": r["accuracy"]["share"], "by_kind": kinds, "difference": r["difference"],
+         "verdict": r["verdict"]}
         for name, r in zip(("layer 0", "layer 1", "layers 0-1", "layers 2-3"), rows[1:5], strict=True)
     ]  # fmt: skip
-    names = ("efficient", "fitted", "paper's band", "first layers", "last layers", "token pruning", "random 0", "random 1")
+    names = (
+        "efficient",
+        "fitted",
+        "paper's band",
+        "first layers",
+        "last layers",
+        "token pruning",
+        "random 0",
+        "random 1",
+    )
     plans = {
         "original_accuracy": rows[0]["accuracy"]["share"], "calibrated_on": "digits", "calibration_samples": 160,
         "rows": [

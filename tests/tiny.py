@@ -41,6 +41,11 @@ def make_plain(name: str, seed: int = 0) -> Any:
     return model
 
 
+def rounding(name: str) -> float:
+    """Largest difference of logits between two ways to compute the same in float32."""
+    return TINY[family_of(name)].rounding
+
+
 def awake(model: Any) -> Any:
     """The model with random numbers in matrices that transformers leaves at zero, as Gemma 3's projector."""
     for weight in model.parameters():

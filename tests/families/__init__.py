@@ -64,6 +64,7 @@ class TinyFamily:
             visual token receives in the tower's last layer, by hand, one (n,) per image.
         depth: layers of the decoder; layers: those that can be patched.
         videos: hand-made videos; None where the model has none.
+        rounding: largest difference of logits between two ways to compute the same in float32.
         engine_dtype: the one type that vLLM's CPU kernels take for it.
         special: special tokens of its prompts.
         published: prefixes of saved weights that published checkpoints name otherwise: (saved, published).
@@ -80,6 +81,7 @@ class TinyFamily:
     received: Callable[[Any, Inputs, list[torch.Tensor], str], list[torch.Tensor]]
     videos: TinyVideos | None = None
     engine_dtype: str = "float32"
+    rounding: float = 2e-4
     depth: int = LAYERS
     layers: tuple[int, ...] = tuple(range(LAYERS))
     special: tuple[str, ...] = ()

@@ -61,23 +61,11 @@ def test_forms_agree_inside_the_model(name, mode, images, plain):
         model.sap_settings.force(path)
         model.sap_settings.counts.clear()
         with tiny.needed(model, images):
-            assert (logits(model, inputs) - wanted).abs().max() < 2e-4, path
+            assert (logits(model, inputs) - wanted).abs().max() < tiny.rounding(name), path
             taken = ("closed" if closed else "any_mask") if path == "auto" else path
             assert set(model.sap_settings.counts) == {taken}
-            steps = _teacher_forced(model, inputs, first=inputs["input_ids"].shape[1] - 4)
-        assert (steps - wanted[:, -4:]).abs().max() < 2e-4, path
-
-
-def _teacher_forced(model, inputs, first):
-    """Logits of the last tokens, read one by one on a cache."""
-    prompt = {k: v[:, :first] if k in tiny.PER_TOKEN else v for k, v in inputs.items()}
-    with torch.no_grad():
-        cache = model(**prompt, use_cache=True).past_key_values
-        out = [
-            model(input_ids=inputs["input_ids"][:, i : i + 1], past_key_values=cache).logits
-            for i in range(first, inputs["input_ids"].shape[1])
-        ]
-    return torch.cat(out, 1)
+            steps = tiny.by_steps(model, inputs, first=inputs["input_ids"].shape[1] - 4)
+        assert (steps - wanted[:, -4:]).abs().max() < tiny.rounding(name), path
 
 
 @pytest.mark.parametrize("scores", ["raw", "prob", "prob_rescaled", "log"])
