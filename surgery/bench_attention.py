@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import statistics
 import time
@@ -17,6 +18,7 @@ from ..patches.closed import closed_attention
 from ..patches.job import Job, Layout, PriorScores
 from ..patches.summary import visual_summary
 
+logger = logging.getLogger(__name__)
 HEADS, KV_HEADS, DIM = 28, 4, 128  # one attention layer of Qwen2.5-VL-7B
 TEXT_BEFORE, TEXT_AFTER = 32, 96
 PLANS: dict[str, list[int]] = {
@@ -47,7 +49,6 @@ def bench_attention(
     threads: int = 1,
     seconds: float = 1.5,
     dtype: torch.dtype = torch.float32,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, object]:
     """Time prefill and decode of every plan at every number of visual tokens.
 
@@ -70,7 +71,7 @@ def bench_attention(
             for count in visual:
                 for phase in ("prefill", "decode"):
                     for plan, heads in PLANS.items():
-                        progress(f"{phase}, {count} visual tokens, {plan}")
+                        logger.info(f"{phase}, {count} visual tokens, {plan}")
                         rows.append(_compare(phase, count, plan, heads, threads, seconds, dtype))
     finally:
         torch.set_num_threads(before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import mmap
 import platform
 import statistics
@@ -18,6 +19,7 @@ import torch
 
 from .measures import effective_rank, factorize, rid, spectrum_change, support_innovation
 
+logger = logging.getLogger(__name__)
 Spectrum = Literal["full", "steep"]
 _DECADES = {"full": 1, "steep": 4}  # by which features shrink from the first to the min(S, H)-th; float32 keeps 3.4
 
@@ -46,7 +48,6 @@ def bench_measures(
     spectra: Iterable[Spectrum] = ("full", "steep"),
     straight_dtypes: Iterable[torch.dtype] = (torch.float64,),
     threads: int = 1,
-    progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, object]:
     """Time eRank of three float32 states and Delta S, Delta D, RID of both steps, ours against a plain implementation.
 
@@ -77,13 +78,13 @@ def bench_measures(
             for tokens, features in shapes:
                 for spectrum in spectra:
                     states = make_states(tokens, features, spectrum)
-                    progress(f"{tokens} x {features}, {spectrum} rank, ours")
+                    logger.info(f"{tokens} x {features}, {spectrum} rank, ours")
                     ours = _measured(lambda: shared(states), repeats, clock)  # noqa: B023
                     for dtype in straight_dtypes:
-                        progress(f"{tokens} x {features}, {spectrum} rank, one SVD per measure in {dtype}")
+                        logger.info(f"{tokens} x {features}, {spectrum} rank, one SVD per measure in {dtype}")
                         other = _measured(lambda: straight(states, dtype), straight_repeats, clock)  # noqa: B023
                         rows.append(_compare(states, spectrum, dtype, ours, other))
-                        progress(f"{rows[-1].ratio:.1f} times faster, {rows[-1].difference:.0e} apart")
+                        logger.info(f"{rows[-1].ratio:.1f} times faster, {rows[-1].difference:.0e} apart")
     finally:
         torch.set_num_threads(held)
     return {"rows": [asdict(row) for row in rows], "environment": _environment(threads, repeats, straight_repeats)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -10,7 +11,6 @@ from typing import Any
 
 from ..patches.errors import LostattnError
 from ..patches.plan import Plan
-from ..serving.evaluation.rate import Say
 from ..serving.evaluation.versus import Outcome, outcome_rows
 from ..serving.shape import Shape, model_shape
 from ..serving.stats import paired_difference
@@ -31,11 +31,12 @@ from .evaluation.tasks import Asked
 from .sweep.grid import plan_key
 
 ORIGINAL = "original"
+logger = logging.getLogger(__name__)
 
 
 def bench_plans(
     source: Source, calibration: Calibration, asked: Asked, out: Path, counts: Sequence[int] | None = None,
-    random_plans: int = 5, settings: EvalSettings | None = None, say: Say = lambda _: None,
+    random_plans: int = 5, settings: EvalSettings | None = None,
     without: Collection[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Answer the questions with the original and with every plan, greedily.
@@ -72,10 +73,10 @@ def bench_plans(
     chosen = {c: {name: way for name, way in found.items() if name not in without} for c, found in chosen.items()}
     distinct = {way_key(way): way for found in chosen.values() for way in found.values()}
     ways = {ORIGINAL: plain_of(whole)} | distinct
-    say(f"{len(distinct)} plans and the original on {len(asked.items)} questions")
+    logger.info(f"{len(distinct)} plans and the original on {len(asked.items)} questions")
     with working_in(out):
-        outcomes = answer_plans(source, ways, asked, out, settings, say)
-    backend = InProcess(settings.dtype, settings.device, settings.batch, say)
+        outcomes = answer_plans(source, ways, asked, out, settings)
+    backend = InProcess(settings.dtype, settings.device, settings.batch)
     return {
         "questions": len(asked.items), "settings": dict(frontier.settings), "calibrated_on": calibration.data,
         "calibration_samples": frontier.samples, "tasks": task_facts([asked], outcomes),

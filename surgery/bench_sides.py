@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..patches.errors import LostattnError
@@ -12,7 +13,7 @@ from .patch import patch_from_spec, prepare
 from .spec import PatchSpec, read_spec
 
 READY = ("all", "but-first", "every-second")
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def ready_spec(name: str, layers: int) -> PatchSpec:
@@ -27,7 +28,7 @@ def ready_spec(name: str, layers: int) -> PatchSpec:
     return PatchSpec(mode="patch_complexity", layers=list(chosen), heads="all")
 
 
-def plan_folders(base: Path, plans: Sequence[str], out: Path, say: Say = lambda _: None) -> list[Path]:
+def plan_folders(base: Path, plans: Sequence[str], out: Path) -> list[Path]:
     """One patched folder for each plan under `out`, named after the plan; those that are there already stay.
 
     Args:
@@ -39,20 +40,20 @@ def plan_folders(base: Path, plans: Sequence[str], out: Path, say: Say = lambda 
     names = [plan if plan in READY else Path(plan).stem for plan in plans]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise LostattnError(f"two plans are called {', '.join(repeated)}: give each once, under a name of its own")
-    return [_folder(base, plan, out / name, say) for plan, name in zip(plans, names, strict=True)]
+    return [_folder(base, plan, out / name) for plan, name in zip(plans, names, strict=True)]
 
 
-def _folder(base: Path, plan: str, folder: Path, say: Say) -> Path:
+def _folder(base: Path, plan: str, folder: Path) -> Path:
     if plan in READY:
         spec = ready_spec(plan, model_shape(read_json(base / "config.json", f"config.json in {base}")).layers)
     else:
         spec = read_spec(plan)
     config = folder / "config.json"
     if config.is_file():
-        planned = prepare(base, spec, say=say).planned.plan
+        planned = prepare(base, spec).planned.plan
         if read_json(config, f"config.json in {folder}").get("sap") == planned.to_json():
             return folder
         raise LostattnError(f"{folder} holds another plan: choose another --out, or remove that folder")
-    say(f"patching with plan {folder.name}")
-    patch_from_spec(base, folder, spec, say=say)
+    logger.info(f"patching with plan {folder.name}")
+    patch_from_spec(base, folder, spec)
     return folder

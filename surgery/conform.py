@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..serving.cause import cause
 from ..serving.client import Answer, Client, Turn
 from ..serving.disk import read_json
 from ..serving.engine.versions import check_served, check_videos
-from ..serving.evaluation.rate import bar_of
+from ..serving.progress import bar_of
 from ..serving.reading.videos import VideoFile
 from ..serving.safety import cpu_defaults, names
 from ..serving.server import Server
@@ -30,6 +31,7 @@ from .serve import check_plugin, checked_plan
 # largest difference of log-probabilities that rounding explains, by dtype
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 TOP = 5
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,6 @@ def conform(
     dtype: str = "float32",
     device: str = "cpu",
     options: Sequence[str] = (),
-    say: Callable[[str], None] = lambda _: None,
 ) -> list[Result]:
     """Answer the cases with vLLM, then let transformers judge every token of the answers.
 
@@ -157,16 +158,17 @@ def conform(
             check_videos(plan.family)
     processor = load_processor(folder)
     inputs = [_encode(processor, case) for case in cases]
-    say(f"vLLM answers {len(cases)} prompts")
+    logger.info(f"vLLM answers {len(cases)} prompts")
     answers = _ask_vllm(folder, cases, max_tokens, dtype, _server_options(cases, inputs, max_tokens, options))
     for case, one, answer in zip(cases, inputs, answers, strict=True):
         _refuse_other_prompt(case, one["input_ids"][0].tolist(), answer.prompt)
-    say("transformers answers")
+    logger.info("transformers answers")
     chat = Chat.load(folder, dtype, device)
-    bar, found = bar_of(say, "prompts", len(cases)), list[Result]()
+    bar, found = bar_of("prompts", len(cases)), list[Result]()
     for case, one, answer in zip(cases, inputs, answers, strict=True):
         found.append(_judge(chat, case, one, answer, TOLERANCE[dtype]))
-        bar(len(found))
+        if bar is not None:
+            bar(len(found))
     return found
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ..patches import Plan
 from ..patches.errors import LostattnError
 from ..serving.byte_model import read_step_weights
-from ..serving.evaluation.rate import LazyBar
+from ..serving.progress import LazyBar
 from ..serving.shape import model_shape
 from .calibration import Calibration
 from .checkpoint.card import card_text
@@ -22,13 +23,14 @@ from .checkpoint.publish import check_replaceable
 from .checkpoint.source import Source, resolve_source
 from .checkpoint.write import Written, write_patched
 from .demo.builtin import builtin_examples
+from .log_lines import Write, deprecated_say
 from .model_fit import check_fit
 from .planner import Planned, make_plan
 from .predict import DecodePrediction, Prediction, predict, predict_decode
 from .ranges import Heads
 from .spec import PatchSpec, spec_text
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,6 @@ def prepare(
     *,
     revision: str | None = None,
     allow_code: bool = False,
-    say: Say = lambda _: None,
 ) -> Prepared:
     """Check the source and settle the plan; nothing is written.
 
@@ -60,9 +61,7 @@ def prepare(
         )
     source = src if isinstance(src, Source) else resolve_source(src, revision, allow_code=allow_code)
     check_fit(source.config, source.tensors)
-    planned = make_plan(
-        spec, source.config, source.path, lambda: _calibrate_builtin(source, say), lambda: source.identity
-    )
+    planned = make_plan(spec, source.config, source.path, lambda: _calibrate_builtin(source), lambda: source.identity)
     planned.notes.extend([*quantisation_notes(source.config), *source.notes])
     shape = model_shape(source.config)
     weights = read_step_weights(source.path, shape)
@@ -94,7 +93,7 @@ def patch_checkpoint(
     force: bool = False,
     allow_code: bool = False,
     full_hash: bool = False,
-    say: Say = lambda _: None,
+    say: Write | None = None,
 ) -> Plan:
     """Patch a checkpoint: the same as `lostattn patch`.
 
@@ -108,7 +107,7 @@ def patch_checkpoint(
         force: replace an existing model folder, atomically.
         allow_code: accept sources that bring Python files.
         full_hash: record sha256 of all weights, however large.
-        say: gets one line at a time of what happens.
+        say: deprecated; gets the lines of the logger `lostattn` while the call runs.
 
     Returns:
         The plan that the checkpoint carries.
@@ -122,17 +121,10 @@ def patch_checkpoint(
         seed=seed, temperature=temperature, options={} if options is None else options,
         keep_agreement=keep_agreement, kv_budget=kv_budget, groups=groups,
     )  # fmt: skip
-    written = patch_from_spec(
-        src,
-        out,
-        spec,
-        revision=revision,
-        weights=weights,
-        force=force,
-        allow_code=allow_code,
-        full_hash=full_hash,
-        say=say,
-    )
+    with deprecated_say(say):
+        written = patch_from_spec(
+            src, out, spec, revision=revision, weights=weights, force=force, allow_code=allow_code, full_hash=full_hash
+        )
     return written[0].planned.plan
 
 
@@ -148,11 +140,10 @@ def patch_from_spec(
     full_hash: bool = False,
     measured: Mapping[str, Any] | None = None,
     command: str | None = None,
-    say: Say = lambda _: None,
 ) -> tuple[Prepared, Written]:
     """The same from a spec; also returns what was written."""
     check_replaceable(Path(out), force)  # before anything long is done
-    prepared = prepare(src, spec, revision=revision, allow_code=allow_code, say=say)
+    prepared = prepare(src, spec, revision=revision, allow_code=allow_code)
     command, text = command or command_line(), spec_text(spec)
     plan, source = prepared.planned.plan, prepared.source
     original = (
@@ -172,7 +163,6 @@ def patch_from_spec(
         command=command,
         spec=text,
         full_hash=full_hash,
-        say=say,
     )
     return prepared, written
 
@@ -193,16 +183,18 @@ def _for_card(predictions: list[Prediction]) -> dict[int, dict[str, Any]]:
     }
 
 
-def _calibrate_builtin(source: Source, say: Say) -> Calibration:
+def _calibrate_builtin(source: Source) -> Calibration:
     """Rank heads on the built-in set."""
     from .calibrate import calibrate
     from .chat import Chat
 
     examples = builtin_examples()
-    say(f"ranking heads on {len(examples)} built-in questions; 'lostattn calibrate' ranks them on your own data")
+    logger.info(
+        f"ranking heads on {len(examples)} built-in questions; 'lostattn calibrate' ranks them on your own data"
+    )
     try:
         chat = Chat.load(source.path)
     except LostattnError as error:
         raise LostattnError(f"{error}; or give --heads all, lists of heads, --dynamic or --calibration FILE") from error
-    what, shown = "built-in pictures of handwritten digits", LazyBar(say, "ranking heads")
+    what, shown = "built-in pictures of handwritten digits", LazyBar("ranking heads")
     return calibrate(chat, model_shape(source.config).family, examples, what, progress=shown)

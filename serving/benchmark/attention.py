@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -29,6 +30,7 @@ WORKING_SET = 256 << 20  # bytes that calls of a graph read in turn: more than s
 MOST_COPIES = 256
 PREFILL_ROWS = 65536  # of a step, at most
 LIMIT = 0.05  # largest error of bfloat16 outputs near 1
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,6 @@ def bench_device_attention(
     text: int,
     dtype: torch.dtype,
     device: torch.device,
-    progress: Callable[[str], None] = lambda _: None,
     shape: LayerShape = QWEN,
 ) -> dict[str, object]:
     """Time decode steps and prefills of a layer of Qwen2.5-VL-7B's shape, every head patched.
@@ -95,7 +96,7 @@ def bench_device_attention(
             for phase, measure in (("decode", _decode), ("prefill", _prefill)):
                 if phase == "prefill" and count * layer.keys > PREFILL_ROWS:
                     continue
-                progress(f"{phase}, {count} requests of {tokens} visual tokens")
+                logger.info(f"{phase}, {count} requests of {tokens} visual tokens")
                 rows.append(_row(phase, measure, layer, place))
     return {"rows": rows, "environment": _environment(shape, place)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ...patches.errors import LostattnError
@@ -10,9 +10,7 @@ from ...patches.errors import LostattnError
 HEAD = ("phase", "requests", "visual", "us", "unpatched, paged", "SDPA us", "against SDPA", "GB/s", "x bound")
 
 
-def measure(
-    visual: Sequence[int], requests: Sequence[int], text: int, dtype: str, device: str, progress: Callable[[str], None]
-) -> dict[str, Any]:
+def measure(visual: Sequence[int], requests: Sequence[int], text: int, dtype: str, device: str) -> dict[str, Any]:
     """`bench_device_attention`, with words for the type and the device.
 
     Raises:
@@ -29,7 +27,7 @@ def measure(
         raise LostattnError(reason)
     from .attention import bench_device_attention
 
-    return bench_device_attention(visual, requests, text, getattr(torch, dtype), torch.device(device), progress)
+    return bench_device_attention(visual, requests, text, getattr(torch, dtype), torch.device(device))
 
 
 def table_rows(found: dict[str, Any]) -> list[list[str]]:

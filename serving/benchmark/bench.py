@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -14,16 +15,16 @@ from ...patches.errors import LostattnError
 from ..byte_model import kv_bytes
 from ..disk import disk_errors
 from ..engine.versions import check_videos
-from ..evaluation.rate import bar_of
 from ..hardware import hardware
 from ..host_times import host_times, written
 from ..pages.charts import need_matplotlib
+from ..progress import bar_of
 from ..resume import Progress
 from ..sides import Side, check_processors, describe_plan, folder_fingerprint, read_sides
 from ..versions import serving_versions
 from .load import Generator
 from .probe import probe, words
-from .servers import Say, Servers, fit_together, need_vllm
+from .servers import Servers, fit_together, need_vllm
 from .settings import (
     LEAST_POOL,
     TEMPLATE,
@@ -39,6 +40,7 @@ from .sizes import Size, fitting_sizes, picture_sizes, video_sizes
 from .summary import host_figures, measured, predicted_decode, predicted_kv, summarize
 
 USUAL = (256, 1024, 4096)
+logger = logging.getLogger(__name__)
 
 
 def bench_serve(
@@ -46,7 +48,6 @@ def bench_serve(
     patched: Sequence[str | Path],
     out: str | Path,
     settings: BenchSettings,
-    say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Measure and write `bench.json`, `bench.md` and pictures into `out`; goes on where it was interrupted.
 
@@ -64,10 +65,10 @@ def bench_serve(
                 check_videos(side.plan.family)
     sizes = choose_sizes(sides[0], settings)
     longest = longest_request(sizes, settings)
-    with open_servers(sides, settings, longest, longest, out, say) as servers:
+    with open_servers(sides, settings, longest, longest, out) as servers:
         with disk_errors(f"cannot write {out}"):
             out.mkdir(parents=True, exist_ok=True)
-        report = measure(sides, sizes, settings, servers, out, say)
+        report = measure(sides, sizes, settings, servers, out)
     write_bench(report, out)
     return report
 
@@ -88,9 +89,7 @@ def choose_sizes(base: Side, settings: BenchSettings) -> list[Size]:
     return sizes
 
 
-def open_servers(
-    sides: Sequence[Side], settings: BenchSettings, usual: int, longest: int, out: Path, say: Say
-) -> Servers:
+def open_servers(sides: Sequence[Side], settings: BenchSettings, usual: int, longest: int, out: Path) -> Servers:
     """Servers with one pool size for all, not started yet.
 
     Args:
@@ -104,12 +103,14 @@ def open_servers(
         need = max(max(settings.concurrency) * kv_bytes(shape, None, usual, 0), kv_bytes(shape, None, longest, 0))
         budget = max(LEAST_POOL, int(1.1 * need * cache_scale(settings.options, shape.dtype_bytes)))
     together = fit_together(sides, budget) if settings.together is None else settings.together
-    say(f"KV pool {budget / 2**30:.2f} GiB each, servers {'all alive, taking turns' if together else 'one by one'}")
-    return Servers(server_options(budget, longest, settings.options, settings.videos), out / "logs", together, say)
+    logger.info(
+        f"KV pool {budget / 2**30:.2f} GiB each, servers {'all alive, taking turns' if together else 'one by one'}"
+    )
+    return Servers(server_options(budget, longest, settings.options, settings.videos), out / "logs", together)
 
 
 def measure(
-    sides: Sequence[Side], sizes: Sequence[Size], settings: BenchSettings, servers: Servers, out: Path, say: Say
+    sides: Sequence[Side], sizes: Sequence[Size], settings: BenchSettings, servers: Servers, out: Path
 ) -> dict[str, Any]:
     """All loads and probes that are not on disk yet, and the report about them."""
     key = _key(sides, settings, servers)
@@ -117,7 +118,7 @@ def measure(
     jobs = list(schedule([s.name for s in sides], sizes, settings.concurrency, settings.repeats, servers.together))
     done = finished(jobs, loads.rows, servers.together)
     if done:
-        say(f"{len(done)} of {len(jobs)} loads were measured before")
+        logger.info(f"{len(done)} of {len(jobs)} loads were measured before")
     left = [job for job in jobs if job.key not in done]
     with Generator(out / "load.log") as generator:
         text = words(sides[0].folder, settings.text_tokens)
@@ -127,13 +128,14 @@ def measure(
             for side in sides:
                 servers.use(side)
         runner = _Runner(sides, settings, servers, generator)
-        bar = bar_of(say, "loads", len(jobs), len(done))
+        bar = bar_of("loads", len(jobs), len(done))
         for number, job in enumerate(left, len(done) + 1):
             loads.add(row := runner.run(job))
             servers.note_memory()
             _note_facts(probes, servers)
-            say(f"{number}/{len(jobs)} {_told(row)}")
-            bar(number)
+            logger.info(f"{number}/{len(jobs)} {_told(row)}")
+            if bar is not None:
+                bar(number)
     rows = {_row_key(row): row for row in loads.rows}
     return _report(sides, settings, servers, probes.rows, [rows[job.key] for job in jobs])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -22,7 +23,7 @@ from ..sides import Side
 from .metrics import fetch, healthy, log_dtype, log_longest, read_pool
 
 OVERHEAD = 3 * 2**30  # bytes of a server's processes beside weights and KV cache
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def need_vllm() -> None:
@@ -59,7 +60,6 @@ class Servers:
     options: Sequence[str]
     logs: Path
     together: bool
-    say: Say = lambda _: None
     make: Callable[..., Any] = Server
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     alive: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Servers:
             self.stop()
         with disk_errors(f"cannot write {self.logs}"):
             self.logs.mkdir(parents=True, exist_ok=True)
-        self.say(f"starting vLLM on {side.name}")
+        logger.info(f"starting vLLM on {side.name}")
         env = {VARIABLE: str(self.record(side).resolve()), HOST_TIMES: str(self.host_record(side).resolve())}
         log = self.logs / f"{side.name}.log"
         server = self.make(side.folder, name=side.name, options=self.options, log=log, env=env)
@@ -96,7 +96,7 @@ class Servers:
     def _tick(self, name: str) -> Callable[[float], None]:
         def tick(seconds: float) -> None:
             if round(seconds) % 30 == 0:
-                self.say(f"  {name} is not ready yet ({seconds:.0f} s)")
+                logger.info(f"  {name} is not ready yet ({seconds:.0f} s)")
 
         return tick
 

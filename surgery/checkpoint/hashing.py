@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from ...serving.evaluation.rate import Say, bar_of
+from ...serving.progress import bar_of
 
 FULL_LIMIT = 2**30  # bytes of weights up to which all of them are hashed
 _BLOCK = 2**16
@@ -49,13 +49,13 @@ class Sha256:
 
 
 @contextmanager
-def bytes_told(say: Say, what: str, total: int) -> Iterator[None]:
-    """A block whose hashed bytes, `total` at most, move a bar of MiB, where `say` can show one and they are many."""
-    if total < TOLD_FROM or getattr(say, "bar", None) is None:
+def bytes_told(what: str, total: int) -> Iterator[None]:
+    """A block whose hashed bytes, `total` at most, move a bar of MiB, where a display is installed and they are many."""
+    whole, seen = total >> _MIB, 0
+    bar = bar_of(f"{what} (MiB)", whole) if total >= TOLD_FROM else None
+    if bar is None:
         yield
         return
-    whole, seen = total >> _MIB, 0
-    bar = bar_of(say, f"{what} (MiB)", whole)
 
     def heard(count: int) -> None:
         nonlocal seen

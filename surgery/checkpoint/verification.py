@@ -8,7 +8,7 @@ from pathlib import Path
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, read_json
 from .folder import is_weights, list_files, real_file
-from .hashing import Say, bytes_told, fingerprint, sha256_file
+from .hashing import bytes_told, fingerprint, sha256_file
 from .manifest import MANIFEST, FileRecord, Manifest, read_manifest, read_plan
 from .tensor_table import read_table
 from .weights import check_weights
@@ -51,20 +51,19 @@ class Verification:
         return tuple(check for check in self.checks if not check.ok)
 
 
-def verify(directory: str | Path, *, quick: bool = False, say: Say = lambda _: None) -> Verification:
+def verify(directory: str | Path, *, quick: bool = False) -> Verification:
     """Compare a patched folder with its record: every file, the tensor tables, the plan, the travelling code.
 
     Args:
         directory: what `lostattn patch` wrote, or a download of it.
         quick: look at fingerprints of weights only, even where all bytes are on record.
-        say: gets the progress.
 
     Raises:
         LostattnError: not a folder patched by lostattn, or an unreadable record.
     """
     path = Path(directory).expanduser()
     manifest, root = read_manifest(path), path.resolve()
-    with bytes_told(say, "reading", 0 if quick else sum(record.size for record in manifest.files.values())):
+    with bytes_told("reading", 0 if quick else sum(record.size for record in manifest.files.values())):
         checks = [check_file(root, name, record, quick) for name, record in sorted(manifest.files.items())]
     checks.append(_check_plan(root, manifest))
     if all(check.ok for check in checks):  # else the rows above tell the cause

@@ -13,7 +13,7 @@ from ...patches.errors import LostattnError
 from ...patches.plan import Plan, one_of
 from ...serving.disk import disk_errors, sync_tree, to_json, write_bytes, write_json
 from .folder import blobs_of, is_weights, real_file
-from .hashing import FULL_LIMIT, Say, Sha256, bytes_told, fingerprint, sha256_bytes, sha256_file
+from .hashing import FULL_LIMIT, Sha256, bytes_told, fingerprint, sha256_bytes, sha256_file
 from .manifest import MANIFEST, FileRecord, Manifest, Patched, read_patched
 from .place import WEIGHTS, place
 from .provenance import lostattn_version, portable, utc_now, versions
@@ -48,7 +48,6 @@ def write_patched(
     command: str = "",
     spec: str | None = None,
     full_hash: bool = False,
-    say: Say = lambda _: None,
 ) -> Written:
     """Write the patched checkpoint: whole and verified, or not at all.
 
@@ -63,7 +62,6 @@ def write_patched(
         spec: the user's YAML spec, recorded likewise.
         full_hash: record sha256 of all weights, however large; else up to 1 GiB in all, above that fingerprints of what
             was linked.
-        say: gets the progress.
 
     Raises:
         LostattnError: any mistake of the user, a full disk, or a result that differs from the source.
@@ -75,7 +73,7 @@ def write_patched(
         raise LostattnError(f"the plan is for '{plan.family}', the source a '{source.config['model_type']}': plan anew")
     with publishing(out, force=force, source=source.path) as (folder, target):
         originals = {name: _original(source, name) for name in REPLACED if name in source.files}
-        with bytes_told(say, "writing", _size_of(source)):
+        with bytes_told("writing", _size_of(source)):
             files = _carry(source, folder, weights, full_hash)
         files |= _write_own(folder, _own_files(source, plan, card), originals)
         manifest = Manifest(
@@ -92,7 +90,7 @@ def write_patched(
         )
         write_json(folder / MANIFEST, manifest.to_json())
         sync_tree(folder)
-        with bytes_told(say, "checking", _size_of(source)):
+        with bytes_told("checking", _size_of(source)):
             _check_written(source, folder, manifest)
     how = [record.placed for name, record in files.items() if is_weights(name)]
     return Written(target, manifest, {kind: how.count(kind) for kind in sorted(set(how))})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, tell
 
 
 @click.command(short_help="List the modes: where a prior can come from.")
@@ -46,5 +46,5 @@ def doctor(change: str | None, as_json: bool) -> None:
     else:
         print_table(["part", "state", "detail"], [[c.part, c.state, c.detail] for c in found])
     if any(c.state == "broken" for c in found):
-        say("mend what is broken, then run lostattn doctor again")
+        tell("mend what is broken, then run lostattn doctor again")
         raise SystemExit(1)

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from .table import print_table
-from .telling import Counter, say
+from .telling import Counter, tell, telling
 
 __all__ = [
-    "Counter", "Group", "Root", "UserMistake", "json_option", "print_json", "print_table", "refuse_ambiguous", "say",
+    "Counter", "Group", "Root", "UserMistake", "json_option", "print_json", "print_table", "refuse_ambiguous", "tell",
 ]  # fmt: skip
 
 _WHOLE = re.compile(r"[-+]?\d{1,40}", re.ASCII)
@@ -74,8 +74,6 @@ class Group(click.Group):
             if type(error).__name__ != "LostattnError":
                 raise
             raise UserMistake(str(error)) from error
-        finally:
-            say.close()
 
 
 class Root(Group):
@@ -92,6 +90,11 @@ class Root(Group):
             found = [(name.ljust(longest), self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
                 formatter.write_dl([(name, one.short_help or "") for name, one in found if one is not None])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; lines and bars of the libraries go to stderr meanwhile."""
+        with telling():
+            return super().invoke(ctx)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Called as the process's own command, never from Python code: what needs torch is loaded when it is needed."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .base import Group, json_option, print_json, print_table, say
+from .base import Group, json_option, print_json, print_table, tell
 from .checks import need_models
 from .choices import BENCH_PLAN
 from .data_option import data_option
@@ -80,7 +80,7 @@ def _attention_on_cpu(sizes: Sequence[int], threads: int, seconds: float, dtype:
 
     from ..bench_attention import bench_attention
 
-    found = bench_attention(sizes, threads, seconds, getattr(torch, dtype), say)
+    found = bench_attention(sizes, threads, seconds, getattr(torch, dtype))
     if as_json:
         print_json(found)
         return
@@ -92,18 +92,18 @@ def _attention_on_cpu(sizes: Sequence[int], threads: int, seconds: float, dtype:
     print_table(["phase", "visual", "plan", "path", "SDPA ms", "SAP ms", "ratio", "middle half", "pairs"], rows)
     if found["growth"]:
         click.echo(f"all-heads prefill grows {found['growth']:.2f}x from 4096 to 8192 visual tokens")
-    say(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))  # type: ignore[attr-defined]
+    tell(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))  # type: ignore[attr-defined]
 
 
 def _attention_on_gpu(sizes: Sequence[int], requests: Sequence[int], text: int, dtype: str, as_json: bool) -> None:
     from ...serving.benchmark.attention_table import HEAD, measure, table_rows
 
-    found = measure(sizes, requests, text, dtype, "cuda", say)
+    found = measure(sizes, requests, text, dtype, "cuda")
     if as_json:
         print_json(found)
         return
     print_table(HEAD, table_rows(found))
-    say(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))
+    tell(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))
 
 
 @bench.command(short_help="Patch a sparse checkpoint of many gigabytes.")
@@ -154,7 +154,7 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
         ) from error
     from ..bench_measures import bench_measures
 
-    found = bench_measures(pairs, threads=threads, progress=say)
+    found = bench_measures(pairs, threads=threads)
     if as_json:
         print_json(found)
         return
@@ -204,7 +204,7 @@ def plans(
     from ..evaluation.run import EvalSettings
 
     settings = EvalSettings(batch=32, dtype=dtype, device=device, seed=seed)
-    found = bench_plans(source, measured, asked, out, counts, random_plans, settings, say)
+    found = bench_plans(source, measured, asked, out, counts, random_plans, settings)
     if as_json:
         print_json(found)
         return
@@ -304,8 +304,8 @@ def serve(
     if plans:
         from ..bench_sides import plan_folders
 
-        patched = (*patched, *plan_folders(base, plans, out / "plans", say))
-    report = bench_serve(base, patched, out, settings, say)
+        patched = (*patched, *plan_folders(base, plans, out / "plans"))
+    report = bench_serve(base, patched, out, settings)
     if as_json:
         print_json(report)
         return

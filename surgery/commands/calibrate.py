@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .base import Counter, json_option, print_json, print_table, say
+from .base import Counter, json_option, print_json, print_table, tell
 from .choices import DTYPE, MODE
 from .data_option import data_option
 
@@ -120,7 +120,7 @@ def calibrate(
     options = "--preset efficient " if of_groups["frontier"] or found.fits else ""
     if of_fit is not None:
         options += f"--scores fitted {of_fit.option()}"
-    say(f"wrote {out}; next: lostattn patch {options}--calibration {out} {src} OUT")
+    tell(f"wrote {out}; next: lostattn patch {options}--calibration {out} {src} OUT")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .base import UserMistake, json_option, say
+from .base import UserMistake, json_option
 from .checks import need_models
 from .serving_options import BehindDashes, budget_bytes, load_options, positive_numbers, vllm_options
 from .task_options import power_option, question_options, read_asked, show_results
@@ -56,7 +56,7 @@ def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **g
         concurrency=given["concurrency"], server=bench, bench=None if given["no_bench"] else bench, seed=given["seed"],
         harness=given["harness"],
     )  # fmt: skip
-    report = compare(base, patched, asked, out, settings, say)
+    report = compare(base, patched, asked, out, settings)
     if not show_results(report, given["power"], as_json):
         return
     if report["bench"]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, tell
 from .checks import need_data, need_models
 from .data_option import data_option
 
@@ -59,7 +59,7 @@ def conform(
 
     pictures = builtin_cases() if data is None else data_cases(data, limit)
     cases = video_cases(tells_apart(folder)) if videos else pictures
-    found = compare(folder, cases, max_tokens, dtype, device, vllm_options, say)
+    found = compare(folder, cases, max_tokens, dtype, device, vllm_options)
     ok = all(r.ok for r in found)
     if as_json:
         rows = [asdict(r) for r in found]
@@ -75,5 +75,5 @@ def conform(
             f"{sum(r.ok for r in found)} of {len(found)} prompts agree ({dtype}, log-probabilities within {TOLERANCE[dtype]:g})"
         )
     if not ok:
-        say("vLLM and transformers do not agree on this model: do not serve it")
+        tell("vLLM and transformers do not agree on this model: do not serve it")
         raise SystemExit(1)

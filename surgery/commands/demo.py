@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table
 
 SHOWN = ("prior", "layers", "heads", "right", "difference (95 %)", "verdict")  # the report has all columns
 
@@ -43,7 +43,7 @@ def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json
     from ..demo.report import layer_table, plan_table, table  # these need torch, which the mistakes above do not
     from ..demo.run import run_demo
 
-    report = run_demo(out, questions, seed, force, say, serve)
+    report = run_demo(out, questions, seed, force, serve)
     if as_json:
         print_json(report)
         return

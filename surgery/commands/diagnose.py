@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .base import Counter, json_option, print_json, print_table, say
+from .base import Counter, json_option, print_json, print_table, tell
 from .checks import need_data, need_models
 from .choices import DTYPE, TOKENS
 from .data_option import data_option
@@ -73,4 +73,4 @@ def diagnose(
             click.echo(f"{model}: {line}")
     if moved := comparison(report):
         print_table(moved[0], moved[1:])
-    say(f"wrote {out / 'diagnose.html'} and the files beside it")
+    tell(f"wrote {out / 'diagnose.html'} and the files beside it")

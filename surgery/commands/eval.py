@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table
 from .checks import need_sources
 from .choices import BACKEND
 from .serving_options import BehindDashes, vllm_options
@@ -61,7 +61,7 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
         device=given["device"], options=vllm_options(), seed=given["seed"], harness=given["harness"],
         api_key=given["api_key"],
     )  # fmt: skip
-    report = run_eval(models, asked, out, settings, say)
+    report = run_eval(models, asked, out, settings)
     if show_results(report, given["power"], as_json):
         click.echo(f"\nThe report is the page {out / 'eval.html'}; the same as Markdown and JSON lies beside it.")
 
@@ -122,7 +122,7 @@ def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bo
         backend=backend, concurrency=given["concurrency"], options=vllm_options(), seed=given["seed"],
         harness=given["harness"], api_key=given["api_key"],
     )  # fmt: skip
-    report = run_via_lmms(models, own, local, out, settings, given["limit"], given["max_tokens"], say)
+    report = run_via_lmms(models, own, local, out, settings, given["limit"], given["max_tokens"])
     if as_json:
         print_json(report)
         return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, tell
 
 
 @click.command(short_help="List the model families: what runs where, and defaults.")
@@ -36,5 +36,5 @@ def families(as_json: bool) -> None:
         ["family", "day", "transformers", "vLLM"],
         [[s.family, s.tried.day, s.tried.transformers, s.tried.vllm or "not served"] for s in found],
     )
-    say(f"vLLM here: {installed_engine()}")
-    say("layers are clipped to a model's depth; --json tells modes, reasons, and where the defaults come from")
+    tell(f"vLLM here: {installed_engine()}")
+    tell("layers are clipped to a model's depth; --json tells modes, reasons, and where the defaults come from")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, tell
 
 
 @click.command(short_help="Print plan and provenance of a patched folder.")
@@ -45,7 +45,7 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     """
     from ..checkpoint.write import verify as check
 
-    found = check(folder, quick=quick, say=say)
+    found = check(folder, quick=quick)
     rows = [[c.file, c.level, "ok" if c.ok else "FAILED", c.problem] for c in found.checks]
     if as_json:
         print_json(
@@ -57,7 +57,7 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     else:
         print_table(["file", "checked by", "result", "problem"], rows)
     if not found.ok:
-        say(f"{folder} is not as it was written: patch again, or take it back with care")
+        tell(f"{folder} is not as it was written: patch again, or take it back with care")
         raise SystemExit(1)
 
 
@@ -88,5 +88,5 @@ def unpatch(folder: Path, out: Path, weights: str, force: bool, as_json: bool) -
     if as_json:
         print_json({"out": str(out)})
     for note in left_out_notes(read_patched(folder).manifest.left_out):
-        say(f"note: {note}, when this model was patched, so it does not come back")
-    say(f"wrote {out}, byte-equal to what was patched")
+        tell(f"note: {note}, when this model was patched, so it does not come back")
+    tell(f"wrote {out}, byte-equal to what was patched")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, tell
 
 
 @click.command(short_help="Show which KV groups can go, as calibrate measured them.")
@@ -33,7 +33,7 @@ def frontier(calibration: Path, plot: Path | None, as_json: bool) -> None:
         from ..efficient.plot import plot_frontier
 
         plot_frontier(found, plot)
-        say(f"wrote {plot}")
+        tell(f"wrote {plot}")
     print_json(found.to_json()) if as_json else print_groups(found)
 
 
@@ -41,7 +41,7 @@ def print_groups(found: Any) -> None:
     """Every group alone, and the search if there was one."""
     from ..efficient.frontier import FRONTIER_HEAD, frontier_rows, shown
 
-    say(f"{found.samples} questions; " + ", ".join(f"{k} {shown(v)}" for k, v in found.settings.items()))
+    tell(f"{found.samples} questions; " + ", ".join(f"{k} {shown(v)}" for k, v in found.settings.items()))
     click.echo("\nEvery KV group alone:")
     print_table(["layer", "KV head", "answers that stay", "KL (nats)"], [
         [layer, group, f"{100 * h.agreement:.1f} %", f"{h.kl:.2e}"] for (layer, group), h in sorted(found.alone.items())

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, tell
 from .checks import need_readable
 from .choices import MODE, PRESET, RANKING, ROWS, SCORE_RULE
 from .plan_gpu import gpu_options, print_prediction, take_gpu_options
@@ -122,7 +122,7 @@ def plan(
     source = resolve_source(src, revision, allow_code=allow_code)
     from ..patch import prepare  # needs torch, which the mistakes above do not
 
-    prepared = prepare(source, spec, say=say)
+    prepared = prepare(source, spec)
     if gpu is None:
         _print_prepared(prepared, as_json)
         return
@@ -151,7 +151,7 @@ def _plan_bare(src: str, revision: str | None, spec: Any, gpu: dict[str, Any], a
     for text in describe_plan(settled):
         click.echo(text)
     for note in notes:
-        say(f"note: {note}")
+        tell(f"note: {note}")
     print_prediction(found)
     return True
 
@@ -197,15 +197,15 @@ def patch(
     from ..patch import patch_from_spec, prepare  # needs torch, which the mistakes above do not
 
     if dry_run:
-        _print_prepared(prepare(source, spec, say=say), as_json)
-        say("dry run: nothing was written")
+        _print_prepared(prepare(source, spec), as_json)
+        tell("dry run: nothing was written")
         return
     prepared, written = patch_from_spec(
-        source, out, spec, weights=weights, force=force, full_hash=full_hash, say=say
+        source, out, spec, weights=weights, force=force, full_hash=full_hash
     )  # fmt: skip
     _print_prepared(prepared, as_json, {"out": str(out), "weights": dict(written.placed)})
     placed = ", ".join(f"{n} {how}" for how, n in written.placed.items())
-    say(f"wrote {out} (weight files: {placed}); next: lostattn verify {out}")
+    tell(f"wrote {out} (weight files: {placed}); next: lostattn verify {out}")
 
 
 def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None = None) -> None:
@@ -225,7 +225,7 @@ def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None =
     for text in describe_plan(settled):
         click.echo(text)
     for note in prepared.planned.notes:
-        say(f"note: {note}")
+        tell(f"note: {note}")
     click.echo("\nPredicted savings (one request, 128 text tokens; KV bytes: for an engine that leaves the slots out):")
     print_table(
         ["visual tokens", "attention FLOPs saved (prefill)", "KV cache saved", "KV bytes before", "KV bytes after"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .base import print_table, say
+from .base import print_table, tell
 from .choices import GPU
 
 TEXT, VISUAL = 128, 1024
@@ -63,7 +63,7 @@ def print_prediction(found: Any) -> None:
     for line in assumption_lines(on):
         click.echo(line)
     for note in found.notes:
-        say(f"note: {note}")
+        tell(f"note: {note}")
 
 
 def _cells(row: Any) -> list[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .base import json_option, print_json, say
+from .base import json_option, print_json, tell
 
 
 @click.command(short_help="Fetch a model from the Hub, and verify it if it is patched.")
@@ -31,15 +31,15 @@ def pull(repo: str, folder: Path | None, revision: str | None, force: bool, time
     from ..hub.names import count_text, size_text
     from ..hub.pull import pull as fetch
 
-    done = fetch(repo, folder, revision=revision, force=force, timeout=timeout, say=say)
+    done = fetch(repo, folder, revision=revision, force=force, timeout=timeout)
     if as_json:
         print_json(vars(done))
     else:
         click.echo(done.path)
-    say(f"{count_text(done.files)}, {size_text(done.size)}, commit {done.commit}")
+    tell(f"{count_text(done.files)}, {size_text(done.size)}, commit {done.commit}")
     if done.left_out:
-        say(f"note: left out {count_text(len(done.left_out))} with the weights in other forms ({done.left_out[0]})")
+        tell(f"note: left out {count_text(len(done.left_out))} with the weights in other forms ({done.left_out[0]})")
     if done.patched:
-        say("patched by lostattn, and every file is as it was written; next: lostattn show " + str(done.path))
+        tell("patched by lostattn, and every file is as it was written; next: lostattn show " + str(done.path))
     else:
-        say("note: not patched by lostattn; its files are as the Hub holds them, more cannot be verified")
+        tell("note: not patched by lostattn; its files are as the Hub holds them, more cannot be verified")

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, tell
 
 
 @click.command(short_help="Push a patched folder to the Hub, in one commit.")
@@ -46,16 +46,16 @@ def push(folder: Path, repo: str, yes: bool, as_json: bool, **wishes: Any) -> No
     from ..hub.push import push as send
 
     wish = Wish(repo, **wishes)
-    done = send(folder, wish, confirm=_confirm(yes), say=say)
+    done = send(folder, wish, confirm=_confirm(yes))
     for note in done.notes:
-        say(f"note: {note}")
+        tell(f"note: {note}")
     if as_json:
         print_json(done.to_json())
         return
     if wish.dry_run:
         _print_plan(done)
         return
-    say(", ".join(_counted(done)) or "nothing to change")
+    tell(", ".join(_counted(done)) or "nothing to change")
     click.echo(done.url)
     click.echo(f"commit {done.commit}")
     for what, value in (("pull request", done.pull_request), ("tag", done.tag)):
@@ -78,8 +78,8 @@ def _print_plan(done: Any) -> None:
     total = size_text(sum(step.size for step in done.steps if step.action == "uploaded"))
     kind = "public" if done.public else "private"
     state = "would be made" if done.new else "exists"
-    say(f"{done.repo} ({kind}, {state}): {', '.join(_counted(done))}; at most {total} would be sent")
-    say("dry run: nothing was sent")
+    tell(f"{done.repo} ({kind}, {state}): {', '.join(_counted(done))}; at most {total} would be sent")
+    tell("dry run: nothing was sent")
 
 
 def _counted(done: Any) -> list[str]:

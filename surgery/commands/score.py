@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table, tell
 from .choices import HARNESS, TASK
 
 COUNTS = ("n", "unparsed", "guessed", "sets")
@@ -53,7 +53,7 @@ def score(name: str, responses: Path, harness: str, items: Path | None, force: b
         write_decisions(items, found.decisions)
     again = repeated([d.judged.item for d in found.decisions])
     if again:
-        say(f"note: {again} rows have an id that an earlier row has too; all are counted")
+        tell(f"note: {again} rows have an id that an earlier row has too; all are counted")
     counts = {k: int(v) for k, v in found.metrics.items() if k in COUNTS}
     shares = {k: v for k, v in found.metrics.items() if k not in COUNTS}
     if as_json:
@@ -63,7 +63,7 @@ def score(name: str, responses: Path, harness: str, items: Path | None, force: b
             {**about, "lostattn": lostattn_version(), **counts, "repeated": again, "main": task.main, "metrics": shares}
         )
         return
-    say(f"task {task.name}, rule {harness} ({found.parser})")
+    tell(f"task {task.name}, rule {harness} ({found.parser})")
     print_table(
         ["metric", "value"],
         [[k, v] for k, v in counts.items()] + [[k, f"{100 * v:.2f} %"] for k, v in shares.items()],

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ...serving.video_limits import VIDEO_LIMITS, VideoLimits
-from .base import print_table, say
+from .base import print_table, tell
 from .checks import need_models
 
 
@@ -116,8 +116,8 @@ def serve(
     server = prepared.server
     need_free(server.host, server.port)
     for note in prepared.notes:
-        say(note)
-    say(f"starting vLLM {how_tested()} on {folder}, its log is {server.log}")
+        tell(note)
+    tell(f"starting vLLM {how_tested()} on {folder}, its log is {server.log}")
     follow = _Follower(server) if verbose else None
     ready = False
     try:
@@ -129,12 +129,12 @@ def serve(
                 if follow:
                     follow()
     except KeyboardInterrupt:
-        say("stopped")
+        tell("stopped")
         raise SystemExit(0 if ready else 130) from None
     finally:
         if follow:
             follow()
-    say(f"vLLM ended by itself: see its log {server.log}")
+    tell(f"vLLM ended by itself: see its log {server.log}")
     raise SystemExit(1)
 
 
@@ -185,7 +185,7 @@ class _Progress:
             self.follow()
         elif passed - self.told >= 10:
             self.told = passed
-            say(f"vLLM is starting, {passed:.0f} s")
+            tell(f"vLLM is starting, {passed:.0f} s")
 
 
 def _announce(prepared: Any) -> None:

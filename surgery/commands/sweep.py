@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .base import json_option, print_json, print_table, say
+from .base import json_option, print_json, print_table
 from .checks import need_files, need_sources
 from .choices import GRID
 from .task_options import read_asked, task_options
@@ -70,7 +70,7 @@ def sweep(
     settings = EvalSettings(
         batch=given["batch"], dtype=given["dtype"], device=given["device"], seed=given["seed"], harness=given["harness"]
     )
-    report = _swept(ctx, (base, specs, asked, out, settings, calibration, say), devices, ray, worker)
+    report = _swept(ctx, (base, specs, asked, out, settings, calibration), devices, ray, worker)
     if report is None:
         return
     if as_json:

@@ -1,20 +1,22 @@
-"""What commands say while they work: lines on stderr, and a bar with rate and rest where somebody watches."""
+"""What commands tell while they work: lines on stderr, and a bar with rate and rest where somebody watches."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
-from ...serving.evaluation.rate import Bar, LazyBar
+from ...serving.progress import Bar, Display, LazyBar, set_display
+from ..log_lines import lines_to
 
 
 class Teller:
     """Called with a line, it prints it on stderr, above the bars if some are shown.
 
-    This is the `say` of the libraries; they ask it for `bar`, which is None in a pipe.
+    Its `display` shows bars of progress; None in a pipe.
     """
 
     def __init__(self, console: Any = None) -> None:
@@ -29,7 +31,7 @@ class Teller:
             console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @property
-    def bar(self) -> Callable[[str, int, int], Bar] | None:
+    def display(self) -> Display | None:
         """(what, total, done before) -> a function of what is done, for a terminal; None elsewhere."""
         return self._bar if self._given is not None or sys.stderr.isatty() else None
 
@@ -80,7 +82,19 @@ def _progress(console: Any) -> Any:
     )  # fmt: skip
 
 
-say = Teller()
+tell = Teller()
+
+
+@contextmanager
+def telling() -> Iterator[None]:
+    """Tell what the libraries log, and show their progress, while the block runs."""
+    before = set_display(tell.display)
+    try:
+        with lines_to(tell):
+            yield
+    finally:
+        set_display(before)
+        tell.close()
 
 
 class Counter:
@@ -88,9 +102,9 @@ class Counter:
 
     def __init__(self, what: str) -> None:
         self.what, self.shown = what, -1
-        self._bar = LazyBar(say, what)
+        self._bar = LazyBar(what)
 
     def __call__(self, done: int, total: int) -> None:
         if not self._bar(done, total) and (part := 10 * done // total) != self.shown:
             self.shown = part
-            say(f"{self.what} {done}/{total}")
+            tell(f"{self.what} {done}/{total}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .base import Counter, json_option, print_json, print_table, say
+from .base import Counter, json_option, print_json, print_table, tell
 from .checks import need_data, need_files, need_models, need_picture
 from .choices import DTYPE
 from .data_option import data_option
@@ -89,7 +89,7 @@ def trace(
     else:
         report = _one(model, image, (video, frames), str(question), (boxes, coco, name), out, settings)
         print_json(report) if as_json else _print_layers(report)
-    say(f"wrote {out}")
+    tell(f"wrote {out}")
 
 
 def _one(
@@ -130,7 +130,7 @@ def _one(
     }
     write_trace(out, seen, maps, picture, model.resolve().name, report)
     for mode, why in maps.missing.items():
-        say(f"no map of mode {mode}: {why}")
+        tell(f"no map of mode {mode}: {why}")
     return report
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ...patches.plan import Plan
-from ...serving.evaluation.rate import Say
 from ...serving.evaluation.versus import outcome_rows
 from ...serving.shape import model_shape
 from ..bench_plans import bench_plans
@@ -40,14 +39,12 @@ def layer_plans(config: Mapping[str, Any], folder: Path, layers: int) -> dict[st
     return {name: make_plan(spec, config, folder).plan for name, spec in specs.items()}
 
 
-def try_layers(source: Source, asked: Asked, out: Path, settings: EvalSettings, say: Say) -> list[dict[str, Any]]:
+def try_layers(source: Source, asked: Asked, out: Path, settings: EvalSettings) -> list[dict[str, Any]]:
     """One row per layer and band: `name`, `accuracy`, `difference` to the original with its interval, `verdict`, `by_kind`."""
     plans = layer_plans(source.config, source.path, model_shape(source.config).layers)
     original = plain_of(next(iter(plans.values())))
     ways = {"layers-original": original} | {plan_key(plan): plan for plan in plans.values()}
-    rows = {
-        row["model"]: row for row in outcome_rows(answer_plans(source, ways, asked, out, settings, say), settings.seed)
-    }
+    rows = {row["model"]: row for row in outcome_rows(answer_plans(source, ways, asked, out, settings), settings.seed)}
     return [
         {
             "name": name, "accuracy": row["accuracy"]["share"], "difference": row["difference"], "verdict": row["verdict"],
@@ -59,12 +56,12 @@ def try_layers(source: Source, asked: Asked, out: Path, settings: EvalSettings, 
 
 
 def try_plans(
-    source: Source, calibration: Calibration, asked: Asked, out: Path, settings: EvalSettings, say: Say
+    source: Source, calibration: Calibration, asked: Asked, out: Path, settings: EvalSettings
 ) -> dict[str, Any]:
     """Plans at equal KV saved, as `lostattn bench plans` compares them."""
     groups = model_shape(source.config).kv_groups
     counts = [round(share * groups) for share in SAVED]
-    return bench_plans(source, calibration, asked, out, counts, RANDOM, settings, say, without=LEFT_OUT)
+    return bench_plans(source, calibration, asked, out, counts, RANDOM, settings, without=LEFT_OUT)
 
 
 def headline(layers: Sequence[Mapping[str, Any]], plans: Mapping[str, Any]) -> str:

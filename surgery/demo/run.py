@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ from .served import serving
 
 __all__ = ["MODEL", "run_demo", "unpack_model", "wishes"]
 BATCH = 32
-Say = Callable[[str], None]
 
 
 def run_demo(
@@ -35,7 +33,6 @@ def run_demo(
     questions: int = 100,
     seed: int = 0,
     force: bool = False,
-    say: Say = lambda _: None,
     serve: bool = False,
 ) -> dict[str, Any]:
     """Unpack, patch with every mode and a negative control, then try layers and plans; all on the same held-out questions.
@@ -59,12 +56,12 @@ def run_demo(
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
     try:
         with disk_errors(f"cannot write {out}"):
-            return _run(out, questions, seed, force, say, serve)
+            return _run(out, questions, seed, force, serve)
     finally:
         torch.set_num_threads(threads)
 
 
-def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: bool) -> dict[str, Any]:
+def _run(out: Path, questions: int, seed: int, force: bool, serve: bool) -> dict[str, Any]:
     base = unpack_model(out, force)
     shutil.copyfile(CALIBRATION, out / "calibration.json")
     names = {"base": "original"}
@@ -72,9 +69,9 @@ def _run(out: Path, questions: int, seed: int, force: bool, say: Say, serve: boo
         folder = out / folder_name(name)
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
         names[folder.name] = name
-    beside = serving(base, out / folder_name(WHOLE_LAYERS), out / "comparison", seed, say) if serve else nullcontext()
+    beside = serving(base, out / folder_name(WHOLE_LAYERS), out / "comparison", seed) if serve else nullcontext()
     with beside as served:
-        report = _ask_all(out, base, names, questions, seed, say)
+        report = _ask_all(out, base, names, questions, seed)
         _write(report, out)  # before vLLM is waited for, which may fail
         if served is not None:
             report["served"] = served.report()
@@ -89,17 +86,17 @@ def _write(report: dict[str, Any], out: Path) -> None:
     (out / "report.html").write_text(page(report, out / "gallery.png"), encoding="utf-8")
 
 
-def _ask_all(out: Path, base: Path, names: dict[str, str], questions: int, seed: int, say: Say) -> dict[str, Any]:
+def _ask_all(out: Path, base: Path, names: dict[str, str], questions: int, seed: int) -> dict[str, Any]:
     """The report without what vLLM says."""
     asked = read_tasks(["digits"], limit=questions, max_tokens=MAX_TOKENS, seed=seed)
     asked[0].items[0].pictures()[0].save(out / "picture.png")
     settings = EvalSettings(batch=BATCH, seed=seed)
-    evaluated = run_eval([str(out / folder) for folder in names], asked, out / "evaluation", settings, say)
+    evaluated = run_eval([str(out / folder) for folder in names], asked, out / "evaluation", settings)
     answers = {name: read_answers(out / "evaluation" / "digits" / f"{folder}.jsonl") for folder, name in names.items()}
     draw_gallery(held_out(8, seed=seed), answers).save(out / "gallery.png")
     source, calibration = resolve_source(base), Calibration.read(out / "calibration.json")
-    layers = try_layers(source, asked[0], out / "evaluation", settings, say)
-    plans = try_plans(source, calibration, asked[0], out / "evaluation", settings, say)
+    layers = try_layers(source, asked[0], out / "evaluation", settings)
+    plans = try_plans(source, calibration, asked[0], out / "evaluation", settings)
     return {
         "headline": headline(layers, plans),
         "questions": questions,

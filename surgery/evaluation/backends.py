@@ -5,6 +5,7 @@ All have one interface, `Backend`. What a model has answered is in its store; a 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from ...serving.client import Endpoint
 from ...serving.disk import read_json
 from ...serving.evaluation.asker import ONCE, Asker, Patience, ask_all
 from ...serving.evaluation.lmms import arguments, lmms_command, read_samples, run_lmms, write_task
-from ...serving.evaluation.rate import Rate, Say
+from ...serving.evaluation.rate import Rate
 from ...serving.evaluation.store import Answers, Reply
 from ...serving.sides import Side, image_token
 from ...serving.versions import lostattn_version, serving_versions, versions
@@ -28,6 +29,7 @@ from .tasks import Asked
 
 TRANSFORMERS, VLLM = "transformers", "vllm"
 Answer = Callable[[Asked, Answers, Rate], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,6 @@ class InProcess:
     dtype: str
     device: str
     batch: int
-    say: Say
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -95,7 +96,7 @@ class InProcess:
         from .local import Encoded, answer_locally
 
         assert model.folder is not None
-        self.say(f"loading {model.name}")
+        logger.info(f"loading {model.name}")
         chat = Chat.load(model.folder, self.dtype, self.device)
 
         def answer(one: Asked, store: Answers, rate: Rate) -> None:
@@ -118,7 +119,6 @@ class ThroughVllm:
     concurrency: int
     seed: int
     logs: Path
-    say: Say
     servers: Servers | None = None
     sides: Sequence[Side] = ()
 
@@ -141,7 +141,7 @@ class ThroughVllm:
             with self.servers.blame(side):
                 yield self._answer(self.servers.use(side), side.image_token)
             return
-        with started(model.folder, model.name, asked, self.options, self.logs, self.say) as endpoint:
+        with started(model.folder, model.name, asked, self.options, self.logs) as endpoint:
             config = read_json(model.folder / "config.json", f"config.json in {model.folder}")
             yield self._answer(endpoint, image_token(config))
 
@@ -210,7 +210,6 @@ class ThroughLmmsEval:
     seed: int
     api_key: str | None
     place: Path
-    say: Say
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -230,13 +229,13 @@ class ThroughLmmsEval:
             yield self.url, model.asked_as
             return
         assert model.folder is not None
-        with started(model.folder, model.name, asked, self.options, self.place.parent / "logs", self.say) as found:
+        with started(model.folder, model.name, asked, self.options, self.place.parent / "logs") as found:
             yield found.url, found.name
 
     def run(self, url: str, name: str, tasks: Sequence[str], out: Path, **more: Any) -> None:
         """Let it evaluate its own tasks, or those in `folder`; results go to `out`, its output beside it."""
         given = arguments(url, name, tasks, out, at_once=self.concurrency, seed=self.seed, **more)
-        self.say(f"lmms-eval asks {name}; its output goes to {out}.log")
+        logger.info(f"lmms-eval asks {name}; its output goes to {out}.log")
         out.parent.mkdir(parents=True, exist_ok=True)
         run_lmms([*lmms_command(), *given], out.with_name(f"{out.name}.log"), self.api_key)
 

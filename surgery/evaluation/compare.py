@@ -14,7 +14,6 @@ from ...serving.benchmark.servers import Servers
 from ...serving.benchmark.settings import BenchSettings, longest_request
 from ...serving.benchmark.sizes import Size
 from ...serving.byte_model import kv_bytes
-from ...serving.evaluation.rate import Say
 from ...serving.pages.charts import need_matplotlib
 from ...serving.sides import Side, check_processors, folder_fingerprint, read_sides
 from ...serving.tasks.task import NATIVE
@@ -52,13 +51,12 @@ class CompareSettings:
 
 def compare(
     base: str | Path, patched: Sequence[str | Path], asked: Sequence[Asked], out: str | Path,
-    settings: CompareSettings | None = None, say: Say = lambda _: None,
+    settings: CompareSettings | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Ask every model the same questions through vLLM, measure them, and write the report into `out`.
 
     Args:
         asked: tasks of `read_tasks`.
-        say: gets a line of progress at a time.
 
     Returns:
         The report, as in `out/compare.json`: that of `eval` with `bench` and with the KV cache that each model's requests are
@@ -77,16 +75,16 @@ def compare(
         raise LostattnError("comparing needs questions, and one or more of them at once")
     sides = read_sides(base, patched)
     check_processors(sides)
-    with working_in(out), _servers(sides, settings, out, say) as (servers, sizes):
+    with working_in(out), _servers(sides, settings, out) as (servers, sizes):
         options = settings.load.options
-        backend = ThroughVllm(options, settings.concurrency, settings.seed, out / "logs", say, servers, sides)
+        backend = ThroughVllm(options, settings.concurrency, settings.seed, out / "logs", servers, sides)
         judged = EvalSettings(
             VLLM, concurrency=settings.concurrency, options=options, seed=settings.seed, harness=settings.harness
         )
         models = [Model(s.name, s.folder, folder_fingerprint(s.folder), s.plan) for s in sides]
-        outcomes = answer_and_score(models, asked, out, judged, backend, say, same_prompts=True)
+        outcomes = answer_and_score(models, asked, out, judged, backend, same_prompts=True)
         report = make_report("compare", models, asked, outcomes, judged, backend)
-        report["bench"] = measure(sides, sizes, settings.bench, servers, out, say) if settings.bench else None
+        report["bench"] = measure(sides, sizes, settings.bench, servers, out) if settings.bench else None
         for row, side in zip(report["models"], sides, strict=True):
             row |= {"folder": str(side.folder), "predicted_kv": _predicted(side, sides[0])}
         report |= {"concurrency": settings.concurrency, "server_options": list(servers.options)}
@@ -95,15 +93,13 @@ def compare(
 
 
 @contextmanager
-def _servers(
-    sides: Sequence[Side], settings: CompareSettings, out: Path, say: Say
-) -> Iterator[tuple[Servers, Sequence[Size]]]:
+def _servers(sides: Sequence[Side], settings: CompareSettings, out: Path) -> Iterator[tuple[Servers, Sequence[Size]]]:
     """Servers that take the questions and the benchmark's loads, and the sizes of its pictures."""
     load = settings.load
     sizes = choose_sizes(sides[0], load) if settings.bench else []
     longest = min(sides[0].longest or LONGEST, LONGEST)
     usual = longest_request(sizes, load) if sizes else min(USUAL, longest)
-    with open_servers(sides, load, usual, max(usual, longest), out, say) as servers:
+    with open_servers(sides, load, usual, max(usual, longest), out) as servers:
         yield servers, sizes
 
 

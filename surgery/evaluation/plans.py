@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 
 from ...patches.mode import get_mode
 from ...patches.plan import Plan
-from ...serving.evaluation.rate import Rate, Say
+from ...serving.evaluation.rate import Rate
 from ...serving.evaluation.store import Answers
 from ...serving.evaluation.versus import Outcome
 from ...serving.sides import folder_fingerprint
@@ -32,14 +32,14 @@ Way = Plan | TokenDrop
 
 
 def answer_plans(
-    source: Source, ways: Mapping[str, Way], asked: Asked, out: Path, settings: EvalSettings, say: Say
+    source: Source, ways: Mapping[str, Way], asked: Asked, out: Path, settings: EvalSettings
 ) -> list[Outcome]:
     """Greedy answers of a plain model under every plan, kept in `out/TASK/KEY.jsonl`; what is there is not asked again.
 
     Args:
         ways: key -> a plan, or token pruning to compare with. Plans may be of several modes.
     """
-    own = InProcess(settings.dtype, settings.device, settings.batch, say).settings
+    own = InProcess(settings.dtype, settings.device, settings.batch).settings
     identity, found = folder_fingerprint(source.path), []
     chat = Chat.load(source.path, settings.dtype, settings.device)
     encoded = Encoded(chat.processor, asked.items)
@@ -48,7 +48,7 @@ def answer_plans(
         store = Answers(out / asked.task.name / key, answer_settings(asked, identity, plan=key, **own), asked.items)
         start = time.perf_counter()
         if not store.done:
-            rate = Rate(f"{asked.task.name}, plan {number} of {len(ways)}", len(asked.items), len(store.found), say)
+            rate = Rate(f"{asked.task.name}, plan {number} of {len(ways)}", len(asked.items), len(store.found))
             under = dropping(chat.model, way) if isinstance(way, TokenDrop) else swapping(chat.model, way)
             with under, memory.recalling(way):
                 answer_locally(chat, encoded, store, asked.max_tokens, settings.batch, rate)

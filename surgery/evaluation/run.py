@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 
 from ...patches.errors import LostattnError
 from ...serving.evaluation.asker import Patience
-from ...serving.evaluation.rate import Rate, Say
+from ...serving.evaluation.rate import Rate
 from ...serving.evaluation.store import Answers, Reply, alone_in
 from ...serving.evaluation.versus import Outcome, changed_questions, clusters, outcome_rows
 from ...serving.hardware import hardware
@@ -31,6 +32,7 @@ from .backends import TRANSFORMERS, VLLM, AtUrl, Backend, InProcess, Model, Thro
 from .tasks import Asked
 
 Check = Callable[[int, Reply], None]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,19 @@ class EvalSettings:
         return self.backend not in (TRANSFORMERS, VLLM)
 
 
-def make_backend(settings: EvalSettings, out: Path, say: Say) -> Backend:
+def make_backend(settings: EvalSettings, out: Path) -> Backend:
     """The backend that settings name; logs go below `out`. LostattnError if there is none of that name."""
     if settings.backend == TRANSFORMERS:
-        return InProcess(settings.dtype, settings.device, settings.batch, say)
+        return InProcess(settings.dtype, settings.device, settings.batch)
     if settings.backend == VLLM:
-        return ThroughVllm(settings.options, settings.concurrency, settings.seed, out / "logs", say)
+        return ThroughVllm(settings.options, settings.concurrency, settings.seed, out / "logs")
     check_url(settings.backend)
     url = settings.backend.rstrip("/")
     return AtUrl(url, settings.concurrency, settings.seed, settings.api_key, settings.patience)
 
 
 def run_eval(
-    models: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings, say: Say = lambda _: None,
+    models: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings,
     backend: Backend | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Evaluate models, the first of which is what the others are compared with.
@@ -94,10 +96,10 @@ def run_eval(
     from ...serving.evaluation.page import write_report
 
     out = Path(out)
-    backend = backend or make_backend(settings, out, say)
+    backend = backend or make_backend(settings, out)
     found = read_models(models, settings)
     with working_in(out):
-        outcomes = answer_and_score(found, asked, out, settings, backend, say)
+        outcomes = answer_and_score(found, asked, out, settings, backend)
         report = make_report("eval", found, asked, outcomes, settings, backend)
         write_report(report, out, pictures_of(report, asked))
     return report
@@ -161,7 +163,7 @@ def answer_settings(one: Asked, identity: str, **more: Any) -> dict[str, Any]:
 
 
 def answer_and_score(
-    models: Sequence[Model], asked: Sequence[Asked], out: Path, settings: EvalSettings, backend: Backend, say: Say,
+    models: Sequence[Model], asked: Sequence[Asked], out: Path, settings: EvalSettings, backend: Backend,
     same_prompts: bool = False,
 ) -> list[Outcome]:  # fmt: skip
     """All outcomes, the models in their order within each task.
@@ -177,7 +179,7 @@ def answer_and_score(
     outcomes: list[Outcome] = []
     for model in models:
         checks = [_prompts_of(one, outcomes, model.name) if same_prompts else None for one in asked]
-        outcomes += _evaluate(model, asked, out, settings, backend, say, checks)
+        outcomes += _evaluate(model, asked, out, settings, backend, checks)
     order = [one.task.name for one in asked]
     return sorted(outcomes, key=lambda o: order.index(o.task))
 
@@ -199,7 +201,7 @@ def _prompts_of(one: Asked, outcomes: Sequence[Outcome], name: str) -> Check | N
 
 
 def _evaluate(
-    model: Model, asked: Sequence[Asked], out: Path, settings: EvalSettings, backend: Backend, say: Say,
+    model: Model, asked: Sequence[Asked], out: Path, settings: EvalSettings, backend: Backend,
     checks: Sequence[Check | None],
 ) -> Iterator[Outcome]:  # fmt: skip
     """Ask one model what it has not answered yet, and score."""
@@ -211,13 +213,13 @@ def _evaluate(
     ]
     with ExitStack() as stack:
         if all(store.done for store in stores):
-            say(f"{model.name}: everything was answered before")
+            logger.info(f"{model.name}: everything was answered before")
         else:
             answer = stack.enter_context(backend.answering(model, asked))
         for one, store in zip(asked, stores, strict=True):
             start = time.perf_counter()
             if not store.done:
-                answer(one, store, Rate(f"{one.task.name}, {model.name}", len(one.items), len(store.found), say))
+                answer(one, store, Rate(f"{one.task.name}, {model.name}", len(one.items), len(store.found)))
             yield score_answers(one, model.name, store, settings.harness, settings.seed, time.perf_counter() - start)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,18 +11,17 @@ from ...patches.errors import LostattnError
 from ...serving.client import Endpoint
 from ...serving.disk import disk_errors
 from ...serving.engine.versions import check_served, check_vllm
-from ...serving.evaluation.rate import Say
 from ...serving.failure import find_failure
 from ...serving.safety import cpu_defaults, names
 from ...serving.server import Server
 from ..serve import check_plugin, checked_plan
 from .tasks import Asked
 
+logger = logging.getLogger(__name__)
+
 
 @contextmanager
-def started(
-    folder: Path, name: str, asked: Sequence[Asked], options: Sequence[str], logs: Path, say: Say
-) -> Iterator[Endpoint]:
+def started(folder: Path, name: str, asked: Sequence[Asked], options: Sequence[str], logs: Path) -> Iterator[Endpoint]:
     """The running server; it ends with the block.
 
     Raises:
@@ -35,7 +35,7 @@ def started(
     memory = cpu_defaults(folder, given)
     with disk_errors(f"cannot write {logs}"):
         logs.mkdir(parents=True, exist_ok=True)
-    say(f"starting vLLM on {name}")
+    logger.info(f"starting vLLM on {name}")
     server = Server(folder, name=name, options=[*memory.options, *given], log=logs / f"{name}.log", env=memory.env)
     with server.start():
         try:

@@ -9,7 +9,6 @@ from typing import Any
 from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, write_json
 from ...serving.evaluation.lmms import lmms_command, read_results
-from ...serving.evaluation.rate import Say
 from .backends import TRANSFORMERS, ThroughLmmsEval, check_url
 from .run import EvalSettings, circumstances, read_models, run_eval
 from .tasks import DEMO, Asked
@@ -23,7 +22,6 @@ def run_via_lmms(
     settings: EvalSettings,
     limit: int | None = None,
     max_tokens: int | None = None,
-    say: Say = lambda _: None,
 ) -> dict[str, Any]:
     """Let lmms-eval evaluate models.
 
@@ -44,13 +42,13 @@ def run_via_lmms(
     lmms_command()
     url = settings.backend.rstrip("/") if settings.remote else None
     backend = ThroughLmmsEval(
-        url, settings.options, settings.concurrency, settings.seed, settings.api_key, out / "lmms-eval", say
+        url, settings.options, settings.concurrency, settings.seed, settings.api_key, out / "lmms-eval"
     )
     found = read_models(models, settings)
     rows: list[dict[str, Any]] = [{"model": model.name, "lmms-eval": {}, "lostattn": {}} for model in found]
     report = {"models": rows, **circumstances(settings, backend)}
     if local:
-        results = run_eval(models, local, out, settings, say, backend)
+        results = run_eval(models, local, out, settings, backend)
         for row, model in zip(rows, found, strict=True):
             for one in local:
                 row["lmms-eval"] |= read_results(backend.results(model, one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -14,10 +15,10 @@ from ..checkpoint.hashing import bytes_told, sha256_bytes, sha256_file
 from ..checkpoint.manifest import MANIFEST, Manifest, read_patched
 from ..checkpoint.verification import verify
 from .names import size_text
-from .session import Say
 
 CARD = "README.md"
 _LARGE = 2**28  # bytes from which reading is worth a line of progress
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def check_card(directory: str | Path) -> str:
         return real_file(path.resolve(), CARD).read_text(encoding="utf-8", errors="replace")
 
 
-def read_contents(directory: str | Path, say: Say = lambda _: None) -> Contents:
+def read_contents(directory: str | Path) -> Contents:
     """Verify a patched folder and take stock of it; every byte is read once.
 
     A model card that was edited since is welcome, any other difference is not.
@@ -81,8 +82,8 @@ def read_contents(directory: str | Path, say: Say = lambda _: None) -> Contents:
     kept_back = _kept_back(patched.path, patched.manifest)
     names = [name for name in patched.manifest.files if name not in kept_back]
     read = sum(patched.manifest.files[name].size for name in names if is_weights(name))
-    with bytes_told(say, "reading", read):
-        files = {name: _local(patched.path, patched.manifest, name, say) for name in names if name != CARD}
+    with bytes_told("reading", read):
+        files = {name: _local(patched.path, patched.manifest, name) for name in names if name != CARD}
     records = {
         name: replace(patched.manifest.files[name], sha256=files[name].sha256)
         if name in files
@@ -123,12 +124,12 @@ def with_card(contents: Contents, card: str, base: Mapping[str, str | None]) -> 
     return {**contents.files, CARD: sent, MANIFEST: LocalFile.of(to_json(manifest.to_json()))}
 
 
-def _local(root: Path, manifest: Manifest, name: str, say: Say) -> LocalFile:
+def _local(root: Path, manifest: Manifest, name: str) -> LocalFile:
     path, recorded = real_file(root, name), manifest.files[name].sha256
     with disk_errors(f"cannot read {name}"):
         size = path.stat().st_size
         if size >= _LARGE:
-            say(f"reading {name}, {size_text(size)}")
+            logger.info(f"reading {name}, {size_text(size)}")
         if recorded is not None and not is_weights(name):
             return LocalFile(path, size, recorded)  # verified a moment ago
         found = sha256_file(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -20,12 +21,13 @@ from ..checkpoint.verification import verify
 from .errors import hub_answers
 from .names import check_ref, check_repo, count_text, size_text
 from .remote import RemoteFile, git_oid, look
-from .session import PATIENCE, Say, hub_session
+from .session import PATIENCE, hub_session
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 _STATE = "lostattn-pull.json"
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,6 @@ def pull(
     revision: str | None = None,
     force: bool = False,
     timeout: float = PATIENCE,
-    say: Say = lambda _: None,
 ) -> Pulled:
     """Fetch a repository into a folder; an interrupted run is continued by the next.
 
@@ -69,7 +70,7 @@ def pull(
     check_ref(revision, "--revision")
     target = Path(out if out is not None else repo.rpartition("/")[2]).expanduser()
     check_replaceable(target, force)
-    with hub_session(timeout, say) as api:
+    with hub_session(timeout) as api:
         at = f"{repo} at revision {revision}" if revision else repo
         with hub_answers(repo, doing=f"{at} could not be looked at"):
             found = look(api, repo, revision)
@@ -78,9 +79,9 @@ def pull(
         left_out = tuple(sorted(set(found.files) - set(files)))
         staging = target.resolve().with_name(f".{target.resolve().name}.lostattn-pull")
         with publishing(target, force=force, source=staging) as (folder, path):
-            _prepare(staging, repo, str(found.commit), files, say)
+            _prepare(staging, repo, str(found.commit), files)
             _fetch(api, repo, str(found.commit), staging, list(files))
-            _check(staging, files, patched, say)
+            _check(staging, files, patched)
             _finish(staging, folder)
     size = sum(file.size for file in files.values())
     return Pulled(path, repo, str(found.commit), len(files), size, patched, left_out)
@@ -91,7 +92,7 @@ def _without_other_weights(files: Mapping[str, RemoteFile]) -> dict[str, RemoteF
     return {name: file for name, file in files.items() if not any(fnmatch(name, p) for p in OTHER_WEIGHTS)}
 
 
-def _prepare(staging: Path, repo: str, commit: str, files: Mapping[str, RemoteFile], say: Say) -> None:
+def _prepare(staging: Path, repo: str, commit: str, files: Mapping[str, RemoteFile]) -> None:
     """A folder to download to: that of an interrupted run for the same commit, else an empty one; and room for the rest."""
     if not files:
         raise LostattnError(f"{repo} holds no files at {commit}: check the name and --revision")
@@ -103,14 +104,14 @@ def _prepare(staging: Path, repo: str, commit: str, files: Mapping[str, RemoteFi
     here = {name for name, file in files.items() if _has(staging / name, file.size)}
     missing = sum(file.size for name, file in files.items() if name not in here)
     if here:
-        say(f"here from an interrupted run: {len(here)} of {count_text(len(files))}")
+        logger.info(f"here from an interrupted run: {len(here)} of {count_text(len(files))}")
     free = shutil.disk_usage(staging).free
     if missing > free:
         raise LostattnError(
             f"{size_text(missing)} are to be fetched and {size_text(free)} are free: free some space, or choose a folder "
             "on another disk"
         )
-    say(f"fetching {count_text(len(files) - len(here))}, {size_text(missing)}")
+    logger.info(f"fetching {count_text(len(files) - len(here))}, {size_text(missing)}")
 
 
 def _state_of(staging: Path) -> object:
@@ -135,7 +136,7 @@ def _literal(name: str) -> str:
     return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
-def _check(staging: Path, files: Mapping[str, RemoteFile], patched: bool, say: Say) -> None:
+def _check(staging: Path, files: Mapping[str, RemoteFile], patched: bool) -> None:
     """Every byte by the Hub's hashes, or by the model's own record; what is wrong is removed, to be fetched again."""
     recorded = read_manifest(staging).files if patched else {}
     with disk_errors("cannot read what was fetched"):
@@ -147,7 +148,7 @@ def _check(staging: Path, files: Mapping[str, RemoteFile], patched: bool, say: S
             if not file.holds(path.stat().st_size, "" if file.sha256 is None else sha256_file(path), path):
                 path.unlink()
                 raise LostattnError(f"{name} arrived damaged: run again, it is fetched anew")
-    if patched and (wrong := verify(staging, say=say).problems):
+    if patched and (wrong := verify(staging).problems):
         _drop_damaged(staging, wrong[0].file, files)
         raise LostattnError(
             f"{wrong[0].file}: {wrong[0].problem}; run again, and if it stays so, the repository is damaged or was changed: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from .errors import hub_answers
 from .names import size_text
 from .prepare import Prepared, prepare
 from .results import Result, read_results
-from .session import Say, has_token, hub_session
+from .session import has_token, hub_session
 from .steps import changes
 from .upload import Delivery, send
 from .wish import Pushed, Wish
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 __all__ = ["Pushed", "Wish", "push"]
+logger = logging.getLogger(__name__)
 
 
 def push(
@@ -30,7 +32,6 @@ def push(
     wish: Wish,
     *,
     confirm: Callable[[str], bool] | None = None,
-    say: Say = lambda _: None,
 ) -> Pushed:
     """Push a patched folder: everything in one commit, or nothing.
 
@@ -38,7 +39,6 @@ def push(
         directory: a folder written by `lostattn patch`; it is verified first and never changed.
         wish: where to and how.
         confirm: asked before anything becomes public; None refuses.
-        say: gets one line at a time of what happens.
 
     Raises:
         LostattnError: any mistake or trouble, in one sentence; the repository then is as it was, but perhaps new and empty.
@@ -48,18 +48,18 @@ def push(
     results = _results(directory, wish)
     if not wish.dry_run and not has_token():
         raise LostattnError("there is no token: run 'hf auth login', or set HF_TOKEN to one with write access")
-    with hub_session(wish.timeout, say) as api:
+    with hub_session(wish.timeout) as api:
         if not wish.dry_run:
             with hub_answers(wish.repo, doing="the Hub was asked who you are"):
                 api.whoami()
-        contents = read_contents(directory, say)
+        contents = read_contents(directory)
         prepared = prepare(api, wish, contents, results)
         if wish.dry_run:
             return _result(api, wish, prepared, None)
         if changes(prepared.steps):
             _ask(wish, prepared, confirm)
-            return _send(api, wish, prepared, say)
-        say(f"{wish.repo} holds this model already: no commit is needed")
+            return _send(api, wish, prepared)
+        logger.info(f"{wish.repo} holds this model already: no commit is needed")
         return _tagged(api, wish, prepared, str(prepared.target.commit))
 
 
@@ -84,13 +84,13 @@ def _ask(wish: Wish, prepared: Prepared, confirm: Callable[[str], bool] | None) 
         raise LostattnError("nothing was pushed: say --private to keep it to yourself")
 
 
-def _send(api: HfApi, wish: Wish, prepared: Prepared, say: Say) -> Pushed:
+def _send(api: HfApi, wish: Wish, prepared: Prepared) -> Pushed:
     head = _make_room(api, wish, prepared)
     delivery = Delivery(
         wish.repo, wish.branch, head, prepared.files, prepared.steps, prepared.base, wish.create_pr,
         wish.message or "Push a model patched with lostattn",
     )  # fmt: skip
-    sent = send(api, delivery, say)
+    sent = send(api, delivery)
     return _tagged(api, wish, replace(prepared, steps=sent.steps), sent.commit, sent.pull_request)
 
 

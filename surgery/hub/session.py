@@ -6,7 +6,7 @@ import logging
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +16,14 @@ from ..checkpoint.provenance import lostattn_version
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-Say = Callable[[str], None]
 PATIENCE = 120.0  # seconds without a byte
+logger = logging.getLogger(__name__)
 _RETRY = re.compile(r"Retrying in ([\d.]+)s|Waiting ([\d.]+)s before retry|Trying to resume download")
 
 
 @contextmanager
-def hub_session(timeout: float = PATIENCE, say: Say = lambda _: None) -> Iterator[HfApi]:
-    """An HfApi whose requests give up after `timeout` silent seconds; the client's own retries are told through `say`.
+def hub_session(timeout: float = PATIENCE) -> Iterator[HfApi]:
+    """An HfApi whose requests give up after `timeout` silent seconds; the client's own retries are logged in our words.
 
     The client logs addresses of requests, and those of uploads are signed: nothing of its log passes.
     """
@@ -33,7 +33,7 @@ def hub_session(timeout: float = PATIENCE, say: Say = lambda _: None) -> Iterato
         raise LostattnError(f"--timeout must be more than 0 seconds, not {timeout:g}")
     with ExitStack() as stack:
         stack.enter_context(_patience(timeout))
-        stack.enter_context(_quiet_log(say))
+        stack.enter_context(_quiet_log())
         stack.enter_context(_quiet_bars())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -75,24 +75,24 @@ def _patience(timeout: float) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_log(say: Say) -> Iterator[None]:
+def _quiet_log() -> Iterator[None]:
     """Of the client's log only that it tries again gets through, in our words."""
-    logger = logging.getLogger("huggingface_hub")
+    client = logging.getLogger("huggingface_hub")
 
     class Retries(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if match := _RETRY.search(record.getMessage()):
                 seconds = match[1] or match[2] or "1"
-                say(f"the Hub or the network falters: trying again in {float(seconds):g} s")
+                logger.warning(f"the Hub or the network falters: trying again in {float(seconds):g} s")
 
-    handlers, propagate, level = logger.handlers[:], logger.propagate, logger.level
-    logger.handlers[:], logger.propagate = [Retries()], False
-    logger.setLevel(logging.WARNING)
+    handlers, propagate, level = client.handlers[:], client.propagate, client.level
+    client.handlers[:], client.propagate = [Retries()], False
+    client.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.handlers[:], logger.propagate = handlers, propagate
-        logger.setLevel(level)
+        client.handlers[:], client.propagate = handlers, propagate
+        client.setLevel(level)
 
 
 @contextmanager

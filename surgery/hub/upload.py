@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ from .contents import LocalFile
 from .errors import hub_answers, moved, passes, status_of
 from .names import MAIN, count_text, size_text
 from .remote import RemoteFile, Snapshot, list_files
-from .session import Say
 from .steps import Step, changes, uploads_only
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 AGAIN = "no commit was made, and what was sent is not sent again by the next run"
 TRIES = 4
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Sent:
     steps: tuple[Step, ...]
 
 
-def send(api: HfApi, delivery: Delivery, say: Say = lambda _: None) -> Sent:
+def send(api: HfApi, delivery: Delivery) -> Sent:
     """Send large files, make the one commit, look whether everything arrived.
 
     Raises:
@@ -66,8 +67,8 @@ def send(api: HfApi, delivery: Delivery, say: Say = lambda _: None) -> Sent:
     doing = f"{delivery.repo} could not be updated"
     with hub_answers(delivery.repo, doing=doing, mend=AGAIN):
         adds = _additions(delivery, delivery.steps)
-        _preupload(api, delivery, adds, say)
-        sent = _commit_with_copies(api, delivery, adds, say)
+        _preupload(api, delivery, adds)
+        sent = _commit_with_copies(api, delivery, adds)
     with hub_answers(delivery.repo, doing=f"commit {sent.commit} was made, but could not be checked"):
         _check_arrived(delivery, list_files(api, delivery.repo, sent.commit), sent.commit)
     return sent
@@ -86,16 +87,16 @@ def _additions(delivery: Delivery, steps: Iterable[Step]) -> list[CommitOperatio
     return found
 
 
-def _preupload(api: HfApi, delivery: Delivery, adds: Sequence[CommitOperationAdd], say: Say) -> None:
+def _preupload(api: HfApi, delivery: Delivery, adds: Sequence[CommitOperationAdd]) -> None:
     """Send what is large. A file of which the Hub has the content already is not sent."""
     if not adds:
         return
     stored = _stored(api, delivery, adds)
     if stored:
         size = sum(operation.upload_info.size for operation in stored)
-        say(f"on the Hub already and not sent again: {count_text(len(stored))}, {size_text(size)}")
+        logger.info(f"on the Hub already and not sent again: {count_text(len(stored))}, {size_text(size)}")
     waiting = sum(operation.upload_info.size for operation in adds) - sum(o.upload_info.size for o in stored)
-    say(f"uploading {count_text(len(adds) - len(stored))}, {size_text(waiting)}")
+    logger.info(f"uploading {count_text(len(adds) - len(stored))}, {size_text(waiting)}")
     api.preupload_lfs_files(
         delivery.repo, additions=adds, revision=delivery.revision, create_pr=delivery.create_pr or None
     )
@@ -118,19 +119,21 @@ def _stored(api: HfApi, delivery: Delivery, adds: Sequence[CommitOperationAdd]) 
     return [weights[answer["oid"]] for answer in answers if answer.get("actions") is None]
 
 
-def _commit_with_copies(api: HfApi, delivery: Delivery, adds: list[CommitOperationAdd], say: Say) -> Sent:
+def _commit_with_copies(api: HfApi, delivery: Delivery, adds: list[CommitOperationAdd]) -> Sent:
     """The commit; if the Hub does not copy between these two repositories, those files are uploaded instead."""
     steps = delivery.steps
     try:
-        info = _commit(api, delivery, [*adds, *_copies_and_removals(delivery, steps)], say)
+        info = _commit(api, delivery, [*adds, *_copies_and_removals(delivery, steps)])
     except Exception as error:
         if not any(step.action == "copied" for step in steps) or not _copying_failed(error):
             raise
-        say(f"the Hub does not copy from {delivery.base.repo if delivery.base else 'the base'}: uploading instead")
+        logger.info(
+            f"the Hub does not copy from {delivery.base.repo if delivery.base else 'the base'}: uploading instead"
+        )
         steps = uploads_only(steps, "the Hub would not copy it")
         fresh = _additions(delivery, steps)
-        _preupload(api, delivery, fresh, say)
-        info = _commit(api, delivery, [*fresh, *_copies_and_removals(delivery, steps)], say)
+        _preupload(api, delivery, fresh)
+        info = _commit(api, delivery, [*fresh, *_copies_and_removals(delivery, steps)])
     return Sent(info.oid, info.pr_url, steps)
 
 
@@ -162,7 +165,7 @@ def _copying_failed(error: BaseException) -> bool:
     return named or at.endswith("/lfs-files/duplicate")
 
 
-def _commit(api: HfApi, delivery: Delivery, operations: Sequence[Any], say: Say) -> CommitInfo:
+def _commit(api: HfApi, delivery: Delivery, operations: Sequence[Any]) -> CommitInfo:
     """One commit on the known parent. After an answer that tells nothing, look before trying again."""
     for turn in range(1, TRIES + 1):
         try:
@@ -176,7 +179,9 @@ def _commit(api: HfApi, delivery: Delivery, operations: Sequence[Any], say: Say)
             if not passes(error) or delivery.create_pr or turn == TRIES:
                 raise
             seconds = 2 ** (turn - 1)
-            say(f"the commit was not answered (HTTP {status_of(error) or 'none'}): trying again in {seconds} s")
+            logger.warning(
+                f"the commit was not answered (HTTP {status_of(error) or 'none'}): trying again in {seconds} s"
+            )
             time.sleep(seconds)
     raise AssertionError("unreachable")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -20,12 +21,13 @@ import torch
 from ...patches.errors import LostattnError
 from ...serving.evaluation.rate import Rate
 from ..chat import torch_device
-from ..evaluation.run import EvalSettings, Say
+from ..evaluation.run import EvalSettings
 from ..evaluation.tasks import Asked
 from .run import run_sweep
 from .work import Plans, Work
 
 GLANCE = 0.2  # seconds between looks at the workers
+logger = logging.getLogger(__name__)
 
 
 class WorkerDied(RuntimeError):
@@ -68,7 +70,7 @@ def read_devices(text: str) -> list[str]:
 
 def sweep_on(
     text: str, command: Sequence[str], base: str, specs: Sequence[str], asked: Sequence[Asked], out: str | Path,
-    settings: EvalSettings, calibration: Path | None = None, say: Say = lambda _: None,
+    settings: EvalSettings, calibration: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """As `run_sweep`, with a process of `command` on each of the devices.
 
@@ -82,7 +84,7 @@ def sweep_on(
         answer_on(devices, command, work, plans)
         return ()
 
-    return run_sweep(base, specs, asked, out, settings, calibration, say, spread)
+    return run_sweep(base, specs, asked, out, settings, calibration, spread)
 
 
 def answer_on(devices: Sequence[str], command: Sequence[str], work: Work, plans: Plans) -> None:
@@ -100,8 +102,8 @@ def answer_on(devices: Sequence[str], command: Sequence[str], work: Work, plans:
     if devices[0] == "cpu":  # they share the cores; the report names this process's threads
         torch.set_num_threads(max(1, torch.get_num_threads() // len(devices)))
         environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())
-    work.say(f"{len(devices)} workers: {', '.join(devices)}")
-    rate = Rate("all workers", total, before, work.say)
+    logger.info(f"{len(devices)} workers: {', '.join(devices)}")
+    rate = Rate("all workers", total, before)
     with _terminated_politely(), ExitStack() as stack:
         workers = [stack.enter_context(_worker(command, device, environment)) for device in devices]
         while [worker for worker in workers if worker.check()]:

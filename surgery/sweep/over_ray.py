@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import socket
 import tempfile
@@ -26,13 +27,14 @@ from ...serving.versions import versions
 from ..calibration import Calibration
 from ..checkpoint.source import Source, resolve_source
 from ..evaluation.local import Encoded
-from ..evaluation.run import EvalSettings, Say
+from ..evaluation.run import EvalSettings
 from ..evaluation.tasks import Asked
 from .run import run_sweep
 from .work import Answerer, Plans, Work, measure_heads
 
 RETRIES = 3  # of a worker that dies, and of the questions it had
 ELSEWHERE = Reply("", "", "")
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Worker:
         with tempfile.TemporaryDirectory() as folder:
             store = Answers(Path(folder) / task, {}, order.items[task])
             store.found.update(dict.fromkeys(set(range(len(order.items[task]))) - set(wanted), ELSEWHERE))
-            rate = Rate(task, len(order.items[task]), len(store.found), lambda _: None)
+            rate = Rate(task, len(order.items[task]), len(store.found))
             self.answerer.answer(job.plan, task, store, order.tokens[task], order.batch, rate)
         return job, {i: store.found[i] for i in wanted}
 
@@ -155,17 +157,17 @@ class Worker:
             if version != order.versions.get(name):
                 told = f"{name} {version}, this machine {order.versions.get(name)}"
                 raise LostattnError(f"{here} has {told}: install the same versions on every machine")
-        return Answerer(source, order.items, order.dtype, order.device, lambda _: None)
+        return Answerer(source, order.items, order.dtype, order.device)
 
 
 def sweep_over(
     address: str, base: str, specs: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings,
-    calibration: Path | None = None, say: Say = lambda _: None,
+    calibration: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """As `run_sweep`, with the models on the workers of the Ray cluster at `address`; `out` lies on this machine alone."""
     with cluster(address) as found:
         return run_sweep(
-            base, specs, asked, out, replace(settings, device=found.device), calibration, say,
+            base, specs, asked, out, replace(settings, device=found.device), calibration,
             lambda work, plans: answer_over(found, work, plans),
             lambda source, dtype, device, partial: measure_on(found, source, dtype),
         )  # fmt: skip
@@ -193,8 +195,8 @@ def answer_over(found: Cluster, work: Work, plans: Plans) -> list[str]:
         torch.set_num_threads(1)  # as the workers', for the report
     order = found.ray.put(_order(work, found.device))
     workers = [made.remote([order]) for _ in range(found.size(-(-(total - before) // work.settings.batch)))]
-    work.say(f"{len(workers)} worker(s) of Ray, each with one {'GPU' if found.device == 'cuda' else 'CPU'}")
-    rate, pool, begun, done = Rate("Ray", total, before, work.say), pool_of(workers), dict[str, _Begun](), before
+    logger.info(f"{len(workers)} worker(s) of Ray, each with one {'GPU' if found.device == 'cuda' else 'CPU'}")
+    rate, pool, begun, done = Rate("Ray", total, before), pool_of(workers), dict[str, _Begun](), before
     jobs = _jobs(work, plans, begun)
     while (job := next(jobs, None)) or pool.has_next():
         if job:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ...serving.evaluation.versus import Outcome, outcome_rows
 from ...serving.pages.charts import need_matplotlib
 from ...serving.sides import describe_plan
 from ..checkpoint.source import Source, resolve_source
-from ..evaluation.run import EvalSettings, Say, circumstances, make_backend, task_facts
+from ..evaluation.run import EvalSettings, circumstances, make_backend, task_facts
 from ..evaluation.tasks import Asked
 from ..model_fit import check_fit
 from ..planner import make_plan
@@ -25,6 +26,7 @@ from .work import Measure, Measured, Plans, Work, measure_heads
 
 ORIGINAL = "original"
 Spread = Callable[[Work, Plans], Sequence[str]]
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,22 @@ class Sweep:
 
 def prepare(
     base: str, specs: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings,
-    calibration: Path | None = None, say: Say = lambda _: None, measure: Measure = measure_heads,
+    calibration: Path | None = None, measure: Measure = measure_heads,
 ) -> Sweep:  # fmt: skip
     """The exact plans of the grids; arguments and errors as of `run_sweep`."""
     for one in asked:
         one.task.rule(settings.harness)
     source, out = resolve_source(base), Path(out)
     check_fit(source.config, source.tensors)
-    measured = Measured(source, out, settings, calibration, say, measure)
+    measured = Measured(source, out, settings, calibration, measure)
     found = grids(specs, source.config)
     points = [p for grid in found for p in make_points(grid, source.config, source.path, measured.get)]
     notes = list(dict.fromkeys(n for g in found for n in g.notes) | dict.fromkeys(n for p in points for n in p.notes))
     for note in notes:
-        say(f"note: {note}")
+        logger.warning(f"note: {note}")
     plans = _plans(source, points)
-    say(f"{len(points)} points of {len(found)} grid(s), {len(plans) - 1} different plans and the original")
-    return Sweep(Work(source, asked, out, settings, say), found, points, notes, plans)
+    logger.info(f"{len(points)} points of {len(found)} grid(s), {len(plans) - 1} different plans and the original")
+    return Sweep(Work(source, asked, out, settings), found, points, notes, plans)
 
 
 def run_sweep(
@@ -65,7 +67,6 @@ def run_sweep(
     out: str | Path,
     settings: EvalSettings,
     calibration: Path | None = None,
-    say: Say = lambda _: None,
     spread: Spread | None = None,
     measure: Measure = measure_heads,
 ) -> dict[str, Any]:
@@ -91,7 +92,7 @@ def run_sweep(
 
     need_matplotlib()
     began = time.monotonic()
-    sweep = prepare(base, specs, asked, out, settings, calibration, say, measure)
+    sweep = prepare(base, specs, asked, out, settings, calibration, measure)
     work, found, points, plans = sweep.work, sweep.grids, sweep.points, sweep.plans
     more = spread(work, plans) if spread else ()
     outcomes = _all(work, plans)
@@ -101,10 +102,10 @@ def run_sweep(
         "points": [{"grid": p.grid, "key": p.key, "labels": dict(p.labels)} for p in points],
         "plans": {key: {"plan": describe_plan(plan), "sap": plan.to_json()} for key, (plan, _) in plans.items()},
         "tasks": task_facts(asked, outcomes), "results": outcome_rows(outcomes, settings.seed),
-        **circumstances(settings, make_backend(settings, work.out, say)), "seconds": round(time.monotonic() - began, 1),
+        **circumstances(settings, make_backend(settings, work.out)), "seconds": round(time.monotonic() - began, 1),
     }  # fmt: skip
     write_sweep(report, work.out)
-    say(f"done in {duration(time.monotonic() - began)}")
+    logger.info(f"done in {duration(time.monotonic() - began)}")
     return report
 
 
@@ -129,7 +130,7 @@ def _all(work: Work, plans: Plans) -> list[Outcome]:
     found = {key: work.answer(plan, name) for key, (plan, name) in plans.items()}
     for key, (plan, name) in plans.items():
         if found[key] is None:
-            work.say(f"waiting for another process: {name}")
+            logger.info(f"waiting for another process: {name}")
             found[key] = work.answer(plan, name, wait=True)
     rows = [rows for key in plans if (rows := found[key]) is not None]
     return [outcomes[i] for i in range(len(work.asked)) for outcomes in rows]

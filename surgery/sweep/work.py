@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +25,14 @@ from ..chat import Chat
 from ..checkpoint.source import Source
 from ..demo.builtin import builtin_examples
 from ..evaluation.local import Encoded, answer_locally
-from ..evaluation.run import EvalSettings, Say, answer_settings, score_answers
+from ..evaluation.run import EvalSettings, answer_settings, score_answers
 from ..evaluation.tasks import Asked
 from .grid import plan_key
 from .swap import load_with_plan, swap_plan
 
 Plans = Mapping[str, tuple[Plan, str]]  # key -> plan, and its name for progress
 Measure = Callable[[Source, str, str, Path | None], Calibration]
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -45,14 +47,13 @@ class Answerer:
     items: Mapping[str, Sequence[Item]]
     dtype: str
     device: str
-    say: Say
     chat: Chat | None = None
     encoded: dict[str, Encoded] = field(default_factory=dict)
 
     def answer(self, plan: Plan, task: str, store: Answers, max_tokens: int, batch: int, rate: Rate) -> None:
         """Answer what the store does not hold yet."""
         if self.chat is None:
-            self.say(f"loading {self.source.name}")
+            logger.info(f"loading {self.source.name}")
             self.chat = load_with_plan(self.source.path, self.source.config, plan, self.dtype, self.device)
             self.encoded = {name: Encoded(self.chat.processor, items) for name, items in self.items.items()}
         elif self.chat.model.sap_plan != plan:
@@ -63,11 +64,11 @@ class Answerer:
 class Work:
     """One sweep under way in this process."""
 
-    def __init__(self, source: Source, asked: Sequence[Asked], out: Path, settings: EvalSettings, say: Say) -> None:
-        self.source, self.asked, self.out, self.settings, self.say = source, asked, out, settings, say
+    def __init__(self, source: Source, asked: Sequence[Asked], out: Path, settings: EvalSettings) -> None:
+        self.source, self.asked, self.out, self.settings = source, asked, out, settings
         self.identity, self.versions = folder_fingerprint(source.path), versions()
         items = {one.task.name: one.items for one in asked}
-        self._answerer = Answerer(source, items, settings.dtype, settings.device, say)
+        self._answerer = Answerer(source, items, settings.dtype, settings.device)
 
     def answer(self, plan: Plan, name: str, wait: bool = False) -> list[Outcome] | None:
         """Evaluate one plan; None if another process is doing so, unless `wait`: what it leaves is answered here."""
@@ -90,7 +91,7 @@ class Work:
     def _task(self, one: Asked, plan: Plan, key: str, name: str) -> Outcome:
         store, start = self.answers(one, key), time.perf_counter()
         if not store.done:
-            rate = Rate(f"{one.task.name}, {name}", len(one.items), len(store.found), self.say)
+            rate = Rate(f"{one.task.name}, {name}", len(one.items), len(store.found))
             self._answerer.answer(plan, one.task.name, store, one.max_tokens, self.settings.batch, rate)
         seconds = time.perf_counter() - start
         return score_answers(one, key, store, self.settings.harness, self.settings.seed, seconds)
@@ -130,10 +131,8 @@ def measure_heads(source: Source, dtype: str, device: str, partial: Path | None 
 class Measured:
     """Measured heads: a file that was given, or made once in `out` when first needed."""
 
-    def __init__(
-        self, source: Source, out: Path, settings: EvalSettings, given: Path | None, say: Say, measure: Measure
-    ) -> None:
-        self.source, self.settings, self.given, self.say, self.measure = source, settings, given, say, measure
+    def __init__(self, source: Source, out: Path, settings: EvalSettings, given: Path | None, measure: Measure) -> None:
+        self.source, self.settings, self.given, self.measure = source, settings, given, measure
         self.path = given or out / f"calibration-{folder_fingerprint(source.path)[:12]}.json"
         self.found: Calibration | None = None
 
@@ -152,7 +151,7 @@ class Measured:
 
     def _make(self) -> None:
         questions = len(builtin_examples())
-        self.say(f"ranking heads on {questions} built-in questions; --calibration FILE takes those of your own data")
+        logger.info(f"ranking heads on {questions} built-in questions; --calibration FILE takes those of your own data")
         partial = self.path.with_name(f"{self.path.name}.partial")
         found = self.measure(self.source, self.settings.dtype, self.settings.device, partial)
         with disk_errors(f"cannot write {self.path}"):

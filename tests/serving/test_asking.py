@@ -77,14 +77,14 @@ def test_a_server_that_is_gone_ends_it_with_a_sentence_and_nothing_is_lost(tmp_p
         with pytest.raises(
             LostattnError, match=r"m at http.* did not answer item \d in 3 tries .*start the server again"
         ):
-            ask_all(client.ask, asked, answers, 1, Rate("t", 6, 0, lambda _: None))
+            ask_all(client.ask, asked, answers, 1, Rate("t", 6, 0))
     assert sorted(Answers(tmp_path / "m", {}, asked).found) == [0, 1, 2]
     gone = asker(server.url, slept, tries=2)  # its port is closed now
     with pytest.raises(LostattnError, match=r"in 2 tries \(Connection error"):
         gone.ask(asked[3])
     with api(lambda body: "no") as server:
         again = Answers(tmp_path / "m", {}, asked)
-        ask_all(asker(server.url, []).ask, asked, again, 4, Rate("t", 6, 3, lambda _: None))
+        ask_all(asker(server.url, []).ask, asked, again, 4, Rate("t", 6, 3))
         assert sorted(text_of(b)[-1] for b in server.bodies) == ["3", "4", "5"], "what was answered is not asked again"
     assert [r.text for r in again.replies] == ["yes"] * 3 + ["no"] * 3
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from lostattn.surgery.evaluation import compare as comparing
 from lostattn.surgery.evaluation.compare import CompareSettings, compare
 from lostattn.surgery.evaluation.run import EvalSettings, run_eval
 from lostattn.surgery.evaluation.tasks import read_tasks
+from lostattn.surgery.log_lines import lines_to
 
 for module in ("pandas", "datasets"):  # vLLM's benchmark needs them
     pytest.importorskip(module)
@@ -68,11 +70,11 @@ def servers() -> Iterator[list[Servers]]:
         one.stop()
 
 
-def test_one_command_one_report(patched: Path, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_one_command_one_report(patched: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lostattn")
     asked = read_tasks(["digits"], limit=12, max_tokens=3, seed=3)
     settings = CompareSettings(bench=BENCH, concurrency=4, seed=3)
-    report = compare(MODEL, [patched], asked, tmp_path, settings, said.append)
+    report = compare(MODEL, [patched], asked, tmp_path, settings)
     base, sap = report["results"]
     assert base["accuracy"]["share"] >= 0.9 and sap["agreement"] >= 0.75 and base["unparsed"] == 0
     _is_what_eval_says(report, patched, asked, tmp_path / "eval")
@@ -89,10 +91,10 @@ def test_one_command_one_report(patched: Path, tmp_path: Path) -> None:
         r["output_tokens_per_s"] > 0 and r["input_tokens"] > r["visual"] for r in bench["loads"]
     )
     assert all((tmp_path / f"compare.{kind}").stat().st_size for kind in ("html", "md", "json"))
-    again = compare(MODEL, [patched], asked, tmp_path, settings, said.append)
+    again = compare(MODEL, [patched], asked, tmp_path, settings)
     for row in (*report["results"], *again["results"]):
         row.pop("seconds")
-    assert again == report and sum(line.startswith("starting vLLM") for line in said) == 2
+    assert again == report and sum(line.startswith("starting vLLM") for line in caplog.messages) == 2
 
 
 def _is_what_eval_says(report: dict[str, Any], patched: Path, asked: Any, out: Path) -> None:
@@ -115,12 +117,13 @@ def test_bench_serve_goes_on_where_it_stopped(patched: Path, tmp_path: Path, ser
         if line.startswith("3/4"):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        bench_serve(MODEL, [patched], tmp_path, settings, stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt), lines_to(stop_at_the_third):
+        bench_serve(MODEL, [patched], tmp_path, settings)
     kept = (tmp_path / "bench-loads.jsonl").read_text().splitlines()
     assert len(kept) == 1 + 3
     said: list[str] = []
-    report = bench_serve(MODEL, [patched], tmp_path, settings, said.append)
+    with lines_to(said.append):
+        report = bench_serve(MODEL, [patched], tmp_path, settings)
     assert len(servers) == 1 and len(servers[0].alive) == 2
     assert report["loads"][:2] == [json.loads(line) for line in kept[1:3]]
     sessions = [r["session"] for r in report["loads"]]

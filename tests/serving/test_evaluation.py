@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -103,19 +104,21 @@ def test_a_lock_keeps_others_out_until_its_block_ends(tmp_path: Path) -> None:
         assert third
 
 
-def test_progress_tells_rate_and_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, said = [0.0], list[str]()
-    rate = Rate("pope, m", 100, 10, said.append, lambda: now[0])
-    assert said == ["pope, m: 10 of 100 answers were there before"]
+def test_progress_tells_rate_and_rest(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lostattn")
+    now = [0.0]
+    rate = Rate("pope, m", 100, 10, lambda: now[0])
+    assert caplog.messages == ["pope, m: 10 of 100 answers were there before"]
     now[0] = 1.0
     rate(20)
-    assert len(said) == 1, "not every answer is a line"
+    assert len(caplog.messages) == 1, "not every answer is a line"
     now[0] = 10.0
     rate(30)
-    assert said[1] == "pope, m: 30/100 answers, 2/s, 35 s left"
+    assert caplog.messages[1] == "pope, m: 30/100 answers, 2/s, 35 s left"
     now[0] = 11.0
     rate(100)
-    assert said[2].startswith("pope, m: 100/100 answers, 8.18/s") and "left" not in said[2]
+    last = caplog.messages[2]
+    assert last.startswith("pope, m: 100/100 answers, 8.18/s") and "left" not in last
     assert [duration(x) for x in (59.4, 60, 3725)] == ["59 s", "1 min 00 s", "1 h 02 min"]
 
 

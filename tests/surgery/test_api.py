@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,13 @@ def test_mistakes(base: Path, tmp_path: Path) -> None:
         lostattn.applied(lostattn.load(tmp_path / "sap"), plan),
     ):
         pass
+
+
+def test_messages_go_to_a_logger_that_tells_nobody_by_itself(demo: Path, tmp_path: Path) -> None:
+    def stderr_of(first: str, name: str) -> str:
+        code = f"{first}import lostattn; lostattn.patch({str(demo)!r}, {str(tmp_path / name)!r}, layers=3, heads=(0.0, 0.5))"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stderr
+
+    assert stderr_of("", "a") == ""
+    told = stderr_of("import logging; logging.basicConfig(level=logging.INFO); ", "b")
+    assert "INFO:lostattn.surgery.patch:ranking heads on 32 built-in questions; 'lostattn calibrate'" in told

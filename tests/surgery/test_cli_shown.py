@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lostattn.serving.evaluation.rate import LazyBar, Rate, bar_of
+from lostattn.serving.evaluation.rate import Rate
+from lostattn.serving.progress import LazyBar, bar_of, set_display
 from lostattn.surgery import doctor
 from lostattn.surgery.checkpoint import hashing
 from lostattn.surgery.cli import main
@@ -24,10 +27,18 @@ WORD = st.text("abc_-.0123456789", min_size=1, max_size=25)
 CELL = st.lists(WORD, max_size=8).map(" ".join)
 
 
-def shown(width: int = 80) -> tuple[Teller, io.StringIO]:
-    """What a terminal of that width is told."""
+Terminal = tuple[Teller, io.StringIO]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    """The command line's stderr on a terminal of 80 columns, while a command runs."""
     out = io.StringIO()
-    return Teller(Console(file=out, force_terminal=True, width=width, color_system=None)), out
+    tell = Teller(Console(file=out, force_terminal=True, width=80, color_system=None))
+    for module in ("telling", "calibrate"):
+        monkeypatch.setattr(f"lostattn.surgery.commands.{module}.tell", tell)
+    with telling.telling():
+        yield tell, out
 
 
 @settings(max_examples=150, deadline=None)
@@ -75,75 +86,75 @@ def test_listings_fit_80_columns_without_codes(command: str, monkeypatch: pytest
     assert max(map(len, tables)) <= 80
 
 
-def test_a_bar_tells_done_total_rate_and_rest_and_lines_stand_above_it() -> None:
-    say, out = shown()
-    bar = bar_of(say, "answers", 40, 10)
+def test_a_bar_tells_done_total_rate_and_rest_and_lines_stand_above_it(terminal: Terminal) -> None:
+    tell, out = terminal
+    bar = bar_of("answers", 40, 10)
+    assert bar is not None
     for done in range(11, 41):
         bar(done)
         if done == 20:
-            say("a line in between [not markup]")
+            logging.getLogger("lostattn.somewhere").info("a line in between [not markup]")
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
     assert "40/40" in text and "/s" in text and "0:00:00" in text and "answers" in text
     lines = [row.strip() for row in re.split(r"[\r\n]", text)]
     assert "a line in between [not markup]" in lines, "a whole line of its own"
-    say("afterwards")
-    assert say._progress is None, "a full bar ends the display"
+    tell("afterwards")
+    assert tell._progress is None, "a full bar ends the display"
 
 
-def test_rate_and_counters_use_the_bar_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    say, out = shown()
-    rate, lazy = Rate("pope, qwen", 4, 1, say), LazyBar(say, "questions")
+def test_rate_and_counters_use_the_bar_where_there_is_one(terminal: Terminal) -> None:
+    _, out = terminal
+    rate, lazy = Rate("pope, qwen", 4, 1), LazyBar("questions")
     assert "1 of 4 answers were there before" in out.getvalue()
     rate(2), rate(4)
     assert lazy(1, 2) and lazy(2, 2)
     text = out.getvalue()
     assert "4/4" in text and "2/2" in text and "answers, " not in text
-    monkeypatch.setattr(telling, "say", say)
     count = telling.Counter("calibrating")
     count(1, 1)
     assert "calibrating" in out.getvalue()
 
 
 def test_lines_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    say = Teller()
-    assert say.bar is None and not LazyBar(say, "x")(1, 2)
-    bar_of(say, "x", 3)(2)
-    count = telling.Counter("calibrating")
-    for done in range(1, 21):
-        count(done, 20)
+    with telling.telling():
+        assert not LazyBar("x")(1, 2) and bar_of("x", 3) is None
+        count = telling.Counter("calibrating")
+        for done in range(1, 21):
+            count(done, 20)
+        logging.getLogger("lostattn.somewhere").info("a line")
+        logging.getLogger("lostattn.somewhere").debug("a detail")
+    logging.getLogger("lostattn.somewhere").info("afterwards")
     found = capsys.readouterr()
-    assert found.out == "" and found.err.splitlines()[0] == "calibrating 1/20" and len(found.err.splitlines()) == 11
+    assert found.out == "" and found.err.splitlines()[0] == "calibrating 1/20" and len(found.err.splitlines()) == 12
+    assert found.err.endswith("20/20\na line\n")
 
 
-def test_an_error_ends_the_display(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from lostattn.surgery.commands import base
-
-    say, out = shown()
-    monkeypatch.setattr(base, "say", say)
-    bar_of(say, "x", 3)(1)
+def test_an_error_ends_the_display(terminal: Terminal, tmp_path: Path) -> None:
+    tell, out = terminal
+    bar = bar_of("x", 3)
+    assert bar is not None
+    bar(1)
     found = CliRunner().invoke(main, ["show", str(tmp_path / "none")])
-    assert found.exit_code == 2 and say._progress is None and out.getvalue().count("1/3") >= 1
+    assert found.exit_code == 2 and tell._progress is None and out.getvalue().count("1/3") >= 1
 
 
-def test_hashed_bytes_move_a_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_hashed_bytes_move_a_bar(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, terminal: Terminal) -> None:
     monkeypatch.setattr(hashing, "TOLD_FROM", 1)
     (tmp_path / "w").write_bytes(bytes(5 << 20))
-    say, out = shown()
+    tell, out = terminal
     plain = hashing.sha256_file(tmp_path / "w")
-    with hashing.bytes_told(say, "writing", 5 << 20):
+    with hashing.bytes_told("writing", 5 << 20):
         assert hashing.sha256_file(tmp_path / "w") == plain
-    assert "writing (MiB)" in out.getvalue() and "5/5" in out.getvalue() and say._progress is None
-    with hashing.bytes_told(lambda text: None, "writing", 5 << 20):
+    assert "writing (MiB)" in out.getvalue() and "5/5" in out.getvalue() and tell._progress is None
+    shown = out.getvalue()
+    set_display(None)
+    with hashing.bytes_told("writing", 5 << 20):
         assert hashing.sha256_file(tmp_path / "w") == plain
+    assert out.getvalue() == shown
 
 
-def test_json_stands_alone_on_stdout_while_bars_are_shown(
-    monkeypatch: pytest.MonkeyPatch, demo: Path, tmp_path: Path
-) -> None:
-    say, out = shown()
-    for module in ("calibrate", "diagnose", "folder"):
-        monkeypatch.setattr(f"lostattn.surgery.commands.{module}.say", say)
-    monkeypatch.setattr(telling, "say", say)
+def test_json_stands_alone_on_stdout_while_bars_are_shown(terminal: Terminal, demo: Path, tmp_path: Path) -> None:
+    _, out = terminal
     found = CliRunner().invoke(
         main, ["calibrate", str(demo), "--data", "digits:3", "--out", str(tmp_path / "c.json"), "--json"]
     )

@@ -19,6 +19,7 @@ from lostattn.surgery.demo.experiments import SAVED, headline
 from lostattn.surgery.demo.folder import CALIBRATION, MODES, folder_name, unpack_model, wishes
 from lostattn.surgery.demo.report import layer_table, markdown, page, plan_table, series, table
 from lostattn.surgery.demo.run import run_demo
+from lostattn.surgery.log_lines import lines_to
 from PIL import Image
 
 QUESTIONS = 24
@@ -36,7 +37,8 @@ def said() -> list[str]:
 
 @pytest.fixture(scope="module")
 def report(out: Path, said: list[str]) -> dict[str, Any]:
-    return run_demo(out, questions=QUESTIONS, say=said.append)
+    with lines_to(said.append):
+        return run_demo(out, questions=QUESTIONS)
 
 
 def rows(report: dict[str, Any]) -> dict[str, dict[str, Any]]:

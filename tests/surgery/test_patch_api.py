@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -84,11 +85,23 @@ def test_the_recorded_spec_makes_the_same_plan(demo: Path, demo_chat: Chat, tmp_
     assert again.planned.plan == plan
 
 
-def test_a_band_is_ranked_on_the_built_in_set(demo: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    plan = patch_checkpoint(demo, tmp_path / "out", layers=3, heads=(0.0, 0.5), say=said.append)
+def test_a_band_is_ranked_on_the_built_in_set(demo: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "lostattn")
+    plan = patch_checkpoint(demo, tmp_path / "out", layers=3, heads=(0.0, 0.5))
     assert plan.band is None and len(plan.heads[3]) == 2
-    assert any("ranking heads on 32 built-in questions" in line for line in said)
+    told = [r for r in caplog.records if "ranking heads on 32 built-in questions" in r.getMessage()]
+    assert [(r.name, r.levelname) for r in told] == [("lostattn.surgery.patch", "INFO")]
+
+
+def test_an_argument_say_of_earlier_versions_gets_the_lines(demo: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    logger = logging.getLogger("lostattn")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    with pytest.warns(DeprecationWarning, match="configure the logger 'lostattn'") as caught:
+        patch_checkpoint(demo, tmp_path / "out", layers=3, heads=(0.0, 0.5), say=said.append)
+    assert [one.filename for one in caught if one.category is DeprecationWarning] == [__file__]
+    assert [line.partition(";")[0] for line in said] == ["ranking heads on 32 built-in questions"]
+    assert (logger.handlers, logger.level, logger.propagate) == before
 
 
 def test_reference_stays_dynamic_unless_calibrated(demo: Path, demo_chat: Chat, tmp_path: Path) -> None:

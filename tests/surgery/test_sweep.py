@@ -19,6 +19,7 @@ from lostattn.surgery.demo.digits import KINDS
 from lostattn.surgery.evaluation.local import encode
 from lostattn.surgery.evaluation.run import EvalSettings
 from lostattn.surgery.evaluation.tasks import read_tasks
+from lostattn.surgery.log_lines import lines_to
 from lostattn.surgery.patch import patch_from_spec
 from lostattn.surgery.planner import make_plan
 from lostattn.surgery.spec import PatchSpec
@@ -197,12 +198,13 @@ def test_what_another_process_has_under_way_is_waited_for(results: Path, demo: P
     other = alone_in(results / ".locks" / key)
     assert other.__enter__()
 
-    def say(text: str) -> None:
+    def tell(text: str) -> None:
         said.append(text)
         if text.startswith("waiting for another process"):
             other.__exit__(None, None, None)
 
-    found = run_sweep(str(demo), ["table2"], asked, results, EvalSettings(), None, say)
+    with lines_to(tell):
+        found = run_sweep(str(demo), ["table2"], asked, results, EvalSettings())
     assert sum(text.startswith("waiting for another process: point 3 of 3 (noise") for text in said) == 1
     assert [r["model"] for r in found["results"]] == ["original", *(p["key"] for p in found["points"])]
 

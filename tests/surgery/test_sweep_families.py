@@ -45,7 +45,7 @@ def test_plans_in_place_and_batches(family: str, tmp_path: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True)), spec
         seen.append(torch.cat([x[0, -1] for x in ours]))
         answers = Answers(tmp_path / "answers" / str(number), {}, items)
-        answer_locally(one, Encoded(one.processor, items), answers, 3, 4, Rate("t", len(items), 0, lambda _: None))
+        answer_locally(one, Encoded(one.processor, items), answers, 3, 4, Rate("t", len(items), 0))
         alone = [generate(one, i, 3)[0] for i in inputs]
         assert [a.text for a in answers.replies] == [a.text for a in alone]
     plain = Chat.load(base)
