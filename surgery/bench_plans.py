@@ -36,8 +36,7 @@ logger = logging.getLogger(__name__)
 
 def bench_plans(
     source: Source, calibration: Calibration, asked: Asked, out: Path, counts: Sequence[int] | None = None,
-    random_plans: int = 5, settings: EvalSettings | None = None,
-    without: Collection[str] = (),
+    random_plans: int = 5, settings: EvalSettings | None = None, without: Collection[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Answer the questions with the original and with every plan, greedily.
 
