@@ -57,7 +57,7 @@ MODELS = {
         "Qwen3-1.7B, the decoder inside; sgl_jax's Qwen3VLVisionConfig (the tower)", "ties", shrunken=True,
     ),
     "Qwen3-VL-4B": Published(
-        dense(SMALL_TOWER, True, hidden_size=2560, intermediate_size=9728), "a public copy (QWEN3VL_4B_CONFIG of a Krea 2 text encoder)"
+        dense(SMALL_TOWER, True, hidden_size=2560, intermediate_size=9728), "a public copy (QWEN3VL_4B_CONFIG)"
     ),
     "Qwen3-VL-8B": Published(dense(TOWER), "a public copy in a report of the checkpoint"),
     "Qwen3-VL-32B": Published(

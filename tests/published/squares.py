@@ -172,6 +172,7 @@ MODELS = {
     "InternVL3-38B": Published(internvl(SIX_B, **sizes(5120, 27648, 64, 40, 8)), INTERN, f"{INSIDE}; the tower"),
     "InternVL3-78B": Published(internvl(SIX_B, **sizes(8192, 29568, 80, 64, 8)), INTERN, f"{INSIDE}; the tower"),
     "Mistral-Small-3.1-24B": Published(
-        MISTRAL, "github.com/kohya-ss/musubi-tuner, M3_CONFIG_JSON (a copy of 3.2's)", "that 3.1 has the same, the tower's layers", shrunken=True
+        MISTRAL, "github.com/kohya-ss/musubi-tuner, M3_CONFIG_JSON (a copy)", "that 3.1 has the same; the tower's layers",
+        shrunken=True,
     ),
 }  # fmt: skip
