@@ -39,17 +39,16 @@ QWEN_72 = {**ONEVISION["text_config"], **sizes(8192, 29568, 80, 64, 8), "max_win
 INSIDE = "github.com/huggingface/transformers .../convert_llava_next_weights_to_hf.py names the decoder inside"
 UNSEEN = "the decoder's numbers, which are those of the model inside"
 MODELS = {
-    "LLaVA-1.5-13B": Published(within(LLAVA, THIRTEEN), "vicuna-13b-v1.5, the decoder inside", UNSEEN, shrunken=True),
+    "LLaVA-1.5-13B": Published(within(LLAVA, THIRTEEN), "vicuna-13b-v1.5, the decoder inside", UNSEEN),
     "LLaVA-1.6-Vicuna-13B": Published(within(NEXT_VICUNA, THIRTEEN), INSIDE, UNSEEN),
     "LLaVA-1.6-34B": Published(
         within(NEXT_VICUNA, YI_34B, image_token_index=64000, torch_dtype="bfloat16", vocab_size=64064), INSIDE, UNSEEN,
-        shrunken=True,
     ),
     "LLaVA-NeXT-Llama-3-8B": Published(
         within(NEXT_VICUNA, LLAMA_3, image_token_index=128256, torch_dtype="bfloat16", vocab_size=128320), INSIDE, UNSEEN
     ),
     "LLaVA-OneVision-0.5B": Published(
-        within(ONEVISION, QWEN_HALF, tie_word_embeddings=True), "Qwen2-0.5B, the decoder inside", UNSEEN, shrunken=True
+        within(ONEVISION, QWEN_HALF, tie_word_embeddings=True), "Qwen2-0.5B, the decoder inside", UNSEEN
     ),
     "LLaVA-OneVision-72B": Published(within(ONEVISION, QWEN_72), "Qwen2-72B, the decoder inside", UNSEEN),
 }  # fmt: skip

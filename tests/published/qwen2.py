@@ -42,12 +42,13 @@ MODELS = {
     ),
     "Qwen2-VL-7B": Published(SEVEN, ABOUT_7B, "heads and rope sections, which are Qwen2-7B's and the paper's"),
     "Qwen2-VL-72B": Published(
-        SEVENTY_TWO, "a public table of models (layers, KV heads, head size, width)", "heads, inner width, vocabulary"
+        SEVENTY_TWO,
+        "a public table of models (layers, KV heads, head size, width)",
+        "all but these and the number of weights",
     ),
     "Qwen2.5-VL-72B": Published(
         SEVENTY_TWO_5,
         "Qwen2.5-72B, the decoder inside (github.com/QwenLM, technical report)",
         "the tower, ties",
-        shrunken=True,
     ),
 }

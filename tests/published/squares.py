@@ -71,13 +71,15 @@ SMOL_2 = {  # its heads are those that Llama has by default
 }  # fmt: skip
 
 
-def smol(kind: str, text: dict[str, Any], tower: dict[str, Any], scale: int) -> dict[str, Any]:
+def smol(
+    kind: str, text: dict[str, Any], tower: dict[str, Any], scale: int, image: int = 49190, words: int = 49280
+) -> dict[str, Any]:
     """A SmolVLM: the first ones were published as Idefics 3, SmolVLM2 under its own name."""
     name = {"idefics3": "Idefics3", "smolvlm": "SmolVLM"}[kind]
     return {
-        "architectures": [f"{name}ForConditionalGeneration"], "image_token_id": 49190, "model_type": kind,
-        "scale_factor": scale, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "vocab_size": 49280,
-        "text_config": llama(49280, pad_token_id=2, bos_token_id=1, eos_token_id=2, **text),
+        "architectures": [f"{name}ForConditionalGeneration"], "image_token_id": image, "model_type": kind,
+        "scale_factor": scale, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "vocab_size": words,
+        "text_config": llama(words, pad_token_id=2, bos_token_id=1, eos_token_id=2, **text),
         "vision_config": {**tower, "model_type": "idefics3" if kind == "idefics3" else "smolvlm_vision"},
     }  # fmt: skip
 
@@ -151,7 +153,9 @@ MODELS = {
     ),
     "SmolVLM-256M": Published(smol("idefics3", SMOL_256, SMALL_TOWER, 4), SMOL, FIRST),
     "SmolVLM-500M": Published(smol("idefics3", SMOL_500, SMALL_TOWER, 4), SMOL, FIRST),
-    "SmolVLM-2.2B": Published(smol("idefics3", SMOL_2, LARGE_TOWER, 3), SMOL, f"the tower, rope's base, {FIRST}"),
+    "SmolVLM-2.2B": Published(
+        smol("idefics3", SMOL_2, LARGE_TOWER, 3, 49153, 49155), SMOL, f"tower, vocabulary, image token, rope's base; {FIRST}"
+    ),
     "SmolVLM2-256M": Published(smol("smolvlm", SMOL_256, SMALL_TOWER, 4), SMOL, "that its form is that of 500M"),
     "SmolVLM2-500M": Published(
         {**smol("smolvlm", SMOL_500, SMALL_TOWER, 4), "torch_dtype": "float32"}, SMOL, shrunken=True
@@ -159,7 +163,6 @@ MODELS = {
     "SmolVLM2-2.2B": Published(smol("smolvlm", SMOL_2, LARGE_TOWER, 3), SMOL, "the tower, rope's base"),
     "InternVL3-1B": Published(
         internvl(INTERN_TOWER, **sizes(896, 4864, 24, 14, 2)), f"{INTERN}; a JAX port of InternVL3-1B-hf (the tower)", INSIDE,
-        shrunken=True,
     ),
     "InternVL3-2B": Published(
         internvl(INTERN_TOWER, **sizes(1536, 8960, 28, 12, 2)), f"{INTERN}; tests of tensorrt_model_connect (the decoder)",
@@ -169,10 +172,10 @@ MODELS = {
         internvl(INTERN_TOWER, **sizes(3584, 18944, 28, 28, 4)), f"{INTERN}; mlx-vlm's tests (the decoder)", "heads"
     ),
     "InternVL3-14B": Published(internvl(INTERN_TOWER, **sizes(5120, 13824, 48, 40, 8)), INTERN, INSIDE),
-    "InternVL3-38B": Published(internvl(SIX_B, **sizes(5120, 27648, 64, 40, 8)), INTERN, f"{INSIDE}; the tower"),
+    "InternVL3-38B": Published(internvl(SIX_B, **sizes(5120, 27648, 64, 40, 8)), INTERN, f"{INSIDE}; the tower", shrunken=True),
     "InternVL3-78B": Published(internvl(SIX_B, **sizes(8192, 29568, 80, 64, 8)), INTERN, f"{INSIDE}; the tower"),
     "Mistral-Small-3.1-24B": Published(
-        MISTRAL, "github.com/kohya-ss/musubi-tuner, M3_CONFIG_JSON (a copy)", "that 3.1 has the same; the tower's layers",
+        MISTRAL, "github.com/kohya-ss/musubi-tuner, M3_CONFIG_JSON (a copy)", "that 3.1 has the same beside its weights' number",
         shrunken=True,
     ),
 }  # fmt: skip
