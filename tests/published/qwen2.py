@@ -38,13 +38,16 @@ SEVENTY_TWO_5: dict[str, Any] = {
 ABOUT_7B = "github.com/zhenhua32/Qwen2-VL READ.md (the printed model)"
 MODELS = {
     "Qwen2-VL-2B": Published(
-        TWO, "Qwen2-1.5B, the decoder inside", "all but layers, heads, KV heads and widths of Qwen2-1.5B", shrunken=True
+        TWO,
+        "Qwen2-1.5B, the decoder inside; its number of weights",
+        "heads and rope sections, which are Qwen2-1.5B's and the paper's",
+        shrunken=True,
     ),
     "Qwen2-VL-7B": Published(SEVEN, ABOUT_7B, "heads and rope sections, which are Qwen2-7B's and the paper's"),
     "Qwen2-VL-72B": Published(
         SEVENTY_TWO,
-        "a public table of models (layers, KV heads, head size, width)",
-        "all but these and the number of weights",
+        "a public table of models (layers, KV heads, head size, width); its number of weights",
+        "heads and rope sections, which are Qwen2-72B's and the paper's",
     ),
     "Qwen2.5-VL-72B": Published(
         SEVENTY_TWO_5,

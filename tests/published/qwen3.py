@@ -54,7 +54,7 @@ def experts(**text: int) -> dict[str, Any]:
 MODELS = {
     "Qwen3-VL-2B": Published(
         dense(SMALL_TOWER, True, hidden_size=2048, intermediate_size=6144, num_hidden_layers=28, num_attention_heads=16),
-        "Qwen3-1.7B, the decoder inside; sgl_jax's Qwen3VLVisionConfig (the tower)", "ties", shrunken=True,
+        "Qwen3-1.7B, the decoder inside; sgl_jax's Qwen3VLVisionConfig (the tower); its number of weights", shrunken=True,
     ),
     "Qwen3-VL-4B": Published(
         dense(SMALL_TOWER, True, hidden_size=2560, intermediate_size=9728), "a public copy (QWEN3VL_4B_CONFIG)"

@@ -62,6 +62,10 @@ MODELS = {
         model("qwen3_5", SMALL_TOWER, True, **numbers(24, 1024, 8, 2, 16, intermediate_size=3584)),
         TRANSFORMERS.format("Qwen3.5-0.8B-Base"), shrunken=True,
     ),
+    "Qwen3.5-2B": Published(
+        model("qwen3_5", MIDDLE_TOWER, True, **numbers(24, 2048, 8, 2, 16, intermediate_size=6144)),
+        "github.com/K1XE/BPM scripts/models/qwen3.5-2B.sh", "heads of linear attention",
+    ),
     "Qwen3.5-4B": Published(
         model("qwen3_5", MIDDLE_TOWER, True, **numbers(32, 2560, 16, 4, 32, intermediate_size=9216)),
         TRANSFORMERS.format("Qwen3.5-4B"),
@@ -78,7 +82,7 @@ MODELS = {
     ),
     "Qwen3.5-122B-A10B": Published(
         model("qwen3_5_moe", TOWER, **numbers(48, 3072, 32, 2, 64), **experts(256, 8, 1024)),
-        "a public table of the file", "heads of linear attention, experts' width, the tower",
+        "github.com/Aphoh/slime scripts/models/qwen3.5-122B-A10B.sh; a public table of the file", "heads of linear attention",
     ),
     "Qwen3.5-397B-A17B": Published(
         model("qwen3_5_moe", TOWER, **numbers(60, 4096, 32, 2, 64), **experts(512, 10, 1024)),

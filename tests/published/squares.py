@@ -160,7 +160,7 @@ MODELS = {
     "SmolVLM2-500M": Published(
         {**smol("smolvlm", SMOL_500, SMALL_TOWER, 4), "torch_dtype": "float32"}, SMOL, shrunken=True
     ),
-    "SmolVLM2-2.2B": Published(smol("smolvlm", SMOL_2, LARGE_TOWER, 3), SMOL, "the tower, rope's base"),
+    "SmolVLM2-2.2B": Published(smol("smolvlm", SMOL_2, LARGE_TOWER, 3), f"{SMOL}; its number of weights", "rope's base"),
     "InternVL3-1B": Published(
         internvl(INTERN_TOWER, **sizes(896, 4864, 24, 14, 2)), f"{INTERN}; a JAX port of InternVL3-1B-hf (the tower)", INSIDE,
     ),
