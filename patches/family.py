@@ -149,9 +149,10 @@ class Family:
             ("text model", self.text_models, config.text_config),
         )
         for what, known, part in parts:
-            if known and part.model_type not in known:
+            kind = type(part).model_type  # a config keeps what its file says: Idefics 3's calls its tower as the whole
+            if known and kind not in known:
                 raise LostattnError(
-                    f"family '{self.name}' does not cover the {what} '{part.model_type}': it covers {', '.join(known)}"
+                    f"family '{self.name}' does not cover the {what} '{kind}': it covers {', '.join(known)}"
                 )
         if getattr(config.text_config, "attn_logit_softcapping", None):
             raise LostattnError(

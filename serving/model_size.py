@@ -50,6 +50,10 @@ def read_size(config: Mapping[str, Any], shape: Shape) -> ModelSize:
     kept.pop("quantization_config", None)  # what is stored, not what is computed
     try:
         parsed = shape.family.plain_class.config_class.from_dict(kept)
+        if (
+            "tie_word_embeddings" not in config
+        ):  # older files leave it to the decoder, where transformers 5 ties by itself
+            parsed.tie_word_embeddings = _tied(parsed)
         with torch.device("meta"):
             model = shape.family.plain_class(parsed)
     except Exception as error:  # of torch's and transformers' kinds
@@ -65,6 +69,11 @@ def read_size(config: Mapping[str, Any], shape: Shape) -> ModelSize:
     text = parsed.get_text_config()
     body = total - vision - head - embedding
     return ModelSize(body, head, embedding, vision, int(text.hidden_size), patches_of(parsed))
+
+
+def _tied(parsed: Any) -> bool:
+    """Whether a file that does not say it means that the output layer is the embedding."""
+    return bool(getattr(parsed.get_text_config(), "tie_word_embeddings", getattr(parsed, "tie_word_embeddings", False)))
 
 
 def patches_of(config: Any) -> float:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import transformers as T
-from click.testing import CliRunner
+from cut_and_mended import cut_ask_and_mend
 from hub_configs import PAPER
-from lostattn.patches import load_patched
-from lostattn.patches.family import get_family
 from lostattn.serving.shape import model_shape
-from lostattn.surgery.calibrate import calibrate
-from lostattn.surgery.chat import Chat
-from lostattn.surgery.checkpoint.write import read_patched, unpatch, verify
-from lostattn.surgery.cli import main
-from lostattn.surgery.demo.builtin import builtin_examples
-from lostattn.surgery.patch import patch_checkpoint
 from lostattn.surgery.planner import make_plan
 from lostattn.surgery.predict import predict
 from lostattn.surgery.spec import PatchSpec
-from paper_models import shrunken, write_paper_model
-from served import pictures, tokenizer
+from paper_models import shrunken, write_model
+from served import tokenizer
 
 QWEN, LLAVA, ONEVISION = (range(1, 28), (0.3, 0.6)), (range(18, 24), (0.2, 0.8)), (range(21, 28), (0.3, 0.6))
 # layers, heads, KV heads of the decoder; the paper's layers and band
@@ -38,7 +27,6 @@ SHAPES: dict[str, tuple[int, int, int, tuple[range, tuple[float, float]]]] = {
     "LLaVA-1.6-Mistral-7B": (32, 32, 8, LLAVA), "LLaVA-1.6-Vicuna-7B": (32, 32, 32, LLAVA),
     "LLaVA-OneVision-7B": (28, 28, 4, ONEVISION),
 }  # fmt: skip
-QUESTION = "What is in the picture?"
 
 
 def test_these_are_the_fifteen() -> None:
@@ -84,7 +72,7 @@ def test_later_transformers_write_the_same_shape(name: str, tmp_path: Path) -> N
 def test_shrunken_in_kind(name: str) -> None:
     """What decides how a model is cut is as in the published one."""
     real = model_shape(PAPER[name]).family.plain_class.config_class.from_dict(json.loads(json.dumps(PAPER[name])))
-    small = shrunken(name, tokenizer())
+    small = shrunken(PAPER[name], tokenizer())
     a, b = real.get_text_config(), small.get_text_config()
     for key in ("model_type", "num_attention_heads", "num_key_value_heads", "hidden_act"):
         assert getattr(a, key) == getattr(b, key), key
@@ -97,46 +85,7 @@ def test_shrunken_in_kind(name: str) -> None:
         assert getattr(real.vision_config, key, None) == getattr(small.vision_config, key, None), key
 
 
-def digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
-
-
-def tokens(model: Any, inputs: dict[str, torch.Tensor]) -> list[int]:
-    model.generation_config.eos_token_id = None
-    with torch.no_grad():
-        out = model.generate(**inputs, max_new_tokens=6, do_sample=False)
-    return out[0, inputs["input_ids"].shape[1] :].tolist()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_cut_asked_and_mended(name: str, tmp_path: Path) -> None:
-    base = write_paper_model(name, tmp_path / "base")
-    before, plain = digests(base), Chat.load(base)
-    family = get_family(plain.model.config.model_type)
-    measured = calibrate(plain, family, builtin_examples(1), "one question").to_json()
-    (tmp_path / "calibration.json").write_text(json.dumps(measured))
-    picture = pictures(1, 1)[0].resize((112, 70))
-    picture.save(tmp_path / "picture.png")
-    inputs = plain.encode(picture, QUESTION)
-    wide = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
-    said = {"plain": tokens(plain.model, inputs)}
-    for preset in ("paper", "reference", "efficient"):
-        file = None if preset == "reference" else tmp_path / "calibration.json"
-        out = tmp_path / preset
-        plan = patch_checkpoint(base, out, preset=preset, layers="0-2", heads="0.2-0.8", calibration=file)
-        assert plan.layers == (0, 1, 2) and bool(plan.band) == (preset == "reference")
-        assert preset != "efficient" or all(plan.whole_groups(layer) for layer in plan.layers)
-        assert verify(out).ok and read_patched(out).plan == plan
-        patched, oracle = load_patched(out), load_patched(out, dtype=torch.float64)
-        oracle.sap_settings.force("eager")
-        said[preset] = tokens(patched, inputs)
-        assert said[preset] == tokens(oracle, wide), preset
-    assert len(set(map(tuple, said.values()))) > 1, "no patch changed a token, so equal tokens prove nothing"
-    command = ["ask", str(tmp_path / "efficient"), QUESTION, "--image", str(tmp_path / "picture.png"), "--json"]
-    asked = CliRunner().invoke(main, [*command, "--max-new-tokens", "6"])
-    assert asked.exit_code == 0, asked.output
-    (answer,) = json.loads(asked.stdout)
-    assert answer["patched"] and answer["answer"] == Chat(patched, plain.processor, True).answer(picture, QUESTION, 6)
-    unpatch(tmp_path / "efficient", tmp_path / "again")
-    assert digests(tmp_path / "again") == before
+    cut_ask_and_mend(write_model(name, PAPER[name], tmp_path / "base"), tmp_path)
