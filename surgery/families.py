@@ -64,7 +64,8 @@ class FamilyState:
         vllm: modes that run in vLLM; empty if the family is not served there.
         vllm_reason: why it is not served, or why some modes are not.
         video: what happens with videos.
-        prefill: the exact form that prompts with pictures take: `closed` (saves time), or `any-mask` (saves none).
+        prefill: the form that prompts with pictures take: `closed`, or `closed, both ways` where image tokens see all of
+            their image.
         layers, heads: the default range, clipped to a model's depth, and percentile band.
         defaults_from: where these come from.
         reference: the scores rule of preset `reference`.
@@ -124,7 +125,7 @@ def _state(family: SimpleNamespace, modes: Sequence[SimpleNamespace]) -> FamilyS
         vllm=served,
         vllm_reason=reason,
         video="with priors" if videos else family.video,
-        prefill="closed" if family.plain_causal else "any-mask",
+        prefill="closed, both ways" if family.both_ways else "closed",
         layers=family.layers,
         heads=family.heads,
         defaults_from="the paper's tables" if family.name in MEASURED else "taken over from a relative in the paper",
