@@ -59,11 +59,15 @@ def _too_wide(job: Job) -> bool:
 
 def plain(job: Job, q: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Ordinary attention of rows q (B, H, R, D); mask None means causal with as many rows as keys, or one row."""
-    k, v = job.k, job.v
+    return masked(q, job.k, job.v, job.scale, mask)
+
+
+def masked(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, mask: torch.Tensor | None) -> torch.Tensor:
+    """The same of any keys and values (B, g, K, D)."""
     if mask is not None and q.device.type == "cuda":  # grouped heads with a mask would fall to the slow math kernel
         k, v = (x.repeat_interleave(q.shape[1] // k.shape[1], 1) for x in (k, v))
     return F.scaled_dot_product_attention(
-        q, k, v, mask, is_causal=mask is None and q.shape[2] > 1, scale=job.scale, enable_gqa=k.shape[1] != q.shape[1]
+        q, k, v, mask, is_causal=mask is None and q.shape[2] > 1, scale=scale, enable_gqa=k.shape[1] != q.shape[1]
     )
 
 

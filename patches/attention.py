@@ -125,7 +125,7 @@ def _call_obstacle(job: Job) -> str:
     if job.scores.level is not None and job.scores.exact is not None:
         return "some priors were given as exact scores beside calibrated levels"
     if job.layout is None:
-        return "padding, a sliding window, or images at different places within the batch"
+        return "padding, a window that cuts images, or images at different places within the batch"
     return ""
 
 
@@ -153,10 +153,10 @@ def collect_job(
 ) -> Job:
     """Collect one attention call; chooses the heads of a dynamic band and measures what `prob_rescaled` needs."""
     total = call.past + q.shape[2]
-    plain = index not in call.offsets and call.is_plain_causal(mask, total)
     if index not in call.offsets and k.shape[2] > total:  # a static cache has room behind the last key
         k, v = k[:, :, :total], v[:, :, :total]
-        mask = mask[..., :total] if mask is not None else None
+    layout = call.seen(index, mask, q.shape[2], k.shape[2])
+    mask = mask[..., : k.shape[2]] if mask is not None else None
     prior, exact = call.keys(index, k.shape[2], q.device)
     prior = prior.double() if q.dtype == torch.float64 else prior
     keep = None if mask is None else _visible(mask, k.shape[2], call.last)
@@ -176,10 +176,9 @@ def collect_job(
         ranked = q[:, :, -1:] if call.last is None else _rows_at(q, call.last)
         heads = _band_heads(index, layer, layer.band, ranked, k, prior, keep, scale)
     assert heads is not None
-    layout = call.layout(total) if plain else None
     layout = layout if layout is None else layout.to(q.device)
     rows_patched = call.rows if call.rows is None else call.rows.to(q.device)
-    mask = None if plain else mask
+    mask = None if layout is not None and layout.plain else mask
     return Job(q, k, v, scale, scores, heads, layer.blend, mask, rows_patched, layout, layer.listed)
 
 
@@ -229,6 +228,8 @@ def _visible(mask: torch.Tensor, keys: int, rows: torch.Tensor | None) -> torch.
 def _with_summary(job: Job, call: Call, index: int, layer: LayerPlan) -> Job:
     """At a decode step, bring the summary of all visual values, from the cache's state if it is there already."""
     if job.q.shape[2] > 1 or layer.rescale or job.layout is None:
+        return job
+    if index in call.offsets or job.layout.window is not None:  # a window moves on, and its summary with it
         return job
     assert call.state is not None
     found = call.state.summaries.get(index)

@@ -144,8 +144,8 @@ class Call:
         default_factory=dict
     )
     _features: dict[tuple[int, int, torch.device | None], torch.Tensor] = field(default_factory=dict)
-    _layout: list[Layout | None] = field(default_factory=list)
-    _causal: dict[int, tuple[torch.Tensor, bool]] = field(default_factory=dict)
+    _layouts: dict[tuple[int, int], Layout | None] = field(default_factory=dict)
+    _seen: dict[tuple[int, int, int], tuple[torch.Tensor, Layout | None]] = field(default_factory=dict)
 
     def check(self, layer: int, rows: int, keys: int) -> None:
         """Hold what a layer was given against what the model knows of its cache.
@@ -191,24 +191,27 @@ class Call:
             self._features[known] = torch.nn.functional.pad(found, (0, 0, 0, count - found.shape[1])).to(device)
         return self._features[known]
 
-    def layout(self, total: int) -> Layout | None:
-        """Layout of all keys, worked out once per call."""
-        if not self._layout:
-            prior, _ = self.keys(-1, total)
-            self._layout.append(Layout.of(~prior.isnan()))
-        return self._layout[0]
+    def seen(self, layer: int, mask: torch.Tensor | None, rows: int, keys: int) -> Layout | None:
+        """Where the visual keys of a layer lie and what a mask (B or 1, 1, Sq, K or more) shows; worked out once per mask.
 
-    def is_plain_causal(self, mask: torch.Tensor | None, total: int) -> bool:
-        """True if a mask (B, 1, Sq, K) lets row i see exactly the keys up to past + i. Worked out once per mask."""
+        Returns:
+            None where samples differ, or for a mask that no layout can tell.
+        """
+        start = self.offsets.get(layer, 0)
         if mask is None:
-            return True
-        if mask.dtype != torch.bool:
-            return False
-        if id(mask) not in self._causal:
-            rows, keys = mask.shape[-2:]
-            wanted = torch.ones(rows, keys, dtype=torch.bool, device=mask.device).tril(total - rows)
-            self._causal[id(mask)] = mask, bool((mask == wanted).all())  # the mask is kept, so its id stays its own
-        return self._causal[id(mask)][1]
+            return None if start and rows > 1 else self._layout(layer, start, keys)
+        known = (id(mask), start, keys)
+        if known not in self._seen:
+            layout = self._layout(layer, start, keys)
+            found = None if layout is None else layout.matching(mask)
+            self._seen[known] = mask, found  # the mask is kept, so its id stays its own
+        return self._seen[known][1]
+
+    def _layout(self, layer: int, start: int, keys: int) -> Layout | None:
+        if (start, keys) not in self._layouts:
+            prior, _ = self.keys(layer, keys)
+            self._layouts[start, keys] = Layout.of(~prior.isnan())
+        return self._layouts[start, keys]
 
 
 def held_by(cache: Any) -> int:

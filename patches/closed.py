@@ -5,7 +5,8 @@ m = sum exp(p_j) v_j / Z over the visual keys that a row may see, and (o, lse) o
 
     out = lerp(m, o, sigmoid(lse - log Z))
 
-Inside an image Z and m are prefix sums: O(S d) where scores would cost O(S^2 d). See DESIGN: "efficient SAP".
+Inside an image Z and m are prefix sums: O(S d) where scores would cost O(S^2 d). Where image tokens see each other both ways,
+all rows of an image share one sum. See DESIGN: "efficient SAP".
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
+from .anymask import masked
 from .eager import attend, raw_scores
 from .job import Job, Layout
-from .summary import mix, running_summary, visual_summary
+from .summary import mix, visual_summary
 from .text_part import (
     attention_with_lse,
     causal_tail,
@@ -27,22 +29,25 @@ from .text_part import (
     take_heads,
     text_pieces,
 )
+from .visual_part import visual_sights
 
 
 def closed_attention(job: Job) -> torch.Tensor:
-    """Closed form for static heads, blend 1, plain causal mask and one layout for the whole batch.
+    """Closed form for static heads, blend 1, and one layout for the whole batch that tells what rows see.
 
     Rows may be all, or all but the visual rows (`after_image`). Needs ``job.layout``; carries no gradient.
 
     Returns:
         (B, H, Sq, Dv).
     """
-    heads = job.head_list()
+    assert job.layout is not None
+    heads = job.head_list() if len(job.layout.visual) else []  # a window may have left all images behind
     if len(heads) == job.q.shape[1]:
         return patched_heads(job, heads)
     out = torch.empty(*job.q.shape[:3], job.v.shape[-1], dtype=job.q.dtype, device=job.q.device)
     other_heads(job, heads, out)
-    put_heads(out, heads, patched_heads(job, heads))
+    if heads:
+        put_heads(out, heads, patched_heads(job, heads))
     return out
 
 
@@ -52,7 +57,7 @@ def other_heads(job: Job, heads: list[int], out: torch.Tensor) -> None:
     for g in range(job.k.shape[1]):
         rest = [h for h in range(g * group, (g + 1) * group) if h not in heads]
         for run in neighbours(rest):  # views of q, no copies
-            out[:, run] = _ordinary(job.q[:, run], job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale)
+            out[:, run] = _ordinary(job.q[:, run], job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale, job.mask)
 
 
 def patched_heads(job: Job, heads: list[int]) -> torch.Tensor:
@@ -61,14 +66,15 @@ def patched_heads(job: Job, heads: list[int]) -> torch.Tensor:
     assert layout is not None
     q, kv = take_heads(job.q, heads), kv_heads(job, heads)
     level = None if job.scores.level is None else job.scores.level[heads]
-    if q.shape[2] == 1:
+    if q.shape[2] == 1 and layout.window is None:
         return _decode(job, q, kv, level, layout)
     out, lse = joined(text_pieces(job, heads), q, job.v.shape[-1])
-    _merge_visual(out, lse, job, kv, level, layout, offset)
+    _merge_visual(out, lse, job, kv, level)
     if job.rows is not None:  # after_image: visual rows keep ordinary attention
         for start, end in _visual_rows(layout, offset):
-            k, v = job.k[:, :, : offset + end], job.v[:, :, : offset + end]
-            out[:, :, start:end] = _ordinary(q[:, :, start:end], *of_heads(k, v, kv), job.scale)
+            k, v = of_heads(job.k[:, :, : offset + end], job.v[:, :, : offset + end], kv)
+            mask = None if job.mask is None else job.mask[..., start:end, : offset + end]
+            out[:, :, start:end] = _ordinary(q[:, :, start:end], k, v, job.scale, mask)
     return out
 
 
@@ -103,38 +109,15 @@ def _text_pieces(k: torch.Tensor, v: torch.Tensor, layout: Layout) -> list[tuple
     return [(k.index_select(2, layout.text), v.index_select(2, layout.text))]
 
 
-def _merge_visual(
-    out: torch.Tensor,
-    lse: torch.Tensor,
-    job: Job,
-    kv: list[int],
-    level: torch.Tensor | None,
-    layout: Layout,
-    offset: int,
-) -> None:
+def _merge_visual(out: torch.Tensor, lse: torch.Tensor, job: Job, kv: list[int], level: torch.Tensor | None) -> None:
     """Mix the visual mean into `out` (B, h, Sq, Dv), in place."""
     used = sorted(set(kv))
-    mean, log_mass = job.running or (None, None)
-    if mean is None or log_mass is None:
-        v = layout.keys(job.v, 2, True)
-        v = v if len(used) == v.shape[1] else v[:, used]
-        scores = layout.keys(job.scores.of_groups(), -1, True)
-        mean, log_mass = running_summary(scores if scores.dim() == 2 else scores[:, used], v)
-    elif len(used) < mean.shape[1]:
-        mean = mean[:, used]
     at = [used.index(g) for g in kv]
-    seen = 0
-    for start, end, visual in layout.runs:
-        seen += end - start if visual else 0
-        a, b = max(start - offset, 0), end - offset
-        if b <= 0 or not seen:
-            continue
-        # rows of an image run along the prefix sums, text rows all see the last sum before them
-        span = slice(seen - (b - a), seen) if visual else slice(seen - 1, seen)
-        total = log_mass[:, None, span] if log_mass.dim() == 2 else log_mass[:, at, span]
+    for start, end, mean, log_mass in visual_sights(job, used):
+        total = log_mass[:, None] if log_mass.dim() == 2 else log_mass[:, at]
         total = total if level is None else total + level[None, :, None]
-        share = torch.sigmoid(lse[:, :, a:b] - total)[..., None]
-        _lerp_groups(out[:, :, a:b], mean[:, :, span], share, at)
+        share = torch.sigmoid(lse[:, :, start:end] - total)[..., None]
+        _lerp_groups(out[:, :, start:end], mean, share, at)
 
 
 def _lerp_groups(out: torch.Tensor, mean: torch.Tensor, share: torch.Tensor, at: list[int]) -> None:
@@ -163,11 +146,15 @@ def put_heads(out: torch.Tensor, heads: list[int], part: torch.Tensor) -> None:
         start += count
 
 
-def _ordinary(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-    """Ordinary causal attention; q's last row stands at the last key."""
+def _ordinary(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Ordinary attention; q's last row stands at the last key. Mask (B or 1, 1, Sq, K) bool, or None: causal."""
     rows, keys = q.shape[2], k.shape[2]
     if rows == 1 and q.device.type == "cpu":  # twice as fast as SDPA's grouped heads, measured
-        return attend(raw_scores(q, k, scale), None, v)[0]
+        return attend(raw_scores(q, k, scale), mask, v)[0]
+    if mask is not None:
+        return masked(q, k, v, scale, mask)
     if rows < keys:  # in two parts: a mask would cost rows x keys of memory
         return causal_tail(q, k, v, keys - rows, scale)[0]
     return F.scaled_dot_product_attention(q, k, v, is_causal=rows > 1, scale=scale, enable_gqa=k.shape[1] != q.shape[1])

@@ -63,7 +63,7 @@ class Family:
         order: (inner model, arguments) -> numbers of the tower's patches, int64, token by token, for towers that do not
             keep the patches of a token together; None if they do.
         tiled: one picture may be several images of an encoder call, each a tile with a prior of its own.
-        plain_causal: prompts with images have an ordinary causal mask, so that the closed form can run.
+        both_ways: image tokens see all of their image in prompts, also what lies behind them.
         stacked_features: `get_image_features` gives one tensor (images, n, D), not a tuple of (n, D).
         fit: image processor -> how it cuts pictures, as `rectangles` takes it; None: `geometry.Fit`.
     """
@@ -88,7 +88,7 @@ class Family:
     kind: str = "image"
     order: Callable[[Any, Arguments], torch.Tensor] | None = None
     tiled: bool = False
-    plain_causal: bool = True
+    both_ways: bool = False
     stacked_features: bool = False
     fit: Callable[[Any], Any] | None = None
 

@@ -1,9 +1,8 @@
 """Family `gemma3`: Gemma 3 with pictures (4B, 12B, 27B).
 
-Visual tokens of a prompt see all tokens of their own picture, and most layers see a window only: prompts with pictures run
-in the any-mask form, which is exact and saves no time. Where the processor pans and scans, a picture and its crops are images
-of their own to the encoder, each with a prior of its own. The paper tested none of these models: layers and heads are by
-default those that it gives for LLaVA-OneVision, clipped to the model's depth.
+Visual tokens of a prompt see all tokens of their own picture, in most layers within a window. Where the processor pans and
+scans, a picture and its crops are images of their own to the encoder, each with a prior of its own. The paper tested none of
+these models: layers and heads are by default those that it gives for LLaVA-OneVision, clipped to the model's depth.
 """
 
 from __future__ import annotations
@@ -136,7 +135,7 @@ FAMILY = register_family(
         video="has none",
         order=order,
         tiled=True,
-        plain_causal=False,
+        both_ways=True,
         fit=read_pan_and_scan,
         stacked_features=True,
     )

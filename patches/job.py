@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -47,17 +47,23 @@ class PriorScores:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the visual keys lie when every sample of the batch has them at the same place.
+    """Where the visual keys lie when every sample of the batch has them at the same place, and which keys a row sees.
+
+    A row sees the keys up to its own; `whole` shows it more, `window` less.
 
     Attributes:
         runs: (start, end, is_visual) of every maximal run of keys, in order, covering all K keys.
         text: indices of the other keys, int64 (T,).
         visual: indices of visual keys, int64 (N,).
+        whole: visual rows see all of their run, also what lies behind them.
+        window: how many keys back a row sees, its own among them; None if all.
     """
 
     runs: tuple[tuple[int, int, bool], ...]
     text: torch.Tensor
     visual: torch.Tensor
+    whole: bool = False
+    window: int | None = None
 
     @classmethod
     def of(cls, visual: torch.Tensor) -> Layout | None:
@@ -86,7 +92,39 @@ class Layout:
         """The same layout with its indices on a device."""
         if self.text.device == device:
             return self
-        return Layout(self.runs, self.text.to(device), self.visual.to(device))
+        return replace(self, text=self.text.to(device), visual=self.visual.to(device))
+
+    @property
+    def plain(self) -> bool:
+        """True if rows see exactly the keys up to their own."""
+        return not self.whole and self.window is None
+
+    def mask(self, rows: int, device: torch.device | str) -> torch.Tensor:
+        """What the last `rows` rows see, bool (rows, K)."""
+        keys = self.runs[-1][1]
+        key, own = torch.arange(keys, device=device), torch.arange(keys - rows, keys, device=device)[:, None]
+        end = own + 1
+        if self.whole:
+            ends = [i for a, b, visual in self.runs for i in ([b] * (b - a) if visual else range(a + 1, b + 1))]
+            end = torch.tensor(ends[keys - rows :], device=device)[:, None]
+        seen = key < end
+        return seen if self.window is None else seen & (key > own - self.window)
+
+    def matching(self, mask: torch.Tensor) -> Layout | None:
+        """This layout with what a mask (B or 1, 1, Sq, K or more) shows beside plain causal; None for any other mask.
+
+        The window is read off the last row. Some host synchronisations.
+        """
+        if mask.dtype != torch.bool:
+            return None
+        rows, keys = mask.shape[-2], self.runs[-1][1]
+        window = keys - int(mask[0, 0, -1].int().argmax())
+        forms = [self, replace(self, whole=True), replace(self, whole=True, window=window)]
+        for form in forms if window < keys else forms[:2]:
+            wanted = torch.nn.functional.pad(form.mask(rows, mask.device), (0, mask.shape[-1] - keys))
+            if bool((mask == wanted).all()):
+                return form
+        return None
 
 
 @dataclass(frozen=True)
@@ -102,7 +140,7 @@ class Job:
         blend: lambda of ``(1 - lambda) q.k + lambda p``.
         mask: None for plain causal, else bool (True = may see) or additive, broadcastable to (B, H, Sq, K).
         rows: patched query rows, bool (B, Sq), or None for all.
-        layout: where visual keys lie if all samples agree and the mask is plain causal, else None.
+        layout: where visual keys lie if all samples agree and the mask is one that a layout can tell, else None.
         listed: the patched heads as numbers where they are known without asking the device.
         summary: mean and log mass of all visual keys, if known (see `summary.visual_summary`).
         running: running mean and log mass of the visual keys, if known (see `summary.running_summary`).

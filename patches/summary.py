@@ -80,6 +80,26 @@ def running_summary(
     return mean.to(keep), log_mass.to(keep)
 
 
+def whole_summaries(prior: torch.Tensor, v: torch.Tensor, sizes: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a row sees behind each run of visual keys: mean (B, g, runs, Dv) of values v (B, g, N, Dv) and log mass (..., runs)
+    of all runs up to there, for scores prior (B, N) or (B, g, N). Dtypes as `running_summary`.
+    """
+    means: list[torch.Tensor] = []
+    masses: list[torch.Tensor] = []
+    for p, part in zip(prior.split(sizes, -1), v.split(sizes, 2), strict=True):
+        mass = torch.logsumexp(p, -1)
+        weights = torch.exp(p - mass[..., None])
+        mean = (_by_head(weights)[:, :, None].to(v.dtype) @ part)[:, :, 0].to(prior.dtype)
+        if means:
+            odds = masses[-1] - mass
+            mean = mix(mean, means[-1], odds if odds.dim() == 2 else odds[:, None])
+            mass = torch.logaddexp(mass, masses[-1])
+        means.append(mean)
+        masses.append(mass)
+    keep = torch.promote_types(v.dtype, torch.float32)
+    return torch.stack(means, 2).to(keep), torch.stack(masses, -1).to(keep)
+
+
 def _scan(prior: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The same for any span: neighbours are merged pairwise, doubling the reach, in float64."""
     mean, log_mass = v.double(), prior.double()

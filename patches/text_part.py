@@ -8,6 +8,9 @@ import torch
 
 from .job import Job
 
+BLOCK = (
+    512  # rows of one kernel call where a window moves along: longer ones would read keys that few of their rows see
+)
 FEW = 32  # keys for which the CPU's fused kernel takes up to twice as long as two products
 
 
@@ -31,6 +34,8 @@ def text_pieces(job: Job, heads: list[int]) -> list[Piece]:
     assert layout is not None
     q, kv = take_heads(job.q, heads), kv_heads(job, heads)
     k, v = of_heads(layout.keys(job.k, 2, False), layout.keys(job.v, 2, False), kv)
+    if layout.window is not None:
+        return _windowed(job, q, k, v, layout.text, layout.window)
     found, texts, seen = [], [], 0
     for first, last, visual in layout.runs:
         seen += 0 if visual else last - first
@@ -61,6 +66,27 @@ def _text_rows(
     return [Piece(a, b, o, row_lse) for (a, b), o, row_lse in parts]
 
 
+def _windowed(
+    job: Job, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: torch.Tensor, window: int
+) -> list[Piece]:
+    """All rows, each of which sees the last `window` keys; of these k and v hold those at `places`."""
+    rows, keys = job.q.shape[2], job.k.shape[2]
+    own = torch.arange(keys - rows, keys, device=q.device)
+    starts = torch.arange(0, rows, BLOCK)
+    ends = (starts + BLOCK).clamp_max(rows)
+    lowest = torch.searchsorted(places, own[starts] - window, right=True).tolist()
+    highest = torch.searchsorted(places, own[ends - 1], right=True).tolist()
+    found = []
+    for a, b, low, high in zip(starts.tolist(), ends.tolist(), lowest, highest, strict=True):
+        if low == high:
+            found.append(Piece(a, b, None, None))
+            continue
+        row, key = own[a:b, None], places[low:high]
+        seen = (key <= row) & (key > row - window)
+        found.append(Piece(a, b, *masked_with_lse(q[:, :, a:b], k[:, :, low:high], v[:, :, low:high], job.scale, seen)))
+    return found
+
+
 def joined(pieces: list[Piece], q: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Output (B, h, Sq, Dv) and lse (B, h, Sq), -inf for rows that see no text; q (B, h, Sq, D) for shape and type."""
     only = pieces[0]
@@ -88,7 +114,12 @@ def causal_tail(
 
 
 def attention_with_lse(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, is_causal: bool
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    scale: float,
+    is_causal: bool,
+    bias: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention and its log-sum-exp (natural log) from torch's fused kernels, without a score matrix.
 
@@ -96,21 +127,39 @@ def attention_with_lse(
         q: (B, h, R, D).
         k, v: (B, g, T, D), T > 0 (the CPU kernel dies on zero keys), h a multiple of g.
         is_causal: row i sees keys up to i; needs R == T.
+        bias: added to the scores, (R, T) in the dtype of q, or None.
 
     Returns:
         output (B, h, R, D) in the dtype of q and lse (B, h, R), float32 or, for float64, float64.
     """
     if q.device.type == "cpu":
-        if k.shape[2] <= FEW and not is_causal and q.dtype in (torch.float32, torch.float64):
+        if k.shape[2] <= FEW and not is_causal and bias is None and q.dtype in (torch.float32, torch.float64):
             return _few_keys(q, k, v, scale)
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, is_causal, scale=scale)
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        return flash(q, k, v, 0.0, is_causal, attn_mask=bias, scale=scale)
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    if q.dtype in (torch.float16, torch.bfloat16):
+    if bias is None and q.dtype in (torch.float16, torch.bfloat16):
         found = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, False, scale=scale)
     else:
-        found = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, is_causal, scale=scale)
+        bias = bias if bias is None else _aligned(bias).expand(*q.shape[:2], -1, -1)
+        found = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, 0.0, is_causal, scale=scale)
     return found[0], found[1][..., : q.shape[2]]  # the efficient kernel pads the rows of lse
+
+
+def masked_with_lse(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, seen: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same where row r sees the keys seen[r], bool (R, T); a row that sees none has any output and lse -inf."""
+    blind = ~seen.any(-1)
+    bias = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill_(~(seen | blind[:, None]), -torch.inf)
+    out, lse = attention_with_lse(q, k, v, scale, False, bias)
+    return out, lse.masked_fill(blind, -torch.inf)
+
+
+def _aligned(bias: torch.Tensor) -> torch.Tensor:
+    """The same numbers in rows that begin at multiples of 16 numbers, as CUDA's kernel wants them."""
+    return torch.nn.functional.pad(bias, (0, -bias.shape[-1] % 16))[:, : bias.shape[-1]]
 
 
 def _few_keys(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..patches.decoder import DecoderLayer
-from ..patches.family import get_family
 from ..patches.plan import Plan
 from .byte_model import saves
 from .shape import Shape
@@ -27,10 +26,10 @@ def attention_flops_saved(shape: Shape, plan: Plan | None, tokens: int, visual: 
         tokens: of the request. visual: of its one image. after: text tokens behind it.
 
     Returns:
-        0 in families whose image tokens see forward (`Family.plain_causal`), and for plans without closed form. The running
-        sum of the values, once per KV head, is taken off. Layers whose window the request outgrows save nothing.
+        0 for plans without closed form. The running sum of the values, once per KV head, is taken off. Layers whose window
+        the request outgrows count as if they saved nothing; images whose tokens see each other both ways count as causal.
     """
-    if plan is None or not saves(plan) or not get_family(plan.family).plain_causal:
+    if plan is None or not saves(plan):
         return 0.0
     saved, rows = 0.0, visual if plan.queries == "all" else 0
     for index, heads in plan.heads.items():

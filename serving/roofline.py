@@ -189,7 +189,7 @@ def _prefill_attention(on: Deployment, plan: Plan | None, request: Request) -> f
     """FLOPs of a request's attention on all ranks together. Whole groups meet no visual key; other patched heads meet text
     keys besides what the native kernel computes for all heads."""
     flops = attention_flops(on.shape, request.tokens)
-    if plan is None or plan.inert or not saves(plan) or not get_family(plan.family).plain_causal:
+    if plan is None or plan.inert or not saves(plan) or get_family(plan.family).both_ways:  # not served
         return flops
     visual, before, after = request.visual, request.before, request.after
     pairs = before * (before + 1) / 2 + (visual + after) * before + after * (after + 1) / 2

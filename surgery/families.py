@@ -31,7 +31,7 @@ class Tried:
 
 
 TRIED = {
-    "gemma3": Tried("2026-11-29", "5.19.0"),
+    "gemma3": Tried("2026-11-30", "5.19.0"),
     "glm46v": Tried("2026-11-29", "5.19.0", "0.32.0"),
     "glm4v": Tried("2026-11-29", "5.19.0", "0.32.0"),
     "glm4v_moe": Tried("2026-11-29", "5.19.0", "0.32.0"),
@@ -45,7 +45,7 @@ TRIED = {
     "qwen2_5_vl": Tried("2026-11-29", "5.19.0", "0.32.0"),
     "qwen2_vl": Tried("2026-11-29", "5.19.0", "0.32.0"),
     "qwen3_5": Tried("2026-11-29", "5.19.0", "0.32.0"),
-    "qwen3_5_moe": Tried("2026-11-29", "5.19.0"),
+    "qwen3_5_moe": Tried("2026-11-30", "5.19.0", "0.32.0"),
     "qwen3_vl": Tried("2026-11-29", "5.19.0", "0.32.0"),
     "qwen3_vl_moe": Tried("2026-11-29", "5.19.0", "0.32.0"),
     "smolvlm": Tried("2026-11-29", "5.19.0", "0.32.0"),
@@ -64,7 +64,8 @@ class FamilyState:
         vllm: modes that run in vLLM; empty if the family is not served there.
         vllm_reason: why it is not served, or why some modes are not.
         video: what happens with videos.
-        prefill: the exact form that prompts with pictures take: `closed` (saves time), or `any-mask` (saves none).
+        prefill: the form that prompts with pictures take: `closed`, or `closed, both ways` where image tokens see all of
+            their image.
         layers, heads: the default range, clipped to a model's depth, and percentile band.
         defaults_from: where these come from.
         reference: the scores rule of preset `reference`.
@@ -124,7 +125,7 @@ def _state(family: SimpleNamespace, modes: Sequence[SimpleNamespace]) -> FamilyS
         vllm=served,
         vllm_reason=reason,
         video="with priors" if videos else family.video,
-        prefill="closed" if family.plain_causal else "any-mask",
+        prefill="closed, both ways" if family.both_ways else "closed",
         layers=family.layers,
         heads=family.heads,
         defaults_from="the paper's tables" if family.name in MEASURED else "taken over from a relative in the paper",

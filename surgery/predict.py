@@ -19,10 +19,9 @@ BATCHES = (1, 32)
 class Prediction:
     """For one request: text, one image of `visual_tokens`, text.
 
-    FLOPs count the two products of the decoder's attention (scores, values) in prefill, causal half only; nothing else
-    of the model; none are saved in families whose image tokens see forward (`Family.plain_causal`). KV bytes count a
-    whole cache after prefill; they are saved where the serving engine leaves visual slots of whole groups out, not in
-    transformers' cache.
+    FLOPs count the two products of the decoder's attention (scores, values) in prefill, causal half only, also where
+    image tokens see each other both ways (`Family.both_ways`); nothing else of the model. KV bytes count a whole cache after
+    prefill; they are saved where the serving engine leaves visual slots of whole groups out, not in transformers' cache.
     """
 
     visual_tokens: int

@@ -71,6 +71,8 @@ NAMES = {
     "Qwen2VLProcessingInfo": "vllm.model_executor.models.qwen2_vl:Qwen2VLProcessingInfo",
     "Qwen3_5ForConditionalGeneration": "vllm.model_executor.models.qwen3_5:Qwen3_5ForConditionalGeneration",
     "Qwen3_5ProcessingInfo": "vllm.model_executor.models.qwen3_5:Qwen3_5ProcessingInfo",
+    "Qwen3_5MoeForConditionalGeneration": "vllm.model_executor.models.qwen3_5:Qwen3_5MoeForConditionalGeneration",
+    "Qwen3_5MoeProcessingInfo": "vllm.model_executor.models.qwen3_5:Qwen3_5MoeProcessingInfo",
     "Qwen3VLDummyInputsBuilder": "vllm.model_executor.models.qwen3_vl:Qwen3VLDummyInputsBuilder",
     "Qwen3VLForConditionalGeneration": "vllm.model_executor.models.qwen3_vl:Qwen3VLForConditionalGeneration",
     "Qwen3VLMoeForConditionalGeneration": "vllm.model_executor.models.qwen3_vl_moe:Qwen3VLMoeForConditionalGeneration",

@@ -17,7 +17,6 @@ TESTED: dict[tuple[int, ...], str] = {
 FIRST, BEFORE = min(TESTED), (max(TESTED)[0], max(TESTED)[1] + 1)
 # families of which it is known why the plugin has no model class for them
 UNSERVED = {
-    "qwen3_5_moe": "vLLM's answers for them were not compared with transformers' yet",
     "gemma3": "their image tokens see each other both ways, which patched layers and vLLM's CPU kernels do not compute",
 }
 # families whose videos the plugin serves; those of others run in transformers alone, if they have any
@@ -27,6 +26,7 @@ VIDEOS = (
     "qwen3_vl",
     "qwen3_vl_moe",
     "qwen3_5",
+    "qwen3_5_moe",
     "glm4v",
     "glm4v_moe",
     "glm46v",

@@ -56,13 +56,12 @@ def test_forms_agree_inside_the_model(name, mode, images, plain):
     inputs = tiny.make_inputs(name, images)
     with tiny.needed(exact, images):
         wanted = logits(exact, inputs)
-    closed = tiny.get_family(tiny.family_of(name)).plain_causal
-    for path in ("closed", "any_mask", "auto") if closed else ("any_mask", "auto"):
+    for path in ("closed", "any_mask", "auto"):
         model.sap_settings.force(path)
         model.sap_settings.counts.clear()
         with tiny.needed(model, images):
             assert (logits(model, inputs) - wanted).abs().max() < tiny.rounding(name), path
-            taken = ("closed" if closed else "any_mask") if path == "auto" else path
+            taken = "closed" if path == "auto" else path
             assert set(model.sap_settings.counts) == {taken}
             steps = tiny.by_steps(model, inputs, first=inputs["input_ids"].shape[1] - 4)
         assert (steps - wanted[:, -4:]).abs().max() < tiny.rounding(name), path
@@ -92,8 +91,7 @@ def test_causality(name, plain):
     inputs = tiny.make_inputs(name)
     changed = {**inputs, "input_ids": inputs["input_ids"].clone()}
     changed["input_ids"][0, -2] += 1
-    closed = ("closed",) if tiny.get_family(tiny.family_of(name)).plain_causal else ()
-    for path in (*closed, "any_mask", "eager"):
+    for path in ("closed", "any_mask", "eager"):
         model.sap_settings.force(path)
         a, b = logits(model, inputs), logits(model, changed)
         assert torch.equal(a[:, :-2], b[:, :-2])
@@ -140,8 +138,7 @@ def test_half_precision_stays_near(plain):
         wanted = logits(model, inputs)
         half = copy.deepcopy(model).bfloat16()
         got = {}
-        closed = ("closed",) if tiny.get_family(tiny.family_of(name)).plain_causal else ()
-        for path in ("eager", *closed, "any_mask"):
+        for path in ("eager", "closed", "any_mask"):
             half.sap_settings.force(path)
             got[path] = (logits(half, inputs).float() - wanted).abs().mean()
         assert max(got.values()) < 3 * got["eager"] + 1e-3, got

@@ -68,12 +68,12 @@ def test_a_new_family_appears_unasked(monkeypatch: pytest.MonkeyPatch, tmp_path:
     copy = tmp_path / "patches"
     shutil.copytree(discover.FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / "family_llava.py").read_text(encoding="utf-8")
-    text = text.replace('name="llava"', 'name="brand_new", plain_causal=False')
+    text = text.replace('name="llava"', 'name="brand_new", both_ways=True')
     (copy / "family_brand_new.py").write_text(text, encoding="utf-8")
     for module in (discover, written):
         monkeypatch.setattr(module, "FOLDER", copy)
     (row,) = [s for s in family_states() if s.family == "brand_new"]
-    assert not row.vllm and "brand_new" in row.vllm_reason and row.prefill == "any-mask"
+    assert not row.vllm and "brand_new" in row.vllm_reason and row.prefill == "closed, both ways"
     assert row.tried == NEVER and row.lines[1] == 0
     assert row.defaults_from == "taken over from a relative in the paper"
 
