@@ -13,12 +13,12 @@ from transformers.masking_utils import sdpa_mask
 from transformers.utils import logging
 
 from .anymask import any_mask_attention
+from .attention_inputs import AttentionInputs, PriorScores, causal
 from .call import Call, LayerPlan
 from .closed import closed_attention
 from .eager import attend, eager_attention, raw_scores
 from .errors import LostattnError
 from .heads import in_band, mass_ranking, score_ranking
-from .job import Job, PriorScores, causal
 from .plan import Band
 from .scores import mean_raw_score
 from .summary import visual_summary
@@ -73,36 +73,36 @@ def sap_attention_forward(
         raise LostattnError("patched layers have no attention dropout: set attention_dropout to 0 or call model.eval()")
     if attention_mask is not None and attention_mask.shape[-1] < key.shape[2]:
         key, value = key[:, :, : attention_mask.shape[-1]], value[:, :, : attention_mask.shape[-1]]
-    job = collect_job(module.layer_idx, layer, sap_call, query, key, value, attention_mask, scale)  # type: ignore[arg-type]
-    path, reason = choose_path(layer, sap_call, job)
+    inputs = collect_inputs(module.layer_idx, layer, sap_call, query, key, value, attention_mask, scale)  # type: ignore[arg-type]
+    path, reason = choose_path(layer, sap_call, inputs)
     layer.settings.counts[path] += 1
     if reason:
         logger.warning_once(f"SAP attention runs in its any-mask form, which saves no time: {reason}")
     weights = None
     if path == "closed":
-        out = closed_attention(_with_summary(job, sap_call, module.layer_idx, layer))  # type: ignore[arg-type]
+        out = closed_attention(_with_summary(inputs, sap_call, module.layer_idx, layer))  # type: ignore[arg-type]
     elif path == "any_mask":
-        out = any_mask_attention(job)
+        out = any_mask_attention(inputs)
     else:
-        out, weights = eager_attention(job)
+        out, weights = eager_attention(inputs)
     return out.transpose(1, 2).contiguous(), weights
 
 
-def choose_path(layer: LayerPlan, call: Call, job: Job) -> tuple[str, str]:
+def choose_path(layer: LayerPlan, call: Call, inputs: AttentionInputs) -> tuple[str, str]:
     """Which form computes this call, and, if a faster one had to be passed over, why.
 
     Raises:
         LostattnError: the closed form is forced but cannot compute this call.
     """
     forced = layer.settings.path
-    by_plan, by_call = _plan_obstacle(layer, call), _call_obstacle(job)
+    by_plan, by_call = _plan_obstacle(layer, call), _call_obstacle(inputs)
     if forced == "closed" and (by_plan or by_call):
         raise LostattnError(f"the closed form was forced but cannot run here: {by_plan or by_call}")
     if forced != "auto":
         return forced, ""
     if by_plan or by_call:
         return "any_mask", "" if by_plan else by_call
-    return ("closed" if closed_pays(job) else "any_mask"), ""
+    return ("closed" if closed_pays(inputs) else "any_mask"), ""
 
 
 def _plan_obstacle(layer: LayerPlan, call: Call) -> str:
@@ -116,32 +116,32 @@ def _plan_obstacle(layer: LayerPlan, call: Call) -> str:
     return ""
 
 
-def _call_obstacle(job: Job) -> str:
+def _call_obstacle(inputs: AttentionInputs) -> str:
     """What in this call keeps the closed form from running."""
-    scores = job.scores
-    parts = (job.q, job.k, job.v, scores.prior, scores.level, scores.by_group)
+    scores = inputs.scores
+    parts = (inputs.q, inputs.k, inputs.v, scores.prior, scores.level, scores.by_group)
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in parts):
         return "gradients are needed"
-    if job.scores.level is not None and job.scores.exact is not None:
+    if inputs.scores.level is not None and inputs.scores.exact is not None:
         return "some priors were given as exact scores beside calibrated levels"
-    if job.layout is None:
+    if inputs.layout is None:
         return "padding, a window that cuts images, or images at different places within the batch"
     return ""
 
 
-def closed_pays(job: Job) -> bool:
+def closed_pays(inputs: AttentionInputs) -> bool:
     """Whether the closed form is expected to be faster than scoring everything, by shape (`lostattn bench attention`)."""
-    if job.q.shape[2] > 1:
+    if inputs.q.shape[2] > 1:
         return True
-    group = job.q.shape[1] // job.k.shape[1]
-    touched = {h // group for h in job.head_list()}
-    whole = len(touched) * group == len(job.head_list())
-    assert job.layout is not None
+    group = inputs.q.shape[1] // inputs.k.shape[1]
+    touched = {h // group for h in inputs.head_list()}
+    whole = len(touched) * group == len(inputs.head_list())
+    assert inputs.layout is not None
     # other groups have to read their keys anyway: then one written-out pass over all is hard to beat
-    return whole and job.layout.visual.numel() >= (512 if len(touched) == job.k.shape[1] else 4096)
+    return whole and inputs.layout.visual.numel() >= (512 if len(touched) == inputs.k.shape[1] else 4096)
 
 
-def collect_job(
+def collect_inputs(
     index: int,
     layer: LayerPlan,
     call: Call,
@@ -150,7 +150,7 @@ def collect_job(
     v: torch.Tensor,
     mask: torch.Tensor | None,
     scale: float,
-) -> Job:
+) -> AttentionInputs:
     """Collect one attention call; chooses the heads of a dynamic band and measures what `prob_rescaled` needs."""
     total = call.past + q.shape[2]
     if index not in call.offsets and k.shape[2] > total:  # a static cache has room behind the last key
@@ -179,7 +179,7 @@ def collect_job(
     layout = layout if layout is None else layout.to(q.device)
     rows_patched = call.rows if call.rows is None else call.rows.to(q.device)
     mask = None if layout is not None and layout.plain else mask
-    return Job(q, k, v, scale, scores, heads, layer.blend, mask, rows_patched, layout, layer.listed)
+    return AttentionInputs(q, k, v, scale, scores, heads, layer.blend, mask, rows_patched, layout, layer.listed)
 
 
 def _band_heads(
@@ -225,17 +225,17 @@ def _visible(mask: torch.Tensor, keys: int, rows: torch.Tensor | None) -> torch.
     return last if last.dtype == torch.bool else last > torch.finfo(last.dtype).min / 2
 
 
-def _with_summary(job: Job, call: Call, index: int, layer: LayerPlan) -> Job:
+def _with_summary(inputs: AttentionInputs, call: Call, index: int, layer: LayerPlan) -> AttentionInputs:
     """At a decode step, bring the summary of all visual values, from the cache's state if it is there already."""
-    if job.q.shape[2] > 1 or layer.rescale or job.layout is None:
-        return job
-    if index in call.offsets or job.layout.window is not None:  # a window moves on, and its summary with it
-        return job
+    if inputs.q.shape[2] > 1 or layer.rescale or inputs.layout is None:
+        return inputs
+    if index in call.offsets or inputs.layout.window is not None:  # a window moves on, and its summary with it
+        return inputs
     assert call.state is not None
     found = call.state.summaries.get(index)
     if found is None:
-        found = call.state.summaries[index] = visual_summary(job.scores.of_groups(), job.v, job.layout)
-    return replace(job, summary=found)
+        found = call.state.summaries[index] = visual_summary(inputs.scores.of_groups(), inputs.v, inputs.layout)
+    return replace(inputs, summary=found)
 
 
 def _plain_eager(

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 import transformers
 
+from .attention_inputs import Layout
 from .errors import LostattnError
-from .job import Layout
 from .plan import Band, one_of
 
 PATHS = ("auto", "closed", "any_mask", "eager")
 
 
 @dataclass
-class Settings:
+class PathSettings:
     """Shared by all patched layers of one model.
 
     Attributes:
@@ -42,7 +42,7 @@ class LayerPlan:
     where no head is patched, or None.
     """
 
-    settings: Settings
+    settings: PathSettings
     heads: torch.Tensor | None
     levels: torch.Tensor | None = None
     band: Band | None = None

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from .anymask import masked
+from .attention_inputs import AttentionInputs, Layout
 from .eager import attend, raw_scores
-from .job import Job, Layout
 from .summary import mix, visual_summary
 from .text_part import (
     attention_with_lse,
@@ -32,55 +32,59 @@ from .text_part import (
 from .visual_part import visual_sights
 
 
-def closed_attention(job: Job) -> torch.Tensor:
+def closed_attention(inputs: AttentionInputs) -> torch.Tensor:
     """Closed form for static heads, blend 1, and one layout for the whole batch that tells what rows see.
 
-    Rows may be all, or all but the visual rows (`after_image`). Needs ``job.layout``; carries no gradient.
+    Rows may be all, or all but the visual rows (`after_image`). Needs ``inputs.layout``; carries no gradient.
 
     Returns:
         (B, H, Sq, Dv).
     """
-    assert job.layout is not None
-    heads = job.head_list() if len(job.layout.visual) else []  # a window may have left all images behind
-    if len(heads) == job.q.shape[1]:
-        return patched_heads(job, heads)
-    out = torch.empty(*job.q.shape[:3], job.v.shape[-1], dtype=job.q.dtype, device=job.q.device)
-    other_heads(job, heads, out)
+    assert inputs.layout is not None
+    heads = inputs.head_list() if len(inputs.layout.visual) else []  # a window may have left all images behind
+    if len(heads) == inputs.q.shape[1]:
+        return patched_heads(inputs, heads)
+    out = torch.empty(*inputs.q.shape[:3], inputs.v.shape[-1], dtype=inputs.q.dtype, device=inputs.q.device)
+    other_heads(inputs, heads, out)
     if heads:
-        put_heads(out, heads, patched_heads(job, heads))
+        put_heads(out, heads, patched_heads(inputs, heads))
     return out
 
 
-def other_heads(job: Job, heads: list[int], out: torch.Tensor) -> None:
+def other_heads(inputs: AttentionInputs, heads: list[int], out: torch.Tensor) -> None:
     """Ordinary attention of all heads but the listed ones, into `out` (B, H, Sq, Dv)."""
-    group = job.q.shape[1] // job.k.shape[1]
-    for g in range(job.k.shape[1]):
+    group = inputs.q.shape[1] // inputs.k.shape[1]
+    for g in range(inputs.k.shape[1]):
         rest = [h for h in range(g * group, (g + 1) * group) if h not in heads]
         for run in neighbours(rest):  # views of q, no copies
-            out[:, run] = _ordinary(job.q[:, run], job.k[:, g : g + 1], job.v[:, g : g + 1], job.scale, job.mask)
+            out[:, run] = _ordinary(
+                inputs.q[:, run], inputs.k[:, g : g + 1], inputs.v[:, g : g + 1], inputs.scale, inputs.mask
+            )
 
 
-def patched_heads(job: Job, heads: list[int]) -> torch.Tensor:
+def patched_heads(inputs: AttentionInputs, heads: list[int]) -> torch.Tensor:
     """All rows of the listed heads alone, (B, len(heads), Sq, Dv)."""
-    layout, offset = job.layout, job.k.shape[2] - job.q.shape[2]
+    layout, offset = inputs.layout, inputs.k.shape[2] - inputs.q.shape[2]
     assert layout is not None
-    q, kv = take_heads(job.q, heads), kv_heads(job, heads)
-    level = None if job.scores.level is None else job.scores.level[heads]
+    q, kv = take_heads(inputs.q, heads), kv_heads(inputs, heads)
+    level = None if inputs.scores.level is None else inputs.scores.level[heads]
     if q.shape[2] == 1 and layout.window is None:
-        return _decode(job, q, kv, level, layout)
-    out, lse = joined(text_pieces(job, heads), q, job.v.shape[-1])
-    _merge_visual(out, lse, job, kv, level)
-    if job.rows is not None:  # after_image: visual rows keep ordinary attention
+        return _decode(inputs, q, kv, level, layout)
+    out, lse = joined(text_pieces(inputs, heads), q, inputs.v.shape[-1])
+    _merge_visual(out, lse, inputs, kv, level)
+    if inputs.rows is not None:  # after_image: visual rows keep ordinary attention
         for start, end in _visual_rows(layout, offset):
-            k, v = of_heads(job.k[:, :, : offset + end], job.v[:, :, : offset + end], kv)
-            mask = None if job.mask is None else job.mask[..., start:end, : offset + end]
-            out[:, :, start:end] = _ordinary(q[:, :, start:end], k, v, job.scale, mask)
+            k, v = of_heads(inputs.k[:, :, : offset + end], inputs.v[:, :, : offset + end], kv)
+            mask = None if inputs.mask is None else inputs.mask[..., start:end, : offset + end]
+            out[:, :, start:end] = _ordinary(q[:, :, start:end], k, v, inputs.scale, mask)
     return out
 
 
-def _decode(job: Job, q: torch.Tensor, kv: list[int], level: torch.Tensor | None, layout: Layout) -> torch.Tensor:
+def _decode(
+    inputs: AttentionInputs, q: torch.Tensor, kv: list[int], level: torch.Tensor | None, layout: Layout
+) -> torch.Tensor:
     """One query row: text keys are read, visual keys are not, visual values only if their summary is unknown."""
-    mean, log_mass = job.summary or visual_summary(job.scores.of_groups(), job.v, layout)
+    mean, log_mass = inputs.summary or visual_summary(inputs.scores.of_groups(), inputs.v, layout)
     if even(kv):
         mean = take_heads(mean, sorted(set(kv)))[:, :, None].expand(-1, -1, len(kv) // len(set(kv)), -1).flatten(1, 2)
     else:
@@ -89,8 +93,8 @@ def _decode(job: Job, q: torch.Tensor, kv: list[int], level: torch.Tensor | None
     if level is not None:
         log_mass = log_mass + level
     out = lse = None
-    for k, v in _text_pieces(job.k, job.v, layout):
-        part, part_lse = attention_with_lse(q, *of_heads(k, v, kv), job.scale, False)
+    for k, v in _text_pieces(inputs.k, inputs.v, layout):
+        part, part_lse = attention_with_lse(q, *of_heads(k, v, kv), inputs.scale, False)
         if out is None or lse is None:
             out, lse = part, part_lse
         else:
@@ -109,11 +113,13 @@ def _text_pieces(k: torch.Tensor, v: torch.Tensor, layout: Layout) -> list[tuple
     return [(k.index_select(2, layout.text), v.index_select(2, layout.text))]
 
 
-def _merge_visual(out: torch.Tensor, lse: torch.Tensor, job: Job, kv: list[int], level: torch.Tensor | None) -> None:
+def _merge_visual(
+    out: torch.Tensor, lse: torch.Tensor, inputs: AttentionInputs, kv: list[int], level: torch.Tensor | None
+) -> None:
     """Mix the visual mean into `out` (B, h, Sq, Dv), in place."""
     used = sorted(set(kv))
     at = [used.index(g) for g in kv]
-    for start, end, mean, log_mass in visual_sights(job, used):
+    for start, end, mean, log_mass in visual_sights(inputs, used):
         total = log_mass[:, None] if log_mass.dim() == 2 else log_mass[:, at]
         total = total if level is None else total + level[None, :, None]
         share = torch.sigmoid(lse[:, :, start:end] - total)[..., None]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from .job import Job
+from .attention_inputs import AttentionInputs
 
 
-def eager_attention(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
+def eager_attention(inputs: AttentionInputs) -> tuple[torch.Tensor, torch.Tensor]:
     """Attention with ``s' = (1-lambda) q.k scale + lambda p`` on patched rows, heads and visual keys.
 
     Any dtype; the softmax runs in float32 or, for float64 input, in float64.
@@ -15,15 +15,15 @@ def eager_attention(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         output (B, H, Sq, Dv) and attention weights (B, H, Sq, K), both in the dtype of q.
     """
-    scores = raw_scores(job.q, job.k, job.scale)
+    scores = raw_scores(inputs.q, inputs.k, inputs.scale)
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))  # p would lose digits in half precision
-    p = job.scores.dense(job.q.shape[1]).to(scores.dtype)[:, :, None]  # (B, H or 1, 1, K)
-    where = job.scores.visual[:, None, None] & heads_4d(job.heads)
-    if job.rows is not None:
-        where = where & job.rows[:, None, :, None]
-    replaced = p if job.blend == 1.0 else (1 - job.blend) * scores + job.blend * p
-    mask = None if job.mask is None and job.q.shape[2] == 1 else job.may_see()
-    return attend(torch.where(where, replaced, scores), mask, job.v)
+    p = inputs.scores.dense(inputs.q.shape[1]).to(scores.dtype)[:, :, None]  # (B, H or 1, 1, K)
+    where = inputs.scores.visual[:, None, None] & heads_4d(inputs.heads)
+    if inputs.rows is not None:
+        where = where & inputs.rows[:, None, :, None]
+    replaced = p if inputs.blend == 1.0 else (1 - inputs.blend) * scores + inputs.blend * p
+    mask = None if inputs.mask is None and inputs.q.shape[2] == 1 else inputs.may_see()
+    return attend(torch.where(where, replaced, scores), mask, inputs.v)
 
 
 def raw_scores(q: torch.Tensor, k: torch.Tensor, scale: float) -> torch.Tensor:

@@ -147,12 +147,12 @@ def _packed_numbers(inner: Any, arguments: Arguments, image: int, pictures: int,
         parts.append(torch.stack([torch.ones_like(rows), rows + tile // across * n, columns + tile % across * n], -1))
     known = inspect.signature(inner.pack_image_features).parameters
     ratio = arguments.get("vision_aspect_ratio") or getattr(inner.config, "vision_aspect_ratio", None)
-    wishes = {"vision_feature_select_strategy": "full", "vision_aspect_ratio": ratio}
+    options = {"vision_feature_select_strategy": "full", "vision_aspect_ratio": ratio}
     packed, _ = inner.pack_image_features(
         [torch.stack(parts).flatten(1, 2)],
         [torch.as_tensor(arguments["image_sizes"])[image].tolist()],
         image_newline=torch.full((3,), torch.nan, dtype=torch.float64),
-        **{name: value for name, value in wishes.items() if name in known},
+        **{name: value for name, value in options.items() if name in known},
     )
     return packed[0]
 

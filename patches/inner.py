@@ -18,7 +18,7 @@ import transformers
 
 from .arguments import by_name, cache_among, cache_of_output, rename_cache
 from .attention import NAME
-from .call import CacheState, Call, Settings, held_by, remember, state_of
+from .call import CacheState, Call, PathSettings, held_by, remember, state_of
 from .context import EncoderCall
 from .errors import LostattnError
 from .family import decoder_of, get_family
@@ -51,7 +51,7 @@ class SapInner:
 
     sap_slots: ClassVar[dict[str, ContextVar]] = SLOTS
     sap_plan: Plan
-    sap_settings: Settings
+    sap_settings: PathSettings
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Keep the signatures of `get_image_features` and `get_video_features`: `generate` chooses arguments by them."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from .attention import NAME
-from .call import LayerPlan, Settings
+from .call import LayerPlan, PathSettings
 from .decoder import decoder_layers, other_kv_heads, usual_kv_heads
 from .errors import LostattnError
 from .family import attentions_of, get_family
@@ -22,7 +22,7 @@ def install(model: Any, plan: Plan) -> None:
     inner = model.model
     inner.__class__ = model.inner_class
     model.sap_plan = inner.sap_plan = plan
-    model.sap_settings = inner.sap_settings = Settings(path)
+    model.sap_settings = inner.sap_settings = PathSettings(path)
     model.set_attn_implementation(model.config._attn_implementation)
     model.sap_settings.force(path)
     _put(model, plan)
@@ -65,7 +65,7 @@ def check_plan(plan: Plan, model: Any) -> None:
     get_mode(plan.mode).check(plan)
 
 
-def layer_plan(plan: Plan, index: int, settings: Settings, two_sided: bool) -> LayerPlan:
+def layer_plan(plan: Plan, index: int, settings: PathSettings, two_sided: bool) -> LayerPlan:
     """What one layer has to know of the plan."""
     if plan.inert or index not in plan.heads:
         return LayerPlan(settings, None)

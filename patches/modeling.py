@@ -11,7 +11,7 @@ import torch
 
 from .arguments import cache_among, rename_cache
 from .attention import NAME
-from .call import Settings
+from .call import PathSettings
 from .errors import LostattnError
 from .family import get_family
 from .inner import _DRAFTED_FOR, KINDS_OF_PIXELS, SLOTS
@@ -30,7 +30,7 @@ class SapGeneration:
     _can_compile_fullgraph = False  # layouts are read on the host
     sap_slots: ClassVar[dict[str, ContextVar]] = SLOTS
     sap_plan: Plan
-    sap_settings: Settings
+    sap_settings: PathSettings
 
     def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(config, *args, **kwargs)  # type: ignore[call-arg]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from .job import Layout
+from .attention_inputs import Layout
 
 # exp(p - max p) underflows beyond a span of about 87 in float32 and 745 in float64: prefix sums then change their way.
 FLOAT32_SPAN, FLOAT64_SPAN = 60.0, 600.0

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from .job import Job
+from .attention_inputs import AttentionInputs
 
 BLOCK = (
     512  # rows of one kernel call where a window moves along: longer ones would read keys that few of their rows see
@@ -28,14 +28,14 @@ class Piece(NamedTuple):
     lse: torch.Tensor | None
 
 
-def text_pieces(job: Job, heads: list[int]) -> list[Piece]:
+def text_pieces(inputs: AttentionInputs, heads: list[int]) -> list[Piece]:
     """All query rows of the listed heads, in order."""
-    layout, offset = job.layout, job.k.shape[2] - job.q.shape[2]
+    layout, offset = inputs.layout, inputs.k.shape[2] - inputs.q.shape[2]
     assert layout is not None
-    q, kv = take_heads(job.q, heads), kv_heads(job, heads)
-    k, v = of_heads(layout.keys(job.k, 2, False), layout.keys(job.v, 2, False), kv)
+    q, kv = take_heads(inputs.q, heads), kv_heads(inputs, heads)
+    k, v = of_heads(layout.keys(inputs.k, 2, False), layout.keys(inputs.v, 2, False), kv)
     if layout.window is not None:
-        return _windowed(job, q, k, v, layout.text, layout.window)
+        return _windowed(inputs, q, k, v, layout.text, layout.window)
     found, texts, seen = [], [], 0
     for first, last, visual in layout.runs:
         seen += 0 if visual else last - first
@@ -48,8 +48,10 @@ def text_pieces(job: Job, heads: list[int]) -> list[Piece]:
             found.append(Piece(start, end, None, None))
         else:  # every row of a visual run sees the same text keys: no mask
             seen_k, seen_v = k[:, :, :seen], v[:, :, :seen]
-            found.append(Piece(start, end, *attention_with_lse(q[:, :, start:end], seen_k, seen_v, job.scale, False)))
-    return sorted(found + _text_rows(q, k, v, texts, job.scale))
+            found.append(
+                Piece(start, end, *attention_with_lse(q[:, :, start:end], seen_k, seen_v, inputs.scale, False))
+            )
+    return sorted(found + _text_rows(q, k, v, texts, inputs.scale))
 
 
 def _text_rows(
@@ -67,10 +69,10 @@ def _text_rows(
 
 
 def _windowed(
-    job: Job, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: torch.Tensor, window: int
+    inputs: AttentionInputs, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, places: torch.Tensor, window: int
 ) -> list[Piece]:
     """All rows, each of which sees the last `window` keys; of these k and v hold those at `places`."""
-    rows, keys = job.q.shape[2], job.k.shape[2]
+    rows, keys = inputs.q.shape[2], inputs.k.shape[2]
     own = torch.arange(keys - rows, keys, device=q.device)
     starts = torch.arange(0, rows, BLOCK)
     ends = (starts + BLOCK).clamp_max(rows)
@@ -83,7 +85,9 @@ def _windowed(
             continue
         row, key = own[a:b, None], places[low:high]
         seen = (key <= row) & (key > row - window)
-        found.append(Piece(a, b, *masked_with_lse(q[:, :, a:b], k[:, :, low:high], v[:, :, low:high], job.scale, seen)))
+        found.append(
+            Piece(a, b, *masked_with_lse(q[:, :, a:b], k[:, :, low:high], v[:, :, low:high], inputs.scale, seen))
+        )
     return found
 
 
@@ -172,9 +176,9 @@ def _few_keys(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -
     return out, total.log_().add_(top)[..., 0, :].flatten(1, 2)
 
 
-def kv_heads(job: Job, heads: list[int]) -> list[int]:
+def kv_heads(inputs: AttentionInputs, heads: list[int]) -> list[int]:
     """The KV head that serves each of the listed heads."""
-    group = job.q.shape[1] // job.k.shape[1]
+    group = inputs.q.shape[1] // inputs.k.shape[1]
     return [h // group for h in heads]
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from .job import Job, Layout
+from .attention_inputs import AttentionInputs, Layout
 from .summary import running_summary, whole_summaries
 
 
@@ -25,18 +25,18 @@ class Sight(NamedTuple):
     log_mass: torch.Tensor
 
 
-def visual_sights(job: Job, used: list[int]) -> Iterator[Sight]:
+def visual_sights(inputs: AttentionInputs, used: list[int]) -> Iterator[Sight]:
     """Of all query rows that see visual keys; `used` are the KV heads g that are asked for."""
-    assert job.layout is not None
-    if job.layout.window is not None:
-        return _in_window(job, used, job.layout, job.layout.window)
-    return _from_the_start(job, used, job.layout)
+    assert inputs.layout is not None
+    if inputs.layout.window is not None:
+        return _in_window(inputs, used, inputs.layout, inputs.layout.window)
+    return _from_the_start(inputs, used, inputs.layout)
 
 
-def _from_the_start(job: Job, used: list[int], layout: Layout) -> Iterator[Sight]:
+def _from_the_start(inputs: AttentionInputs, used: list[int], layout: Layout) -> Iterator[Sight]:
     """Rows that see all visual keys up to some place, which is their own or the end of a run."""
-    offset, seen = job.k.shape[2] - job.q.shape[2], 0
-    mean, log_mass = _sums(job, used, layout)
+    offset, seen = inputs.k.shape[2] - inputs.q.shape[2], 0
+    mean, log_mass = _sums(inputs, used, layout)
     for start, end, visual in layout.runs:
         if visual:
             seen += 1 if layout.whole else end - start
@@ -48,24 +48,24 @@ def _from_the_start(job: Job, used: list[int], layout: Layout) -> Iterator[Sight
         yield Sight(a, b, mean[:, :, span], log_mass[..., span])
 
 
-def _sums(job: Job, used: list[int], layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+def _sums(inputs: AttentionInputs, used: list[int], layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and log mass up to every visual key, or up to the end of every run where rows see runs whole."""
-    if job.running is not None:
-        mean, log_mass = job.running
+    if inputs.running is not None:
+        mean, log_mass = inputs.running
         return (mean if len(used) == mean.shape[1] else mean[:, used]), _of(log_mass, used)
-    scores, v = _visual(job, used, layout)
+    scores, v = _visual(inputs, used, layout)
     if layout.whole:
         return whole_summaries(scores, v, [b - a for a, b, visual in layout.runs if visual])
     return running_summary(scores, v)
 
 
-def _in_window(job: Job, used: list[int], layout: Layout, window: int) -> Iterator[Sight]:
+def _in_window(inputs: AttentionInputs, used: list[int], layout: Layout, window: int) -> Iterator[Sight]:
     """Rows that see the visual keys from some place to the end of a run: sums that run backwards from there.
 
     Such a sum is no difference of two sums, so nothing cancels. Rows from one visual run to the next share its end.
     """
-    rows, keys = job.q.shape[2], job.k.shape[2]
-    scores, v = _visual(job, used, layout)
+    rows, keys = inputs.q.shape[2], inputs.k.shape[2]
+    scores, v = _visual(inputs, used, layout)
     firsts = _first_seen(layout, range(keys - rows, keys), window)
     begins = [max(a - (keys - rows), 0) for a, _, visual in layout.runs if visual] + [rows]
     end = 0
@@ -88,10 +88,10 @@ def _first_seen(layout: Layout, places: range, window: int) -> list[int]:
     return [before[max(place - window + 1, 0)] for place in places]
 
 
-def _visual(job: Job, used: list[int], layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
+def _visual(inputs: AttentionInputs, used: list[int], layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores (B, N) or (B, g, N) and values (B, g, N, Dv) of the visual keys."""
-    v = layout.keys(job.v, 2, True)
-    return _of(layout.keys(job.scores.of_groups(), -1, True), used), v if len(used) == v.shape[1] else v[:, used]
+    v = layout.keys(inputs.v, 2, True)
+    return _of(layout.keys(inputs.scores.of_groups(), -1, True), used), v if len(used) == v.shape[1] else v[:, used]
 
 
 def _of(x: torch.Tensor, used: list[int]) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Deciding, cutting, shipping: from a checkpoint and a wish to a patched checkpoint."""
+"""Deciding, cutting, shipping: from a checkpoint and options to a patched checkpoint."""
 
 from __future__ import annotations
 

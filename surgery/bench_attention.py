@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from ..patches.anymask import any_mask_attention
 from ..patches.attention import closed_pays
+from ..patches.attention_inputs import AttentionInputs, Layout, PriorScores
 from ..patches.closed import closed_attention
-from ..patches.job import Job, Layout, PriorScores
 from ..patches.summary import visual_summary
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def bench_attention(
     return {"rows": [asdict(r) for r in rows], "growth": _growth(rows), "environment": _environment(threads, dtype)}
 
 
-def make_job(phase: str, visual: int, heads: list[int], dtype: torch.dtype, device: str = "cpu") -> Job:
+def make_job(phase: str, visual: int, heads: list[int], dtype: torch.dtype, device: str = "cpu") -> AttentionInputs:
     """One image between two texts, random numbers; `decode` is one query row with the image's summary at hand."""
     torch.manual_seed(0)
     keys = TEXT_BEFORE + visual + TEXT_AFTER
@@ -90,24 +90,30 @@ def make_job(phase: str, visual: int, heads: list[int], dtype: torch.dtype, devi
     flags[heads] = True
     q = torch.randn(1, HEADS, rows, DIM).to(device, dtype)
     k, v = (torch.randn(1, KV_HEADS, keys, DIM).to(device, dtype) for _ in range(2))
-    job = Job(q, k, v, DIM**-0.5, PriorScores(prior), flags, layout=Layout.of(is_visual), listed=tuple(heads))
+    inputs = AttentionInputs(
+        q, k, v, DIM**-0.5, PriorScores(prior), flags, layout=Layout.of(is_visual), listed=tuple(heads)
+    )
     if phase == "decode":
-        assert job.layout is not None
-        job = replace(job, summary=visual_summary(prior, v, job.layout))
-    return job
+        assert inputs.layout is not None
+        inputs = replace(inputs, summary=visual_summary(prior, v, inputs.layout))
+    return inputs
 
 
 def _compare(
     phase: str, visual: int, plan: str, heads: list[int], threads: int, seconds: float, dtype: torch.dtype
 ) -> Row:
-    job = make_job(phase, visual, heads, dtype)
-    path = "closed" if closed_pays(job) else "any_mask"
+    inputs = make_job(phase, visual, heads, dtype)
+    path = "closed" if closed_pays(inputs) else "any_mask"
     form = closed_attention if path == "closed" else any_mask_attention
 
     def sdpa() -> torch.Tensor:
-        return F.scaled_dot_product_attention(job.q, job.k, job.v, is_causal=phase == "prefill", enable_gqa=True)
+        return F.scaled_dot_product_attention(
+            inputs.q, inputs.k, inputs.v, is_causal=phase == "prefill", enable_gqa=True
+        )
 
-    plain, patched = _pairs(sdpa, lambda: form(job), time.process_time if threads == 1 else time.perf_counter, seconds)
+    plain, patched = _pairs(
+        sdpa, lambda: form(inputs), time.process_time if threads == 1 else time.perf_counter, seconds
+    )
     ratios = sorted(b / a for a, b in zip(plain, patched, strict=True))
     quarter = len(ratios) // 4
     return Row(

@@ -25,8 +25,8 @@ from .efficient.harm import plain_of
 from .efficient.search import every_group
 from .efficient.swap import groups_of, restrict
 from .evaluation.backends import InProcess
+from .evaluation.evaluate import EvalSettings, circumstances, task_facts, working_in
 from .evaluation.plans import Way, answer_plans
-from .evaluation.run import EvalSettings, circumstances, task_facts, working_in
 from .evaluation.tasks import Asked
 from .sweep.grid import plan_key
 

@@ -112,7 +112,7 @@ def _other_programs() -> str:
 
 
 def _processors() -> str:
-    from .demo.run import MODEL
+    from .demo.demo import MODEL
     from .processing import load_processor
 
     if importlib.util.find_spec("torchvision") is None:

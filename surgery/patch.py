@@ -1,4 +1,4 @@
-"""`patch_checkpoint`: from a source and a wish to a patched folder."""
+"""`patch_checkpoint`: from a source and options to a patched folder."""
 
 from __future__ import annotations
 

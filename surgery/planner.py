@@ -45,7 +45,7 @@ def make_plan(
     calibrate: Callable[[], Calibration] | None = None,
     identity: Callable[[], str] | None = None,
 ) -> Planned:
-    """Resolve every wish.
+    """Resolve every option.
 
     Args:
         config: parsed config.json of the source.
@@ -54,7 +54,7 @@ def make_plan(
         identity: tells which weights the model has (`weights_identity`), so that a calibration of others is refused.
 
     Raises:
-        LostattnError: unknown names, layers or heads out of range, wishes that contradict each other.
+        LostattnError: unknown names, layers or heads out of range, options that contradict each other.
     """
     shape = model_shape(config)
     notes: list[str] = []
@@ -65,24 +65,24 @@ def make_plan(
     found = _Statistics(spec, shape, calibrate, identity, notes)
     frontier, steps = _frontier(spec, shape, empty, found)
     if frontier is not None:
-        wish: Heads | None = heads_of(frontier.chosen(steps), shape)
+        wanted: Heads | None = heads_of(frontier.chosen(steps), shape)
         notes.append(told(frontier, steps))
     else:
         named = named_groups(spec, shape)
-        wish = parse_heads(spec.heads) if named is None else named
-    layers = _layers(spec, shape, wish, notes)
-    if wish is None:
-        wish = shape.family.heads
-    dynamic = _dynamic(spec, wish, scores)
-    notes += _unused(spec, wish, dynamic, scores, read=frontier is not None)
-    if isinstance(wish, tuple):
-        band = Band(*wish, rank_by=_rank_by(spec))
+        wanted = parse_heads(spec.heads) if named is None else named
+    layers = _layers(spec, shape, wanted, notes)
+    if wanted is None:
+        wanted = shape.family.heads
+    dynamic = _dynamic(spec, wanted, scores)
+    notes += _unused(spec, wanted, dynamic, scores, read=frontier is not None)
+    if isinstance(wanted, tuple):
+        band = Band(*wanted, rank_by=_rank_by(spec))
         if dynamic:
             plan = replace(empty, heads=dict.fromkeys(layers, ()), band=band if layers else None)
         else:
             plan = replace(empty, heads=_heads_in_band(spec, shape, layers, band, found, notes))
     else:
-        plan = replace(empty, heads=_named_heads(wish, layers, shape))
+        plan = replace(empty, heads=_named_heads(wanted, layers, shape))
     if spec.preset == "efficient":
         _check_whole_groups(plan)
     if scores == "fitted" and plan.heads:
@@ -139,7 +139,7 @@ def _rank_by(spec: PatchSpec) -> str:
 
 
 def _dynamic(spec: PatchSpec, heads: Heads, scores: str) -> bool:
-    """Whether heads are chosen at run time; a wish for it that cannot be is refused."""
+    """Whether heads are chosen at run time; a choice of it that cannot be is refused."""
     is_band = isinstance(heads, tuple)
     by_preset = spec.preset == "reference" and spec.calibration is None
     dynamic = is_band and (by_preset if spec.dynamic is None else spec.dynamic)
@@ -259,9 +259,9 @@ class _Statistics:
             )
 
 
-def _named_heads(wish: Heads, layers: list[int], shape: Shape) -> dict[int, tuple[int, ...]]:
-    if isinstance(wish, Mapping):
-        return {layer: tuple(heads) for layer, heads in wish.items() if heads}
+def _named_heads(wanted: Heads, layers: list[int], shape: Shape) -> dict[int, tuple[int, ...]]:
+    if isinstance(wanted, Mapping):
+        return {layer: tuple(heads) for layer, heads in wanted.items() if heads}
     return {layer: tuple(range(shape.heads)) for layer in layers}
 
 

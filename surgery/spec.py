@@ -1,4 +1,4 @@
-"""The spec: what a user wishes, as written on the command line, in YAML or in Python."""
+"""The spec: the options of a user, as written on the command line, in YAML or in Python."""
 
 from __future__ import annotations
 

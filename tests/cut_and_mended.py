@@ -31,9 +31,9 @@ def digests(folder: Path) -> dict[str, str]:
 def said(model: Any, inputs: dict[str, torch.Tensor]) -> tuple[list[int], torch.Tensor]:
     """Six tokens, the likeliest each, and the logits of the first."""
     model.generation_config.eos_token_id = None
-    wishes = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    options = {"do_sample": False, "output_logits": True, "return_dict_in_generate": True}
     with torch.no_grad():
-        out = model.generate(**inputs, max_new_tokens=6, **wishes)
+        out = model.generate(**inputs, max_new_tokens=6, **options)
     return out.sequences[0, inputs["input_ids"].shape[1] :].tolist(), out.logits[0][0].double()
 
 
@@ -50,8 +50,8 @@ def cut(base: Path, folder: Path, preset: str) -> Path:
     """A folder patched by a preset in all layers with attention, by `calibration.json` where it wants to be told heads."""
     shape = model_shape(json.loads((base / "config.json").read_text()))
     file = None if preset == "reference" else folder / "calibration.json"
-    wishes = {"layers": f"0-{shape.layers - 1}", "heads": "0.2-0.8", "calibration": file}
-    plan = patch_checkpoint(base, folder / preset, preset=preset, **wishes)
+    options = {"layers": f"0-{shape.layers - 1}", "heads": "0.2-0.8", "calibration": file}
+    plan = patch_checkpoint(base, folder / preset, preset=preset, **options)
     assert list(plan.layers) == shape.attending and bool(plan.band) == (preset == "reference")
     assert preset != "efficient" or all(plan.whole_groups(layer) for layer in plan.layers)
     assert verify(folder / preset).ok and read_patched(folder / preset).plan == plan

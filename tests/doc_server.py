@@ -63,7 +63,15 @@ def _import_what_commands_import() -> None:
     from lostattn.surgery.cli import COMMANDS
 
     ours = ["patches", *(f"surgery.{target.split(':')[0]}" for target in COMMANDS.values())]
-    parts = ["calibrate", "chat", "evaluation.run", "sweep.run", "diagnosis.run", "tracing.run", "efficient.search"]
+    parts = [
+        "calibrate",
+        "chat",
+        "evaluation.evaluate",
+        "sweep.sweep",
+        "diagnosis.diagnose",
+        "tracing.trace",
+        "efficient.search",
+    ]
     for name in (*(f"lostattn.{name}" for name in ours), *(f"lostattn.surgery.{name}" for name in parts)):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 from hypothesis import strategies as st
+from lostattn.patches.attention_inputs import AttentionInputs, PriorScores
 from lostattn.patches.eager import eager_attention
-from lostattn.patches.job import Job, PriorScores
 from lostattn.serving.engine.cache.pages import Pages
 from lostattn.serving.engine.kernels.triton_common import PagedCache
 from lostattn.serving.engine.kernels.triton_fp8_slots import pack_fp8, unpack_fp8
@@ -93,7 +93,9 @@ class Scene:
         q = self.q[first : first + self.requests[request].new].double().cpu()
         k, v = self.keys[request].transpose(0, 1)[None], self.values[request].transpose(0, 1)[None]
         scores = PriorScores(self.priors[request][None], self.level.double().cpu())
-        return eager_attention(Job(q.transpose(0, 1)[None], k, v, self.scale, scores, heads))[0][0].transpose(0, 1)
+        return eager_attention(AttentionInputs(q.transpose(0, 1)[None], k, v, self.scale, scores, heads))[0][
+            0
+        ].transpose(0, 1)
 
 
 def make_scene(

@@ -29,7 +29,7 @@ from .settings import (
     LEAST_POOL,
     TEMPLATE,
     BenchSettings,
-    Job,
+    LoadRun,
     cache_scale,
     longest_request,
     make_load,
@@ -150,7 +150,7 @@ class _Runner:
         self.session = uuid.uuid4().hex[:8]
         self.warm: set[int] = set()
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def run(self, job: LoadRun) -> dict[str, Any]:
         """The row of one job."""
         side, load = self.sides[job.side], make_load(job, self.settings)
         server = self.servers.use(side)
@@ -176,7 +176,7 @@ def _key(sides: Sequence[Side], settings: BenchSettings, servers: Servers) -> st
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def finished(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]], together: bool) -> set[str]:
+def finished(jobs: Sequence[LoadRun], rows: Sequence[Mapping[str, Any]], together: bool) -> set[str]:
     """Keys of the jobs that need no run. Where models take turns within a load, all of them have to have been there."""
     known = {_row_key(row) for row in rows}
     if not together:
@@ -187,7 +187,7 @@ def finished(jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]], together: b
     return {key for keys in turns.values() if known.issuperset(keys) for key in keys}
 
 
-def _row(job: Job, raw: Mapping[str, Any], session: str) -> dict[str, Any]:
+def _row(job: LoadRun, raw: Mapping[str, Any], session: str) -> dict[str, Any]:
     place = {"side": job.side, "visual": job.size.visual, "concurrency": job.concurrency, "repeat": job.repeat}
     return place | measured(raw, job.concurrency) | {"session": session}
 

@@ -66,7 +66,7 @@ class BenchSettings:
 
 
 @dataclass(frozen=True)
-class Job:
+class LoadRun:
     """One load on one server. `repeat` 0, 1, ...: jobs that share size, concurrency and repeat get the same load."""
 
     side: str
@@ -82,7 +82,7 @@ class Job:
 
 def schedule(
     names: Sequence[str], sizes: Sequence[Size], concurrency: Sequence[int], repeats: int, together: bool
-) -> Iterator[Job]:
+) -> Iterator[LoadRun]:
     """All jobs, the order of the models reversed in every other repeat (A B, B A, ...) so that drift hits all.
 
     With all servers alive the models take turns within every load, else within every repeat of all loads.
@@ -91,18 +91,18 @@ def schedule(
     if together:
         turns = [(point, repeat) for point in points for repeat in range(repeats)]
         for (size, c), repeat in turns:
-            yield from (Job(name, size, c, repeat) for name in _order(names, repeat))
+            yield from (LoadRun(name, size, c, repeat) for name in _order(names, repeat))
         return
     for repeat in range(repeats):
         for name in _order(names, repeat):
-            yield from (Job(name, size, c, repeat) for size, c in points)
+            yield from (LoadRun(name, size, c, repeat) for size, c in points)
 
 
 def _order(names: Sequence[str], repeat: int) -> list[str]:
     return list(names) if repeat % 2 == 0 else list(names)[::-1]
 
 
-def make_load(job: Job, settings: BenchSettings) -> Load:
+def make_load(job: LoadRun, settings: BenchSettings) -> Load:
     """The load of a job; its seed differs from those of other loads, so that no cache knows its pictures."""
     requests = settings.requests or max(4, 2 * job.concurrency)
     warmups = job.concurrency if settings.warmups is None else settings.warmups

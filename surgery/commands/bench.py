@@ -201,7 +201,7 @@ def plans(
     counts = None if groups is None else parse_numbers(groups, "groups")
     source, measured = resolve_source(src), Calibration.read(calibration)
     from ..bench_plans import bench_plans  # needs torch, which the mistakes above do not
-    from ..evaluation.run import EvalSettings
+    from ..evaluation.evaluate import EvalSettings
 
     settings = EvalSettings(batch=32, dtype=dtype, device=device, seed=seed)
     found = bench_plans(source, measured, asked, out, counts, random_plans, settings)

@@ -87,7 +87,7 @@ def calibrate(
     from .fits import fit_wish, print_fits, run_fits
     from .frontier import print_groups
 
-    wish = _group_wish(**of_groups)
+    wanted = _group_wish(**of_groups)
     of_fit = fit_wish(model_shape(source.config), **of_groups)
     check_fit(source.config, source.tensors)
     chat = Chat.load(source.path, dtype, device)
@@ -96,11 +96,11 @@ def calibrate(
         chat, model_shape(source.config).family, examples, place.name, partial, Counter("calibrating"), source.identity
     )
     partials = [partial]
-    if wish is not None and (of_groups["frontier"] or of_groups["sensitivity"]):
+    if wanted is not None and (of_groups["frontier"] or of_groups["sensitivity"]):
         partials.append(out.with_name(out.name + ".groups.partial"))
-        found = replace(found, frontier=_measure(chat, source, found, examples, wish, partials[-1]))
-    if of_fit is not None and wish is not None:
-        fits, more = run_fits(chat, source, found, examples, wish, of_fit, out)
+        found = replace(found, frontier=_measure(chat, source, found, examples, wanted, partials[-1]))
+    if of_fit is not None and wanted is not None:
+        fits, more = run_fits(chat, source, found, examples, wanted, of_fit, out)
         found, partials = replace(found, fits=fits), [*partials, *more]
     with disk_errors(f"cannot write {out}"):
         write_json(out, found.to_json())
@@ -181,12 +181,12 @@ def _group_wish(
     return GroupWish(frontier, found.name, options, seed or 0, width or 4, max_new_tokens or 16)
 
 
-def _measure(chat: Any, source: Any, found: Any, examples: Any, wish: GroupWish, partial: Path) -> Any:
+def _measure(chat: Any, source: Any, found: Any, examples: Any, wanted: GroupWish, partial: Path) -> Any:
     """The measured KV groups."""
     from ..efficient.search import every_group, measure_groups
 
-    plan = every_group(source, found, wish.mode, wish.options, wish.seed)
+    plan = every_group(source, found, wanted.mode, wanted.options, wanted.seed)
     return measure_groups(
-        chat, plan, examples, joint=wish.joint, width=wish.width, max_new_tokens=wish.max_new_tokens, partial=partial,
+        chat, plan, examples, joint=wanted.joint, width=wanted.width, max_new_tokens=wanted.max_new_tokens, partial=partial,
         progress=Counter("measuring KV groups"),
     )  # fmt: skip

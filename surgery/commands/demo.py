@@ -37,11 +37,11 @@ def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json
       lostattn demo
       lostattn demo --questions 2000 --out results --json
     """
-    from ..demo.folder import check_wish
+    from ..demo.folder import check_request
 
-    check_wish(out, seed, force)
+    check_request(out, seed, force)
+    from ..demo.demo import run_demo
     from ..demo.report import layer_table, plan_table, table  # these need torch, which the mistakes above do not
-    from ..demo.run import run_demo
 
     report = run_demo(out, questions, seed, force, serve)
     if as_json:

@@ -52,11 +52,11 @@ def diagnose(
     need_models(compare, *models)
     need_data(data)
     from ..data import find_place, read_examples  # these need torch, which the mistakes above do not
+    from ..diagnosis.diagnose import DiagnosisSettings
+    from ..diagnosis.diagnose import diagnose as measure
     from ..diagnosis.report import comparison, table
-    from ..diagnosis.run import Settings
-    from ..diagnosis.run import diagnose as measure
 
-    settings = Settings(tokens, controls, seed)
+    settings = DiagnosisSettings(tokens, controls, seed)
     place = find_place(data)
     examples = read_examples(place, samples)
     all_models = [*([compare] if compare else []), *models]

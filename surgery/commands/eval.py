@@ -54,7 +54,7 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
         _via_lmms_eval(models, out, backend, as_json, given)
         return
     asked = _with_frames(read_asked(given), given["frames"])
-    from ..evaluation.run import EvalSettings, run_eval
+    from ..evaluation.evaluate import EvalSettings, run_eval
 
     settings = EvalSettings(
         backend=backend, batch=given["batch"], concurrency=given["concurrency"], dtype=given["dtype"],
@@ -99,7 +99,7 @@ def _refuse_unused(backend: str, via: str | None) -> None:
 
 def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bool, given: dict[str, Any]) -> None:
     from ...patches.errors import LostattnError
-    from ..evaluation.run import EvalSettings
+    from ..evaluation.evaluate import EvalSettings
     from ..evaluation.via import run_via_lmms, split_tasks
 
     if given["frames"]:

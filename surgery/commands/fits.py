@@ -87,20 +87,20 @@ def fit_wish(
 
 
 def run_fits(
-    chat: Any, source: Any, found: Calibration, examples: Sequence[Any], wish: Any, of_fit: FitWish, out: Path
+    chat: Any, source: Any, found: Calibration, examples: Sequence[Any], wanted: Any, of_fit: FitWish, out: Path
 ) -> tuple[tuple[Fit, ...], list[Path]]:
     """Fits of all choices of groups, and their partial files.
 
     Args:
-        wish: mode, options and seed of the plans (`GroupWish`).
+        wanted: mode, options and seed of the plans (`GroupWish`).
     """
     from ..efficient.fit import FitSettings, fit_groups
     from ..efficient.search import every_group
     from ..efficient.swap import restrict
 
-    whole = every_group(source, found, wish.mode, wish.options, wish.seed)
+    whole = every_group(source, found, wanted.mode, wanted.options, wanted.seed)
     default = FitSettings()
-    settings = FitSettings(rounds=of_fit.rounds or default.rounds, max_new_tokens=wish.max_new_tokens)
+    settings = FitSettings(rounds=of_fit.rounds or default.rounds, max_new_tokens=wanted.max_new_tokens)
     fits, partials = [], []
     for number, groups in enumerate(of_fit.choices(found)):
         partials.append(out.with_name(f"{out.name}.fit{number}.partial"))

@@ -61,13 +61,13 @@ def _plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _spec(spec_file: str | None, mode_options: tuple[str, ...], wishes: dict[str, Any]) -> Any:
+def _spec(spec_file: str | None, mode_options: tuple[str, ...], options: dict[str, Any]) -> Any:
     """The spec from file and options."""
     from ..calibration import Calibration
     from ..spec import PatchSpec, read_spec
 
     spec = read_spec(spec_file) if spec_file is not None else PatchSpec()
-    spec = spec.with_changes(**wishes, options=dict(spec.options) | parse_options(mode_options))
+    spec = spec.with_changes(**options, options=dict(spec.options) | parse_options(mode_options))
     need_readable(spec)
     if spec.calibration is not None:
         Calibration.read(spec.calibration)
@@ -101,7 +101,7 @@ def plan(
     revision: str | None,
     allow_code: bool,
     as_json: bool,
-    **wishes: Any,
+    **options: Any,
 ) -> None:
     """Print what `patch` would do to SRC, without doing it.
 
@@ -115,8 +115,8 @@ def plan(
     """
     from ..checkpoint.source import resolve_source
 
-    gpu = take_gpu_options(wishes)
-    spec = _spec(spec_file, mode_options, wishes)
+    gpu = take_gpu_options(options)
+    spec = _spec(spec_file, mode_options, options)
     if gpu is not None and _plan_bare(src, revision, spec, gpu, as_json):
         return
     source = resolve_source(src, revision, allow_code=allow_code)
@@ -175,7 +175,7 @@ def _plan_bare(src: str, revision: str | None, spec: Any, gpu: dict[str, Any], a
 @json_option
 def patch(
     src: str, out: Path, spec_file: str | None, mode_options: tuple[str, ...], revision: str | None, allow_code: bool,
-    weights: str, full_hash: bool, force: bool, dry_run: bool, as_json: bool, **wishes: Any,
+    weights: str, full_hash: bool, force: bool, dry_run: bool, as_json: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Write the patched checkpoint of SRC (a folder or a Hub id) to OUT.
 
@@ -190,7 +190,7 @@ def patch(
     from ..checkpoint.publish import check_replaceable
     from ..checkpoint.source import resolve_source
 
-    spec = _spec(spec_file, mode_options, wishes)
+    spec = _spec(spec_file, mode_options, options)
     if not dry_run:
         check_replaceable(out, force)
     source = resolve_source(src, revision, allow_code=allow_code)

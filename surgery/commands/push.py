@@ -30,7 +30,7 @@ from .base import json_option, print_json, print_table, tell
     "--timeout", type=float, default=120, show_default=True, help="Give a silent Hub up after so many seconds."
 )
 @json_option
-def push(folder: Path, repo: str, yes: bool, as_json: bool, **wishes: Any) -> None:
+def push(folder: Path, repo: str, yes: bool, as_json: bool, **options: Any) -> None:
     """Push a patched FOLDER to the Hugging Face Hub, in one commit.
 
     The folder is verified first. The token comes from 'hf auth login' or HF_TOKEN. After a cut, run the same command
@@ -42,17 +42,17 @@ def push(folder: Path, repo: str, yes: bool, as_json: bool, **wishes: Any) -> No
       lostattn push ./qwen2.5-vl-sap me/qwen2.5-vl-sap --private --results comparison/compare.json
       lostattn push ./qwen2.5-vl-sap me/qwen2.5-vl-sap --base-repo Qwen/Qwen2.5-VL-7B-Instruct --dry-run
     """
-    from ..hub.push import Wish
+    from ..hub.push import PushOptions
     from ..hub.push import push as send
 
-    wish = Wish(repo, **wishes)
-    done = send(folder, wish, confirm=_confirm(yes))
+    request = PushOptions(repo, **options)
+    done = send(folder, request, confirm=_confirm(yes))
     for note in done.notes:
         tell(f"note: {note}")
     if as_json:
         print_json(done.to_json())
         return
-    if wish.dry_run:
+    if request.dry_run:
         _print_plan(done)
         return
     tell(", ".join(_counted(done)) or "nothing to change")

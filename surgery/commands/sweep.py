@@ -64,7 +64,7 @@ def sweep(
         *(("--spec", spec) for spec in specs if spec.endswith((".yaml", ".yml"))), ("--calibration", calibration)
     )
     asked = read_asked(given)
-    from ..evaluation.run import EvalSettings  # these need torch, which the mistakes above do not
+    from ..evaluation.evaluate import EvalSettings  # these need torch, which the mistakes above do not
     from ..sweep.tables import grid_table
 
     settings = EvalSettings(
@@ -84,27 +84,27 @@ def sweep(
 
 
 def _swept(
-    ctx: click.Context, wish: tuple[Any, ...], devices: str | None, ray: str | None, worker: bool
+    ctx: click.Context, wanted: tuple[Any, ...], devices: str | None, ray: str | None, worker: bool
 ) -> dict[str, Any] | None:
     """The report of one process, of several, or of a cluster; None of a worker, which writes none."""
-    from ..sweep.run import prepare, run_sweep, take_plans
+    from ..sweep.sweep import prepare, run_sweep, take_plans
 
     if worker:
         from ..sweep.devices import end_with_parent
 
         end_with_parent()
-        take_plans(prepare(*wish))
+        take_plans(prepare(*wanted))
         return None
     if ray is not None:
         from ..sweep.over_ray import sweep_over
 
-        return sweep_over(ray, *wish)
+        return sweep_over(ray, *wanted)
     if devices is None:
-        return run_sweep(*wish)
+        return run_sweep(*wanted)
     from ..sweep.devices import WorkerDied, sweep_on
 
     try:
-        return sweep_on(devices, _same_command(ctx), *wish)
+        return sweep_on(devices, _same_command(ctx), *wanted)
     except WorkerDied as error:
         raise click.ClickException(str(error)) from error
 

@@ -108,8 +108,8 @@ def _one(
     from ..tracing.boxes import Box, Coco, check_inside, read_boxes
     from ..tracing.files import write_trace
     from ..tracing.maps import prior_maps
-    from ..tracing.run import trace as trace_image
     from ..tracing.sheet import contact_sheet, steps_of
+    from ..tracing.trace import trace as trace_image
 
     picture: Any = open_picture(image) if image else VideoFile(str(video[0]), video[1] or FRAMES).open()
     file, coco, name = evidence

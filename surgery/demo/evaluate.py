@@ -12,7 +12,7 @@ def demo_rows(report: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[
     """One row per model; shares in [0, 1].
 
     Args:
-        report: of `evaluation.run.run_eval`, the original first.
+        report: of `evaluation.evaluate.run_eval`, the original first.
         names: what the demo calls the models, by their names in the report.
 
     Returns:

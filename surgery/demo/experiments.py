@@ -13,8 +13,8 @@ from ..bench_plans import bench_plans
 from ..calibration import Calibration
 from ..checkpoint.source import Source
 from ..efficient.harm import plain_of
+from ..evaluation.evaluate import EvalSettings
 from ..evaluation.plans import answer_plans
-from ..evaluation.run import EvalSettings
 from ..evaluation.tasks import Asked
 from ..planner import make_plan
 from ..spec import PatchSpec

@@ -28,7 +28,7 @@ FILES = (
 )
 
 
-def check_wish(out: Path, seed: int, force: bool) -> None:
+def check_request(out: Path, seed: int, force: bool) -> None:
     """LostattnError for the questions that heads are ranked on, and for a folder that is not free."""
     if seed == RANKING_SEED:
         raise LostattnError(f"seed {seed} draws the questions that heads are ranked on: take another --seed")
@@ -45,7 +45,7 @@ def check_free(out: Path, force: bool) -> set[str]:
         found = {path.name for path in out.iterdir()} if out.exists() else set()
         if found and not force:
             raise LostattnError(f"{out} exists and is not empty: choose another --out, or add --force")
-        if strange := sorted(found - {"base", *FILES, *map(folder_name, wishes(out))}):
+        if strange := sorted(found - {"base", *FILES, *map(folder_name, specs(out))}):
             raise LostattnError(f"{out} holds '{strange[0]}', which is not of the demo: choose another --out")
     return found
 
@@ -65,7 +65,7 @@ def unpack_model(out: Path, force: bool) -> Path:
     return out / "base"
 
 
-def wishes(calibration: Path) -> dict[str, PatchSpec]:
+def specs(calibration: Path) -> dict[str, PatchSpec]:
     """What the demo compares: the paper's band in every mode, whole layers, and a negative control."""
     found = {mode: PatchSpec(mode=mode, calibration=str(calibration)) for mode in MODES}
     found[WHOLE_LAYERS] = PatchSpec(mode="patch_complexity", layers="5-7", heads="all")
@@ -74,5 +74,5 @@ def wishes(calibration: Path) -> dict[str, PatchSpec]:
 
 
 def folder_name(name: str) -> str:
-    """The folder of a patched model by the name of its wish."""
+    """The folder of a patched model by the name of its spec."""
     return name.replace(",", "").replace(" ", "-")

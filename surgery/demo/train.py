@@ -50,7 +50,7 @@ OWN, LEFT, EARLY = 2, 4, 5  # hidden states that are asked for the own digit, th
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """What decides the weights: the same settings, versions and kind of machine give the same model."""
 
     steps: int = 2200
@@ -99,7 +99,7 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
 class Trainer:
     """One training run: data stream, model and optimisers."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: TrainingSettings) -> None:
         torch.set_num_threads(1)
         torch.use_deterministic_algorithms(True)
         torch.manual_seed(settings.seed)
@@ -189,7 +189,7 @@ def evaluate(
     return {key: round(sum(values) / len(values), 4) for key, values in sorted(right.items())}
 
 
-def train(settings: Settings, out: Path, until: int | None = None) -> None:
+def train(settings: TrainingSettings, out: Path, until: int | None = None) -> None:
     """The whole run, or its first `until` steps. The folder holds a usable checkpoint from the first evaluation on."""
     started = time.time()
     trainer = Trainer(settings)
@@ -238,14 +238,14 @@ def main() -> None:
     parser.add_argument(
         "--remake-digits", action="store_true", help="first make the packaged digits again (needs scikit-learn)"
     )
-    for field in fields(Settings):
+    for field in fields(TrainingSettings):
         parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
     options = vars(parser.parse_args())
     out: Path = options.pop("out")
     until = options.pop("until")
     if options.pop("remake_digits"):
         write_digits(DIGITS_FILE)
-    train(Settings(**options), out, until)
+    train(TrainingSettings(**options), out, until)
 
 
 if __name__ == "__main__":

@@ -44,10 +44,10 @@ def heads_of(groups: Sequence[Group], shape: Shape) -> dict[int, list[int]]:
 
 
 def asks_frontier(spec: PatchSpec) -> bool:
-    """Whether the spec names a wish that only a frontier can meet.
+    """Whether the spec names an option that only a frontier can meet.
 
     Raises:
-        LostattnError: the wish contradicts another one.
+        LostattnError: the option contradicts another one.
     """
     if spec.keep_agreement is None and spec.kv_budget is None:
         return False
@@ -69,7 +69,7 @@ def frontier_of(spec: PatchSpec, shape: Shape, calibration: Calibration) -> Fron
     """The frontier that chooses this plan's groups, None if heads are chosen in another way.
 
     Raises:
-        LostattnError: a wish for a frontier that the file does not hold, or one of another model.
+        LostattnError: an option that needs a frontier that the file does not hold, or one of another model.
     """
     named = spec.layers is not None or spec.heads is not None or spec.groups is not None
     found = calibration.frontier
@@ -95,7 +95,7 @@ def steps_for(spec: PatchSpec, frontier: Frontier, plan: Plan) -> int:
     """The number of the frontier's steps that the spec asks for.
 
     Raises:
-        LostattnError: it was measured with other settings, or no step meets the wish.
+        LostattnError: it was measured with other settings, or no step meets the option.
     """
     frontier.check(settings_of(plan))
     if spec.keep_agreement is None and spec.kv_budget is None:

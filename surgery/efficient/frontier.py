@@ -134,7 +134,7 @@ class Frontier:
             kv_budget: share of the KV cache of visual tokens that may be left: the fewest groups that meet it.
 
         Raises:
-            LostattnError: no search in the file, or wishes that no step meets.
+            LostattnError: no search in the file, or options that no step meets.
         """
         if not self.steps:
             raise LostattnError(

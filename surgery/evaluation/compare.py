@@ -18,7 +18,7 @@ from ...serving.pages.charts import need_matplotlib
 from ...serving.sides import Side, check_processors, folder_fingerprint, read_sides
 from ...serving.tasks.task import NATIVE
 from .backends import VLLM, Model, ThroughVllm
-from .run import EvalSettings, answer_and_score, make_report, pictures_of, working_in
+from .evaluate import EvalSettings, answer_and_score, make_report, pictures_of, working_in
 from .tasks import Asked
 
 SHORT = BenchSettings(concurrency=(1, 8), output_tokens=32, repeats=3)

@@ -22,8 +22,8 @@ from ..checkpoint.source import Source
 from ..efficient.drop_tokens import TokenDrop, dropping
 from ..efficient.swap import swapping
 from .backends import InProcess
+from .evaluate import EvalSettings, answer_settings, score_answers
 from .local import Encoded, answer_locally
-from .run import EvalSettings, answer_settings, score_answers
 from .tasks import Asked
 
 TOWERS = ("visual", "vision_tower", "vision_model")  # what the families call their vision tower

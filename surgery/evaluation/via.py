@@ -10,7 +10,7 @@ from ...patches.errors import LostattnError
 from ...serving.disk import disk_errors, write_json
 from ...serving.evaluation.lmms import lmms_command, read_results
 from .backends import TRANSFORMERS, ThroughLmmsEval, check_url
-from .run import EvalSettings, circumstances, read_models, run_eval
+from .evaluate import EvalSettings, circumstances, read_models, run_eval
 from .tasks import DEMO, Asked
 
 

@@ -14,10 +14,10 @@ from ..checkpoint.manifest import MANIFEST, Manifest
 from .card import base_licence, hub_card
 from .contents import Contents, LocalFile, with_card
 from .errors import hub_answers, status_of
+from .push_options import PushOptions
 from .remote import Snapshot, look
 from .results import Result
 from .steps import Step, check_base, check_target, settle
-from .wish import Wish
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -42,64 +42,64 @@ class Prepared:
     notes: list[str]
 
 
-def prepare(api: HfApi, wish: Wish, contents: Contents, results: tuple[Result, ...]) -> Prepared:
+def prepare(api: HfApi, options: PushOptions, contents: Contents, results: tuple[Result, ...]) -> Prepared:
     """Look at the target and the base, write the card, settle the steps; only reads from the Hub."""
     notes = [f"{name} is not part of what was patched and stays here" for name in contents.left_out]
     notes += left_out_notes(contents.kept_back)
-    target, new = _target(api, wish, notes)
-    base = _base(api, wish, contents.manifest, notes)
+    target, new = _target(api, options, notes)
+    base = _base(api, options, contents.manifest, notes)
     origin: dict[str, str | None] = dict(contents.manifest.base)
     if base is not None:
-        if wish.base_repo is not None:
+        if options.base_repo is not None:
             check_base(contents.files, base)
         origin |= {"repo": base.repo, "revision": base.commit}
     if not base_licence(contents.manifest, base):
         notes.append("no licence of the base model was found: its terms apply all the same, name them in the card")
-    card = hub_card(contents.card, contents.manifest, wish.repo, base, results)
+    card = hub_card(contents.card, contents.manifest, options.repo, base, results)
     files = with_card(contents, card, origin)
-    check_target(target, wish.branch, wish.create_pr)
+    check_target(target, options.branch, options.create_pr)
     return Prepared(target, new, base, files, settle(files, target, base, _recorded(api, target)), notes)
 
 
-def _target(api: HfApi, wish: Wish, notes: list[str]) -> tuple[Snapshot, bool]:
+def _target(api: HfApi, options: PushOptions, notes: list[str]) -> tuple[Snapshot, bool]:
     """The branch as it is, and whether the repository is new."""
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
-    empty = Snapshot(wish.repo, None, private=wish.private)
-    with hub_answers(wish.repo, doing=f"{wish.repo} could not be looked at"):
+    empty = Snapshot(options.repo, None, private=options.private)
+    with hub_answers(options.repo, doing=f"{options.repo} could not be looked at"):
         try:
             try:
-                found = look(api, wish.repo, wish.branch)
+                found = look(api, options.repo, options.branch)
             except RevisionNotFoundError:
-                found = look(api, wish.repo)  # the branch will start there
+                found = look(api, options.repo)  # the branch will start there
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
-            if wish.create_pr:
+            if options.create_pr:
                 raise LostattnError(
-                    f"{wish.repo} is not there, so nothing can be proposed: leave out --create-pr"
+                    f"{options.repo} is not there, so nothing can be proposed: leave out --create-pr"
                 ) from None
             return empty, True
         except Exception as error:
-            if not wish.dry_run:
+            if not options.dry_run:
                 raise
-            notes.append(f"{wish.repo} could not be looked at ({status_of(error) or 'offline'}): taken as new")
+            notes.append(f"{options.repo} could not be looked at ({status_of(error) or 'offline'}): taken as new")
             return empty, True
-    if wish.private and not found.private:
-        raise LostattnError(f"{wish.repo} exists and is public: change that in its settings, or leave out --private")
+    if options.private and not found.private:
+        raise LostattnError(f"{options.repo} exists and is public: change that in its settings, or leave out --private")
     return found, False
 
 
-def _base(api: HfApi, wish: Wish, manifest: Manifest, notes: list[str]) -> Snapshot | None:
+def _base(api: HfApi, options: PushOptions, manifest: Manifest, notes: list[str]) -> Snapshot | None:
     """The base model on the Hub; one that the user named must be readable."""
-    repo = wish.base_repo or manifest.base.get("repo")
+    repo = options.base_repo or manifest.base.get("repo")
     if not repo:
         return None
     same = repo == manifest.base.get("repo")
     try:
         base = look(api, repo, manifest.base.get("revision") if same else None)
     except Exception as error:
-        if wish.base_repo is not None and not wish.dry_run:
+        if options.base_repo is not None and not options.dry_run:
             with hub_answers(repo, doing=f"the base {repo} could not be looked at"):
                 raise
         notes.append(
@@ -108,7 +108,7 @@ def _base(api: HfApi, wish: Wish, manifest: Manifest, notes: list[str]) -> Snaps
         return None
     if base.private or base.gated:
         kind = "private" if base.private else "gated"
-        notes.append(f"the base {repo} is {kind}: a push hands its weights to whoever can read {wish.repo}")
+        notes.append(f"the base {repo} is {kind}: a push hands its weights to whoever can read {options.repo}")
     return base
 
 

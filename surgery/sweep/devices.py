@@ -21,9 +21,9 @@ import torch
 from ...patches.errors import LostattnError
 from ...serving.evaluation.rate import Rate
 from ..chat import torch_device
-from ..evaluation.run import EvalSettings
+from ..evaluation.evaluate import EvalSettings
 from ..evaluation.tasks import Asked
-from .run import run_sweep
+from .sweep import run_sweep
 from .work import Plans, Work
 
 GLANCE = 0.2  # seconds between looks at the workers

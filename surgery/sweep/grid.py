@@ -30,7 +30,7 @@ class Grid:
     Attributes:
         name: as reports call it.
         axes: mode, layers, heads, queries, scores -> the values to try; None is what preset and family say.
-        fixed: further wishes of a `PatchSpec`, the same at every point.
+        fixed: further options of a `PatchSpec`, the same at every point.
         notes: how it was adapted to the model.
         layout: of its table: `table2`, `heads`, `layers`, `table8`, or "" for the axes that vary.
     """
@@ -42,12 +42,12 @@ class Grid:
     layout: str = ""
 
     def specs(self) -> list[PatchSpec]:
-        """One wish per point, modes varying slowest. LostattnError for values that cannot be."""
+        """One spec per point, modes varying slowest. LostattnError for values that cannot be."""
         values = [self.axes.get(axis) or [None] for axis in AXES]
         if (count := _product(values)) > MOST:
             raise LostattnError(f"grid '{self.name}' has {count} points: give at most {MOST}")
-        wishes = (dict(zip(AXES, chosen, strict=True)) for chosen in product(*values))
-        return [PatchSpec(**{k: v for k, v in {**self.fixed, **w}.items() if v is not None}) for w in wishes]
+        options = (dict(zip(AXES, chosen, strict=True)) for chosen in product(*values))
+        return [PatchSpec(**{k: v for k, v in {**self.fixed, **w}.items() if v is not None}) for w in options]
 
     @property
     def varying(self) -> list[str]:
@@ -108,21 +108,23 @@ def _labels(spec: PatchSpec, plan: Plan) -> dict[str, str]:
     }  # fmt: skip
 
 
-def _heads_text(wish: Heads | None, plan: Plan) -> str:
+def _heads_text(wanted: Heads | None, plan: Plan) -> str:
     """A band as the paper writes it, [0.3, 0.6]."""
     from ...patches.family import get_family
 
-    wish = get_family(plan.family).heads if wish is None else wish
-    if isinstance(wish, str) and wish.count("-") == 1 and ":" not in wish:
-        low, high = wish.split("-")
-        wish = float(low), float(high)
-    if isinstance(wish, tuple):
+    wanted = get_family(plan.family).heads if wanted is None else wanted
+    if isinstance(wanted, str) and wanted.count("-") == 1 and ":" not in wanted:
+        low, high = wanted.split("-")
+        wanted = float(low), float(high)
+    if isinstance(wanted, tuple):
         return (
-            f"[{wish[0]:.1f}, {wish[1]:.1f}]" if all(round(x, 1) == x for x in wish) else f"[{wish[0]:g}, {wish[1]:g}]"
+            f"[{wanted[0]:.1f}, {wanted[1]:.1f}]"
+            if all(round(x, 1) == x for x in wanted)
+            else f"[{wanted[0]:g}, {wanted[1]:g}]"
         )
-    if isinstance(wish, Mapping):
-        return "; ".join(f"{layer}: {format_numbers(heads)}" for layer, heads in sorted(wish.items()))
-    return str(wish)
+    if isinstance(wanted, Mapping):
+        return "; ".join(f"{layer}: {format_numbers(heads)}" for layer, heads in sorted(wanted.items()))
+    return str(wanted)
 
 
 def _product(values: Sequence[Sequence[Any]]) -> int:

@@ -26,10 +26,10 @@ from ...serving.tasks.task import Item
 from ...serving.versions import versions
 from ..calibration import Calibration
 from ..checkpoint.source import Source, resolve_source
+from ..evaluation.evaluate import EvalSettings
 from ..evaluation.local import Encoded
-from ..evaluation.run import EvalSettings
 from ..evaluation.tasks import Asked
-from .run import run_sweep
+from .sweep import run_sweep
 from .work import Answerer, Plans, Work, measure_heads
 
 RETRIES = 3  # of a worker that dies, and of the questions it had
@@ -111,7 +111,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkItem:
     """Items of one window of a task, to be answered under a plan."""
 
     key: str
@@ -132,7 +132,7 @@ class Worker:
         """Of its machine."""
         return hardware()
 
-    def answer(self, job: Job) -> tuple[Job, dict[int, Reply]]:
+    def answer(self, job: WorkItem) -> tuple[WorkItem, dict[int, Reply]]:
         """Answer the job's items. LostattnError if this machine's model or programs are others than the driver's."""
         order, task, wanted = self.order, job.task, job.wanted
         self.answerer = self.answerer or self._checked()
@@ -217,7 +217,7 @@ class _Begun:
     stores: Mapping[str, Answers]
     missing: int
 
-    def keep(self, job: Job, replies: Mapping[int, Reply]) -> None:
+    def keep(self, job: WorkItem, replies: Mapping[int, Reply]) -> None:
         self.stores[job.task].add(replies)
         self.missing -= len(replies)
         if not self.missing:
@@ -225,7 +225,7 @@ class _Begun:
             self.stores = {}  # a sweep has many
 
 
-def _jobs(work: Work, plans: Plans, begun: dict[str, _Begun]) -> Iterator[Job]:
+def _jobs(work: Work, plans: Plans, begun: dict[str, _Begun]) -> Iterator[WorkItem]:
     """What is not answered yet, except under plans that another process has; whole windows, so that batches are the same."""
     windows = {one.task.name: Encoded(None, one.items).windows() for one in work.asked}
     for key, (plan, _) in plans.items():
@@ -234,7 +234,7 @@ def _jobs(work: Work, plans: Plans, begun: dict[str, _Begun]) -> Iterator[Job]:
                 continue
             stores = {one.task.name: work.answers(one, key) for one in work.asked}
             jobs = [
-                Job(key, plan, task, wanted)
+                WorkItem(key, plan, task, wanted)
                 for task, store in stores.items()
                 for window in windows[task]
                 if (wanted := [i for i in window if i not in store.found])

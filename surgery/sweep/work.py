@@ -24,8 +24,8 @@ from ..calibration import Calibration
 from ..chat import Chat
 from ..checkpoint.source import Source
 from ..demo.builtin import builtin_examples
+from ..evaluation.evaluate import EvalSettings, answer_settings, score_answers
 from ..evaluation.local import Encoded, answer_locally
-from ..evaluation.run import EvalSettings, answer_settings, score_answers
 from ..evaluation.tasks import Asked
 from .grid import plan_key
 from .swap import load_with_plan, swap_plan

@@ -12,7 +12,7 @@ from ...serving.data import Example
 from ..chat import Chat
 from ..diagnosis.summary import mean_of
 from .boxes import Box
-from .run import Trace, trace
+from .trace import Trace, trace
 
 PAPER = {"correct": 0.131, "incorrect": 0.042}
 RULE = "an answer is correct if it is the expected one, or begins with its word, letter case and punctuation aside"

@@ -14,7 +14,7 @@ from PIL import Image
 from ..diagnosis.figures import pyplot
 from .graph import LayerGraph
 from .maps import PriorMaps
-from .run import Trace
+from .trace import Trace
 
 BOX, KEY_MAP, OTHER_MAP = "#00a35a", "YlOrRd", "Blues"
 DOTS = 150  # per inch

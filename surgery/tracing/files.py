@@ -14,7 +14,7 @@ from ...serving.disk import disk_errors, write_json
 from .compare import Sample
 from .draw import draw_graphs, draw_maps, draw_ratios
 from .maps import PriorMaps
-from .run import Trace
+from .trace import Trace
 
 
 def make_folder(out: Path, force: bool) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from ...patches.attention import collect_job
+from ...patches.attention import collect_inputs
+from ...patches.attention_inputs import AttentionInputs
 from ...patches.eager import eager_attention, raw_scores
 from ...patches.errors import LostattnError
 from ...patches.family import decoder_of
-from ...patches.job import Job
 from .graph import LayerGraph, join, threshold_rows
 from .memory import PeakMemory
 
@@ -98,8 +98,8 @@ def _weights(
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     layer, call = getattr(module, "sap_layer", None), kwargs.get("sap_call")
     if layer is not None and layer.active and call is not None:
-        job = collect_job(module.layer_idx, layer, call, q, k, v, mask, scale)
-        return lambda rows: eager_attention(_some_rows(job, rows))[1]
+        inputs = collect_inputs(module.layer_idx, layer, call, q, k, v, mask, scale)
+        return lambda rows: eager_attention(_some_rows(inputs, rows))[1]
 
     def plain(rows: torch.Tensor) -> torch.Tensor:
         scores = raw_scores(q[:, :, rows], k, scale)
@@ -113,11 +113,11 @@ def _weights(
     return plain
 
 
-def _some_rows(job: Job, rows: torch.Tensor) -> Job:
+def _some_rows(inputs: AttentionInputs, rows: torch.Tensor) -> AttentionInputs:
     """The same attention for some of the query rows only, as the eager form computes it."""
-    mask = _rows_of_mask(job.mask, rows, job.k.shape[2])
-    patched = job.rows if job.rows is None else job.rows[:, rows]
-    return replace(job, q=job.q[:, :, rows], mask=mask, rows=patched, layout=None, summary=None)
+    mask = _rows_of_mask(inputs.mask, rows, inputs.k.shape[2])
+    patched = inputs.rows if inputs.rows is None else inputs.rows[:, rows]
+    return replace(inputs, q=inputs.q[:, :, rows], mask=mask, rows=patched, layout=None, summary=None)
 
 
 def _rows_of_mask(mask: torch.Tensor | None, rows: torch.Tensor, keys: int) -> torch.Tensor:

@@ -67,14 +67,14 @@ def whoami(request: Request) -> Any:
 
 @route("POST", "/api/repos/create")
 def create(request: Request) -> Any:
-    wish = request.json
+    wanted = request.json
     user = request.store.user(request.token)
     if user is None or str(request.token).startswith("hf_read"):
         raise Refusal(403, message="You don't have the rights to create a model")
-    if (wish.get("organization") or user) != user:
+    if (wanted.get("organization") or user) != user:
         raise Refusal(403, message="You don't have the rights to create a model under this namespace")
-    name = f"{wish.get('organization') or user}/{wish['name']}"
-    request.store.create(name, private=wish.get("visibility") == "private", owner=user)
+    name = f"{wanted.get('organization') or user}/{wanted['name']}"
+    request.store.create(name, private=wanted.get("visibility") == "private", owner=user)
     return {"url": f"{request.hub}/{name}"}
 
 
@@ -185,8 +185,8 @@ def _keep(store: Store, repo: str, oid: str, data: bytes) -> Any:
 
 @route("POST", rf"/verify/{REPO}")
 def verify(request: Request, repo: str) -> Any:
-    wish = request.json
-    if len(request.store.objects.get(wish["oid"], b"")) != wish["size"]:
+    wanted = request.json
+    if len(request.store.objects.get(wanted["oid"], b"")) != wanted["size"]:
         raise Refusal(404, message="not there")
     return {}
 
@@ -244,9 +244,9 @@ def _apply(repo: Repo, files: dict[str, Blob], lines: list[dict[str, Any]], stor
 @route("POST", rf"/api/models/{REPO}/(?P<kind>branch|tag)/(?P<name>.+)")
 def name_commit(request: Request, repo: str, kind: str, name: str) -> Any:
     found = request.store.writable(repo, request.token)
-    wish = json.loads(request.body or b"{}")
-    names, new = (found.refs, name) if kind == "branch" else (found.tags, wish.get("tag"))
+    wanted = json.loads(request.body or b"{}")
+    names, new = (found.refs, name) if kind == "branch" else (found.tags, wanted.get("tag"))
     if new in names:
         raise Refusal(409, message="Reference already exists")
-    names[new] = found.resolve(wish.get("startingPoint", "main") if kind == "branch" else name).oid
+    names[new] = found.resolve(wanted.get("startingPoint", "main") if kind == "branch" else name).oid
     return {}

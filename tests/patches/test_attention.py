@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-from jobs import HEADS, LAYOUTS, TOLERANCE, close, make_job, oracle
+from attention_cases import HEADS, LAYOUTS, TOLERANCE, close, make_job, oracle
 from lostattn.patches.anymask import any_mask_attention
+from lostattn.patches.attention_inputs import causal
 from lostattn.patches.closed import closed_attention
 from lostattn.patches.eager import eager_attention
-from lostattn.patches.job import causal
 from lostattn.patches.summary import visual_summary
 
 

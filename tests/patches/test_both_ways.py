@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from jobs import HEADS, LAYOUTS, close, make_job
+from attention_cases import HEADS, LAYOUTS, close, make_job
 from lostattn.patches.anymask import any_mask_attention
+from lostattn.patches.attention_inputs import AttentionInputs, Layout
 from lostattn.patches.closed import closed_attention
-from lostattn.patches.job import Job, Layout
 from lostattn.patches.summary import running_summary, whole_summaries
 from transformers.masking_utils import and_masks, blockwise_overlay, causal_mask_function, or_masks, sdpa_mask
 from transformers.masking_utils import sliding_window_overlay as window_overlay
@@ -32,7 +32,7 @@ def mask_of(layout: str, rows: int, window: int | None) -> torch.Tensor:
     return found
 
 
-def seen_whole(layout: str, window: int | None, rows: int | None = None, **how: object) -> Job:
+def seen_whole(layout: str, window: int | None, rows: int | None = None, **how: object) -> AttentionInputs:
     """A job with transformers' mask, and the layout that is read off it."""
     job = make_job(layout, rows=rows, **how)  # type: ignore[arg-type]
     assert job.layout is not None

@@ -8,11 +8,11 @@ import pytest
 import tiny
 import torch
 from lostattn.patches.anymask import any_mask_attention
+from lostattn.patches.attention_inputs import AttentionInputs, Layout, PriorScores
 from lostattn.patches.closed import closed_attention
 from lostattn.patches.eager import eager_attention
 from lostattn.patches.errors import LostattnError
 from lostattn.patches.install import exchange
-from lostattn.patches.job import Job, Layout, PriorScores
 from lostattn.patches.mode_drop import DROPPED
 
 # of logits of a few units; the closed form mixes a mean in with a weight of 0
@@ -29,7 +29,7 @@ LAYOUTS = [
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 6e-3}
 
 
-def make_job(layout: str, rows: int, loud: float, dtype: torch.dtype) -> Job:
+def make_job(layout: str, rows: int, loud: float, dtype: torch.dtype) -> AttentionInputs:
     """Eight heads of two KV groups, heads 0-4 dropped; `loud` makes scores of hundreds."""
     torch.manual_seed(0)
     visual = torch.tensor([c == "v" for c in layout]).expand(2, -1)
@@ -38,10 +38,10 @@ def make_job(layout: str, rows: int, loud: float, dtype: torch.dtype) -> Job:
     k, v = (torch.randn(2, 2, len(layout), 32).to(dtype) for _ in range(2))
     scores = PriorScores(prior.double() if dtype == torch.float64 else prior)
     heads = torch.tensor([True] * 5 + [False] * 3)
-    return Job(q, k, v, 32**-0.5, scores, heads, layout=Layout.of(visual))
+    return AttentionInputs(q, k, v, 32**-0.5, scores, heads, layout=Layout.of(visual))
 
 
-def by_hand(job: Job) -> torch.Tensor:
+def by_hand(job: AttentionInputs) -> torch.Tensor:
     """Row by row: text alone, or the mean of the visual values where a row sees no text; ordinary heads see all."""
     keys, rows = job.k.shape[2], job.q.shape[2]
     out = torch.zeros(*job.q.shape[:3], 32, dtype=torch.float64)

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lostattn.patches import LostattnError, use_prior
 from lostattn.patches.anymask import any_mask_attention
+from lostattn.patches.attention_inputs import AttentionInputs, Layout, PriorScores, causal
 from lostattn.patches.closed import closed_attention
 from lostattn.patches.eager import eager_attention
 from lostattn.patches.features import standardised
-from lostattn.patches.job import Job, Layout, PriorScores, causal
 from lostattn.patches.mode import MODES
 from lostattn.patches.plan import FEATURES, Plan
 from lostattn.patches.selfcheck import self_check, small_plan
@@ -56,7 +56,9 @@ LAYOUTS = (
 )  # fmt: skip
 
 
-def make_job(layout: str, heads: list[int], rows: int, kv_heads: int, dtype: torch.dtype, span: float = 1.0) -> Job:
+def make_job(
+    layout: str, heads: list[int], rows: int, kv_heads: int, dtype: torch.dtype, span: float = 1.0
+) -> AttentionInputs:
     """A job of 8 heads with levels whose KV heads score the visual keys otherwise."""
     torch.manual_seed(len(layout) + rows + kv_heads)
     keys, exact = len(layout), torch.float64 if dtype == torch.float64 else torch.float32
@@ -68,10 +70,10 @@ def make_job(layout: str, heads: list[int], rows: int, kv_heads: int, dtype: tor
     q = torch.randn(2, 8, rows, 16, dtype=dtype)
     k, v = (torch.randn(2, kv_heads, keys, 16, dtype=dtype) for _ in range(2))
     scores = PriorScores(prior, torch.linspace(-2, 2, 8, dtype=exact), None, by_group)
-    return Job(q, k, v, 0.25, scores, flags, layout=Layout.of(visual))
+    return AttentionInputs(q, k, v, 0.25, scores, flags, layout=Layout.of(visual))
 
 
-def by_loops(job: Job) -> torch.Tensor:
+def by_loops(job: AttentionInputs) -> torch.Tensor:
     """The formula, one score after the other, float64 (B, H, Sq, Dv)."""
     q, k, v = job.q.double(), job.k.double(), job.v.double()
     size, past = q.shape[1] // k.shape[1], k.shape[2] - q.shape[2]

@@ -17,10 +17,10 @@ from lostattn.serving.benchmark.bench import bench_serve, open_servers
 from lostattn.serving.benchmark.servers import Servers
 from lostattn.serving.benchmark.settings import BenchSettings
 from lostattn.surgery import patch_checkpoint
-from lostattn.surgery.demo.run import MODEL
+from lostattn.surgery.demo.demo import MODEL
 from lostattn.surgery.evaluation import compare as comparing
 from lostattn.surgery.evaluation.compare import CompareSettings, compare
-from lostattn.surgery.evaluation.run import EvalSettings, run_eval
+from lostattn.surgery.evaluation.evaluate import EvalSettings, run_eval
 from lostattn.surgery.evaluation.tasks import read_tasks
 from lostattn.surgery.log_lines import lines_to
 

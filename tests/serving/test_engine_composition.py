@@ -45,8 +45,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     weights = load_file(base / "model.safetensors")
     repeat_itself(weights)
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    for name, wishes in PLANS.items():
-        patch_from_spec(base, folder / name, PatchSpec(**{"mode": "patch_complexity", **wishes}))
+    for name, options in PLANS.items():
+        patch_from_spec(base, folder / name, PatchSpec(**{"mode": "patch_complexity", **options}))
     for seed in (1, 2):
         write_adapter(base, folder / f"adapter-{seed}", seed)
     return folder

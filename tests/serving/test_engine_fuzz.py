@@ -36,8 +36,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("fuzz")
     write_checkpoint("qwen2_5_vl", root / "base")
     for kind in {fuzz.draw_setting(n)["kind"] for n in numbers()}:
-        wishes = {"mode": "patch_complexity", **fuzz.PLANS[kind]}
-        patch_from_spec(root / "base", root / fuzz.folder_name(kind), PatchSpec(**wishes))
+        options = {"mode": "patch_complexity", **fuzz.PLANS[kind]}
+        patch_from_spec(root / "base", root / fuzz.folder_name(kind), PatchSpec(**options))
     return root
 
 

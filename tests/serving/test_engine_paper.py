@@ -14,16 +14,16 @@ from hub_configs import PAPER  # noqa: E402
 from lostattn.serving.engine.versions import VIDEOS  # noqa: E402
 
 pytestmark = pytest.mark.vllm
-WISHES: dict[str, dict[str, Any]] = {
+OPTIONS: dict[str, dict[str, Any]] = {
     "whole layers": {"layers": "all", "heads": "all"},
     "reference": {"preset": "reference"},
 }
 
 
-@pytest.mark.parametrize("wishes", WISHES.values(), ids=WISHES)
+@pytest.mark.parametrize("spec", OPTIONS.values(), ids=OPTIONS)
 @pytest.mark.parametrize("name", PAPER)
-def test_accepted(name: str, wishes: dict[str, Any], tmp_path: Path) -> None:
-    plan, found = settle(PAPER[name], tmp_path, wishes, max_num_batched_tokens=4096)
+def test_accepted(name: str, spec: dict[str, Any], tmp_path: Path) -> None:
+    plan, found = settle(PAPER[name], tmp_path, spec, max_num_batched_tokens=4096)
     model = found.model_config
     assert model.architecture == f"Sap{PAPER[name]['architectures'][0]}"
     assert model.get_total_num_kv_heads() == plan.num_kv_heads and model.get_head_size() == 128
@@ -36,4 +36,4 @@ def test_accepted(name: str, wishes: dict[str, Any], tmp_path: Path) -> None:
 
 def test_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--max-num-batched-tokens 4096"):
-        settle(PAPER["LLaVA-1.5-7B"], tmp_path, WISHES["reference"], max_num_batched_tokens=2048)
+        settle(PAPER["LLaVA-1.5-7B"], tmp_path, OPTIONS["reference"], max_num_batched_tokens=2048)

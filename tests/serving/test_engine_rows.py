@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from lostattn.patches.attention_inputs import AttentionInputs, Layout, PriorScores
 from lostattn.patches.eager import eager_attention
-from lostattn.patches.job import Job, Layout, PriorScores
 from lostattn.serving.engine.kernels import numba_prefill as compiled
 from lostattn.serving.engine.kernels.torch_prefill import VisualRows, torch_rows
 
@@ -31,7 +31,9 @@ def rows_of(form: str, threads: int, monkeypatch: pytest.MonkeyPatch) -> object:
     return compiled.compiled_rows
 
 
-def make_job(keys: str, rows: int, heads: object, dtype: torch.dtype, span: float = 1.0, channels: int = 32) -> Job:
+def make_job(
+    keys: str, rows: int, heads: object, dtype: torch.dtype, span: float = 1.0, channels: int = 32
+) -> AttentionInputs:
     torch.manual_seed(0)
     visual = torch.tensor([[c == "v" for c in keys]])
     prior = (torch.randn(1, len(keys)) * span).masked_fill(~visual, torch.nan)
@@ -40,19 +42,19 @@ def make_job(keys: str, rows: int, heads: object, dtype: torch.dtype, span: floa
     q = torch.randn(rows, 8, channels).to(dtype).transpose(0, 1)[None]
     k, v = (torch.randn(1, 4, len(keys), channels).to(dtype) for _ in range(2))
     scores = PriorScores(prior, torch.linspace(-2, 2, 8))
-    return Job(
+    return AttentionInputs(
         q, k, v, channels**-0.5, scores, flags, layout=Layout.of(visual), listed=tuple(flags.nonzero()[:, 0].tolist())
     )
 
 
-def oracle(job: Job) -> torch.Tensor:
+def oracle(job: AttentionInputs) -> torch.Tensor:
     level = job.scores.level
     scores = PriorScores(job.scores.prior.double(), None if level is None else level.double())
     found = eager_attention(replace(job, q=job.q.double(), k=job.k.double(), v=job.v.double(), scores=scores))[0]
     return found[0].transpose(0, 1)
 
 
-def check(form: object, job: Job, forgets: bool = False) -> None:
+def check(form: object, job: AttentionInputs, forgets: bool = False) -> None:
     """All rows of the listed heads, nothing of the others, and the running summaries of the visual rows."""
     rows, layout = job.q.shape[2], job.layout
     assert layout is not None and job.listed is not None

@@ -17,7 +17,7 @@ from lostattn.serving.engine.cache.spec import SummarySpec  # noqa: E402
 from lostattn.serving.engine.internals import kv_cache_utils  # noqa: E402
 from lostattn.serving.plugin import register  # noqa: E402
 from lostattn.surgery import patch_checkpoint  # noqa: E402
-from lostattn.surgery.demo.run import MODEL  # noqa: E402
+from lostattn.surgery.demo.demo import MODEL  # noqa: E402
 from vllm.multimodal.inputs import MultiModalFeatureSpec, PlaceholderRange  # noqa: E402
 from vllm.sampling_params import SamplingParams  # noqa: E402
 from vllm.utils.hashing import sha256  # noqa: E402

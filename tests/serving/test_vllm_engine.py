@@ -57,8 +57,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny Qwen2.5-VL, plain and under every plan."""
     root = tmp_path_factory.mktemp("engines")
     write_checkpoint("qwen2_5_vl", root / "base")
-    for name, wishes in PLANS.items():
-        patch_from_spec(root / "base", root / name, PatchSpec(**{"mode": "patch_complexity", **wishes}))
+    for name, options in PLANS.items():
+        patch_from_spec(root / "base", root / name, PatchSpec(**{"mode": "patch_complexity", **options}))
     return root
 
 

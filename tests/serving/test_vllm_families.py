@@ -34,7 +34,7 @@ PLANS: dict[str, dict[str, Any]] = {
 
 def plans(name: str) -> dict[str, dict[str, Any]]:
     """What a family runs through; the preset that ranks heads at run time is the paper's families' alone."""
-    return {plan: wishes for plan, wishes in PLANS.items() if plan != "reference" or family_of(name) in PAPER}
+    return {plan: options for plan, options in PLANS.items() if plan != "reference" or family_of(name) in PAPER}
 
 
 VIDEO = [8, [112, 84], 3]
@@ -72,9 +72,9 @@ def test_vllm_equals_transformers(name: str, tmp_path: Path) -> None:
     base = write_checkpoint(name, tmp_path / "base")
     asked = requests(name)
     cases = []
-    for plan, wishes in plans(name).items():
-        own = {"heads": own_layers(name, wishes["heads"])} if isinstance(wishes.get("heads"), dict) else {}
-        patch_from_spec(base, tmp_path / plan, PatchSpec(**{**wishes, **own}))
+    for plan, options in plans(name).items():
+        own = {"heads": own_layers(name, options["heads"])} if isinstance(options.get("heads"), dict) else {}
+        patch_from_spec(base, tmp_path / plan, PatchSpec(**{**options, **own}))
         # chunks end inside images; dynamic plans need their prompts whole
         options: dict[str, Any] = {} if plan == "reference" else {"max_num_batched_tokens": 100}
         if family_of(name) in VIDEOS:

@@ -38,8 +38,8 @@ ASKED = [ask(2, 0, "What?"), ask(0, 0, "Hello."), ask(1, 1, "And what colours ar
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("kernels")
     write_checkpoint("qwen2_5_vl", root / "base")
-    for name, wishes in PLANS.items():
-        patch_from_spec(root / "base", root / name, PatchSpec(**{"mode": "patch_complexity", **wishes}))
+    for name, options in PLANS.items():
+        patch_from_spec(root / "base", root / name, PatchSpec(**{"mode": "patch_complexity", **options}))
     return root
 
 

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("vllm")
 
 from lostattn.surgery import patch_checkpoint  # noqa: E402
-from lostattn.surgery.demo.run import MODEL  # noqa: E402
+from lostattn.surgery.demo.demo import MODEL  # noqa: E402
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 OWN = """

@@ -15,8 +15,8 @@ pytest.importorskip("vllm")
 
 from engines import drive, environment  # noqa: E402
 from lostattn.surgery.chat import Chat  # noqa: E402
+from lostattn.surgery.demo.demo import MODEL  # noqa: E402
 from lostattn.surgery.demo.digits import held_out  # noqa: E402
-from lostattn.surgery.demo.run import MODEL  # noqa: E402
 from lostattn.surgery.patch import patch_checkpoint  # noqa: E402
 from quantised import SCHEMES, quantise  # noqa: E402
 from served import pictures, placeholder, write_checkpoint  # noqa: E402

@@ -46,7 +46,7 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def demo() -> Path:
     """The shipped demo model. Never write into it."""
-    from lostattn.surgery.demo.run import MODEL
+    from lostattn.surgery.demo.demo import MODEL
 
     return MODEL
 

@@ -108,14 +108,14 @@ def test_every_json_is_json_and_nothing_else(
 
 
 def test_plan_says_what_patch_does(run: Run, demo: Path, tmp_path: Path) -> None:
-    wishes = ["--heads", "3:0,1,3;4:2", "--mode", "vision_attention", "--option", "pool=max", "--blend", "0.5"]
-    planned, patch = run("plan", demo, *wishes, "--json"), run("patch", demo, tmp_path / "out", *wishes, "--json")
+    options = ["--heads", "3:0,1,3;4:2", "--mode", "vision_attention", "--option", "pool=max", "--blend", "0.5"]
+    planned, patch = run("plan", demo, *options, "--json"), run("patch", demo, tmp_path / "out", *options, "--json")
     assert json.loads(patch.stdout)["plan"] == json.loads(planned.stdout)["plan"]
     found = json.loads(planned.stdout)
     assert found["plan"]["heads"] == {"3": [0, 1, 3], "4": [2]} and found["plan"]["options"] == {"pool": "max"}
     assert found["whole_kv_groups"] == {"3": [0], "4": []}
     assert [row["visual_tokens"] for row in found["predicted"]] == [1024, 4096, 16384]
-    text = run("plan", demo, *wishes)
+    text = run("plan", demo, *options)
     assert "4 of 32 heads in 2 of 8 layers" in text.stdout and "16,384" in text.stdout
     assert json.loads(run("show", tmp_path / "out", "--json").stdout)["plan"] == found["plan"]
     assert "mode vision_attention, pool=max" in run("show", tmp_path / "out").stdout
@@ -150,9 +150,9 @@ WRONG_PLANS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("wishes", "says"), WRONG_PLANS, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
-def test_mistakes_in_plans(run: Run, demo: Path, tmp_path: Path, wishes: list[str], says: str) -> None:
-    assert says in mistake(run("patch", demo, tmp_path / "out", *wishes))
+@pytest.mark.parametrize(("options", "says"), WRONG_PLANS, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
+def test_mistakes_in_plans(run: Run, demo: Path, tmp_path: Path, options: list[str], says: str) -> None:
+    assert says in mistake(run("patch", demo, tmp_path / "out", *options))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["here"] and not list((tmp_path / "here").iterdir())
 
 

@@ -29,7 +29,7 @@ from lostattn.surgery.demo.digits import (
     render,
 )
 from lostattn.surgery.demo.folder import MODEL
-from lostattn.surgery.demo.train import Settings, Trainer, orthogonal
+from lostattn.surgery.demo.train import Trainer, TrainingSettings, orthogonal
 
 # of the first 24 questions with their pictures: the same on every platform
 STREAM = "01c9382dcc17a7be4ac6b10b7d66322e09d6f4cc95619b5b72d53be9208d102b"
@@ -116,10 +116,10 @@ def test_updates_are_orthogonal(shape: tuple[int, ...]) -> None:
 def test_training_begins_as_the_record_says() -> None:
     """The packing is the processor's (checked when a run begins), and the first steps are those of the shipped model's log."""
     log = [json.loads(line) for line in (MODEL / "training_log.jsonl").read_text().splitlines()]
-    assert log[0]["settings"] == asdict(Settings()) and log[-1]["step"] == Settings().steps
+    assert log[0]["settings"] == asdict(TrainingSettings()) and log[-1]["step"] == TrainingSettings().steps
     threads = torch.get_num_threads()
     try:
-        trainer = Trainer(Settings())
+        trainer = Trainer(TrainingSettings())
         found = [trainer.step(i) for i in range(2)]
     finally:
         torch.set_num_threads(threads)

@@ -12,10 +12,10 @@ from lostattn.patches import LostattnError
 from lostattn.patches.family import decoder_of
 from lostattn.surgery.chat import Chat, stack
 from lostattn.surgery.demo.builtin import builtin_examples
-from lostattn.surgery.demo.run import MODEL
+from lostattn.surgery.demo.demo import MODEL
 from lostattn.surgery.diagnosis.capture import NORMS, captured
 from lostattn.surgery.diagnosis.controls import FFN, QKV, noise_update, noise_weights, without_rope
-from lostattn.surgery.diagnosis.run import Settings, diagnose
+from lostattn.surgery.diagnosis.diagnose import DiagnosisSettings, diagnose
 from lostattn.surgery.diagnosis.samples import MEASURES, Sample, measure_sample
 from lostattn.surgery.diagnosis.summary import mean_of, verdict
 from lostattn.surgery.measures import measure_step
@@ -129,13 +129,13 @@ def test_a_sample_is_what_the_measures_say(chat, tokens):
     assert all(len(t) == 8 for t in sample.rows.values())
     assert sample.rope[0] is None and all(x > 0 for x in sample.rope[1:])
     with pytest.raises(LostattnError, match="all, visual, text"):
-        Settings(tokens="image")
+        DiagnosisSettings(tokens="image")
 
 
 def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     examples = builtin_examples(4)
-    whole = diagnose([MODEL], examples, tmp_path / "a", Settings(), "test")
+    whole = diagnose([MODEL], examples, tmp_path / "a", DiagnosisSettings(), "test")
     from lostattn.surgery.diagnosis import run
 
     real, calls = run.measure_sample, []
@@ -148,11 +148,11 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(run, "measure_sample", cut)
     with pytest.raises(KeyboardInterrupt):
-        diagnose([MODEL], examples, tmp_path / "b", Settings(), "test")
-    resumed = diagnose([MODEL], examples, tmp_path / "b", Settings(), "test")
+        diagnose([MODEL], examples, tmp_path / "b", DiagnosisSettings(), "test")
+    resumed = diagnose([MODEL], examples, tmp_path / "b", DiagnosisSettings(), "test")
     assert len(calls) == 3 + 2
     assert resumed["models"] == whole["models"]
-    other = diagnose([MODEL], examples[:2], tmp_path / "b", Settings(tokens="text"), "test")
+    other = diagnose([MODEL], examples[:2], tmp_path / "b", DiagnosisSettings(tokens="text"), "test")
     assert other["models"]["model"]["samples"] == 2
 
 
@@ -164,15 +164,15 @@ def test_an_interrupted_run_of_a_patched_model_counts_every_call(tmp_path, monke
     torch.set_num_threads(1)
     patch_checkpoint(MODEL, tmp_path / "sap", layers="1-5", heads="all", mode="uniform")
     examples = builtin_examples(3)
-    whole = diagnose([tmp_path / "sap"], examples, tmp_path / "a", Settings(), "test")
+    whole = diagnose([tmp_path / "sap"], examples, tmp_path / "a", DiagnosisSettings(), "test")
     lines = (tmp_path / "a" / "sap.samples.jsonl").read_text().splitlines()
     (tmp_path / "a" / "sap.samples.jsonl").write_text("\n".join(lines[:3]) + "\n")
-    resumed = diagnose([tmp_path / "sap"], examples, tmp_path / "a", Settings(), "test")
+    resumed = diagnose([tmp_path / "sap"], examples, tmp_path / "a", DiagnosisSettings(), "test")
     assert resumed["models"] == whole["models"] and sum(whole["models"]["sap"]["paths"].values()) == 3 * 5
     monkeypatch.setattr(run, "VERSION", run.VERSION + 1)
     measured, real = [], run.measure_sample
     monkeypatch.setattr(run, "measure_sample", lambda *args: measured.append(1) or real(*args))
-    diagnose([tmp_path / "sap"], examples, tmp_path / "a", Settings(), "test")
+    diagnose([tmp_path / "sap"], examples, tmp_path / "a", DiagnosisSettings(), "test")
     assert len(measured) == 3
 
 

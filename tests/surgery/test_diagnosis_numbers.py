@@ -23,8 +23,8 @@ import torch
 from click.testing import CliRunner
 from lostattn.surgery import patch_checkpoint
 from lostattn.surgery.cli import main
+from lostattn.surgery.demo.demo import MODEL
 from lostattn.surgery.demo.digits import held_out
-from lostattn.surgery.demo.run import MODEL
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 QUESTIONS, SEED = 2, 7

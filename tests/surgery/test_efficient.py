@@ -73,8 +73,8 @@ def test_harm_is_that_of_the_patched_checkpoint(
 ) -> None:
     """KL and kept answers against a checkpoint that was written, loaded and asked in the ordinary way."""
     (tmp_path / "c.json").write_text(json.dumps(demo_calibration.to_json()))
-    wish = {"preset": "efficient", "mode": "uniform", "groups": {0: [1], 4: [0]}, "calibration": tmp_path / "c.json"}
-    patch_checkpoint(demo, tmp_path / "p", **wish)  # type: ignore[arg-type]
+    wanted = {"preset": "efficient", "mode": "uniform", "groups": {0: [1], 4: [0]}, "calibration": tmp_path / "c.json"}
+    patch_checkpoint(demo, tmp_path / "p", **wanted)  # type: ignore[arg-type]
     patched = load_patched(tmp_path / "p")
     plan = restrict(whole, [(0, 1), (4, 0)])
     assert {k: torch.tensor(v) for k, v in patched.sap_plan.levels.items()}.keys() == plan.levels.keys()

@@ -60,9 +60,9 @@ def test_the_frontier_is_shown_and_drawn(measured: Path, tmp_path: Path) -> None
 
 
 def test_a_plan_is_a_point_of_the_frontier(measured: Path, demo: Path, tmp_path: Path) -> None:
-    wishes = ("--preset", "efficient", "--calibration", measured)
+    options = ("--preset", "efficient", "--calibration", measured)
     for more, groups in (("--kv-budget", 0.5), 8), (("--kv-budget", 0.24), 13), ((), None):
-        found = json.loads(run("plan", demo, *wishes, *more, "--json").stdout)
+        found = json.loads(run("plan", demo, *options, *more, "--json").stdout)
         count = sum(len(x) for x in found["whole_kv_groups"].values())
         assert count == groups or groups is None
         assert 1 <= found["frontier_steps"] <= 16
@@ -71,7 +71,7 @@ def test_a_plan_is_a_point_of_the_frontier(measured: Path, demo: Path, tmp_path:
         one, many = found["predicted_decode"][4:]
         assert (one["batch"], many["batch"]) == (1, 32) and 0 < one["saved_share"] < many["saved_share"] < share + 1e-9
     out = tmp_path / "out"
-    done = run("patch", demo, out, *wishes, "--keep-agreement", 1.0)
+    done = run("patch", demo, out, *options, "--keep-agreement", 1.0)
     assert done.exit_code == 0 and "\n> " in done.stdout and "Bytes that one decode step reads" in done.stdout
     plan = load_patched(out).sap_plan
     assert (plan.scores, plan.queries, plan.preset) == ("log", "all", "efficient") and plan.levels
@@ -132,8 +132,8 @@ def test_single_groups_alone(demo: Path, tmp_path: Path) -> None:
     """--sensitivity of a mode with an option, and of one without levels; no frontier comes of it."""
     for mode, more in (("drop", ()), ("vision_attention", ("--option", "pool=max"))):
         out = tmp_path / f"{mode}.json"
-        wishes = ("--sensitivity", "--mode", mode, *more, "--max-new-tokens", 2)
-        assert run("calibrate", demo, "--data", "builtin", "--samples", 2, "--out", out, *wishes).exit_code == 0
+        options = ("--sensitivity", "--mode", mode, *more, "--max-new-tokens", 2)
+        assert run("calibrate", demo, "--data", "builtin", "--samples", 2, "--out", out, *options).exit_code == 0
         found = Calibration.read(out).frontier
         assert found is not None and found.settings["mode"] == mode and len(found.alone) == 16 and not found.steps
         assert max(found.alone, key=lambda g: found.alone[g].kl)[0] < 5, "the last layers have little to do"

@@ -52,8 +52,8 @@ def measured(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_from_calibration_to_answers(measured: Path, demo: Path, tmp_path: Path) -> None:
-    wish = ("--preset", "efficient", "--scores", "fitted", "--groups", "1:0;4:0,1", "--calibration", measured)
-    done = run("patch", demo, tmp_path / "p", *wish)
+    wanted = ("--preset", "efficient", "--scores", "fitted", "--groups", "1:0;4:0,1", "--calibration", measured)
+    done = run("patch", demo, tmp_path / "p", *wanted)
     assert done.exit_code == 0 and "scores fitted" in done.stdout and "weighted sum of fewness" in done.stdout, (
         done.output
     )
@@ -92,9 +92,9 @@ def test_a_fit_of_what_the_frontier_lets_go(demo: Path, tmp_path: Path) -> None:
     done = run("calibrate", demo, "--data", "builtin", "--samples", 8, *more, "--out", out)
     assert done.exit_code == 0 and "--scores fitted --kv-budget 0.5 --calibration" in done.stderr, done.output
     assert [p.name for p in tmp_path.iterdir()] == ["c.json"]
-    wish = ("--preset", "efficient", "--scores", "fitted", "--calibration", out, "--json")
+    wanted = ("--preset", "efficient", "--scores", "fitted", "--calibration", out, "--json")
     for budget, groups in (("0.5", 8), ("0.75", 4)):
-        found = json.loads(run("plan", demo, *wish, "--kv-budget", budget).stdout)
+        found = json.loads(run("plan", demo, *wanted, "--kv-budget", budget).stdout)
         assert (
             sum(map(len, found["whole_kv_groups"].values()))
             == groups
@@ -107,7 +107,7 @@ def test_a_fit_of_what_the_frontier_lets_go(demo: Path, tmp_path: Path) -> None:
     rows = {row["plan"]: row for row in json.loads(told.stdout)["rows"]}
     assert rows["fitted"]["groups"] == rows["efficient"]["groups"] and rows["fitted"]["versus_original"]["n"] == 8
     assert len(list((tmp_path / "plans").rglob("plan-*"))) >= 5, "answers of its own"
-    assert "no fit of exactly these 12 KV groups" in mistake("plan", demo, *wish, "--kv-budget", "0.25")
+    assert "no fit of exactly these 12 KV groups" in mistake("plan", demo, *wanted, "--kv-budget", "0.25")
 
 
 def test_mistakes(demo: Path, measured: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lostattn.serving.evaluation.versus import Outcome
 from lostattn.serving.sides import read_sides
 from lostattn.serving.tasks.score import score
 from lostattn.surgery.evaluation.backends import Model
-from lostattn.surgery.evaluation.run import EvalSettings, make_report
+from lostattn.surgery.evaluation.evaluate import EvalSettings, make_report
 from lostattn.surgery.patch import patch_checkpoint
 
 pytest_plugins = ["hub_server.fixtures"]

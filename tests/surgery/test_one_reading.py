@@ -20,7 +20,7 @@ from lostattn.serving.tasks.score import score
 from lostattn.surgery.evaluation import backends
 from lostattn.surgery.evaluation import compare as comparing
 from lostattn.surgery.evaluation.compare import CompareSettings, compare
-from lostattn.surgery.evaluation.run import EvalSettings, run_eval
+from lostattn.surgery.evaluation.evaluate import EvalSettings, run_eval
 from lostattn.surgery.evaluation.tasks import Asked
 from PIL import Image
 

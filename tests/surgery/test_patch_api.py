@@ -1,4 +1,4 @@
-"""`patch_checkpoint`: from a wish to a folder that answers."""
+"""`patch_checkpoint`: from a wanted to a folder that answers."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def test_the_signature_is_a_contract() -> None:
 
 
 @pytest.mark.parametrize(
-    "wishes", [{"layers": []}, {"layers": "none"}, {"heads": {}}, {"blend": 0, "heads": "all"}], ids=str
+    "options", [{"layers": []}, {"layers": "none"}, {"heads": {}}, {"blend": 0, "heads": "all"}], ids=str
 )
-def test_a_plan_that_changes_nothing(wishes: dict[str, Any], demo: Path, demo_chat: Chat, tmp_path: Path) -> None:
-    assert patch_checkpoint(demo, tmp_path / "out", **wishes).inert
+def test_a_plan_that_changes_nothing(options: dict[str, Any], demo: Path, demo_chat: Chat, tmp_path: Path) -> None:
+    assert patch_checkpoint(demo, tmp_path / "out", **options).inert
     assert torch.equal(logits(load_patched(tmp_path / "out"), demo_chat), logits(demo_chat.model, demo_chat))
 
 
@@ -111,7 +111,7 @@ def test_reference_stays_dynamic_unless_calibrated(demo: Path, demo_chat: Chat, 
 
 
 @pytest.mark.parametrize(
-    ("wishes", "says"),
+    ("options", "says"),
     [
         ({"layers": [8]}, "layers 0-7"), ({"layers": [1, "x"]}, "whole numbers"), ({"layers": 1j}, "whole numbers"),
         ({"heads": 3}, "a band"), ({"heads": {3: [4]}}, "within 0-3"), ({"heads": (0.6, 0.3)}, "0 <= low"),
@@ -123,10 +123,10 @@ def test_reference_stays_dynamic_unless_calibrated(demo: Path, demo_chat: Chat, 
     ],
     ids=str,
 )  # fmt: skip
-def test_mistakes_write_nothing(demo: Path, tmp_path: Path, wishes: dict[str, Any], says: str) -> None:
-    defaults = {} if "calibration" in wishes else {"heads": "all"}
+def test_mistakes_write_nothing(demo: Path, tmp_path: Path, options: dict[str, Any], says: str) -> None:
+    defaults = {} if "calibration" in options else {"heads": "all"}
     with pytest.raises(LostattnError, match=says) as error:
-        patch_checkpoint(demo, tmp_path / "deep" / "out", **{**defaults, **wishes})
+        patch_checkpoint(demo, tmp_path / "deep" / "out", **{**defaults, **options})
     assert list(tmp_path.iterdir()) == [] and "\n" not in str(error.value)
 
 
@@ -140,14 +140,14 @@ def test_a_calibration_of_another_model(tmp_path: Path, demo: Path, demo_calibra
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "options",
     [{"heads": "all", "layers": 1}, {"heads": {0: [1]}, "mode": "noise"}, {"dynamic": True, "layers": "0-3"},
      {"preset": "reference", "layers": "2-3"}],
     ids=str,
 )  # fmt: skip
-def test_a_folder_of_config_and_weights(wishes: dict[str, Any], tmp_path: Path) -> None:
+def test_a_folder_of_config_and_weights(options: dict[str, Any], tmp_path: Path) -> None:
     assert sorted(p.name for p in GOLDEN.iterdir()) == ["config.json", "model.safetensors"]
-    plan = patch_checkpoint(GOLDEN, tmp_path / "out", **wishes)
+    plan = patch_checkpoint(GOLDEN, tmp_path / "out", **options)
     model = load_patched(tmp_path / "out")
     assert model.sap_plan == plan and plan.pixels is None
     ids = torch.full((1, 12), 5)

@@ -1,4 +1,4 @@
-"""From wishes and a config to an exact plan."""
+"""From options and a config to an exact plan."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def statistics(config: dict[str, Any], seed: int = 0) -> Calibration:
     return Calibration(shape.family.name, shape.layers, shape.heads, 5, "random", *tables)
 
 
-def plan_of(config: dict[str, Any], calibrate: Callable[[], Calibration] | None = None, **wishes: Any) -> Plan:
-    return make_plan(PatchSpec(**wishes), config, None, calibrate).plan
+def plan_of(config: dict[str, Any], calibrate: Callable[[], Calibration] | None = None, **options: Any) -> Plan:
+    return make_plan(PatchSpec(**options), config, None, calibrate).plan
 
 
 def by_hand(values: list[float], low: float, high: float) -> tuple[int, ...]:
@@ -162,7 +162,7 @@ def no_measuring() -> Calibration:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "says"),
+    ("options", "says"),
     [
         ({"layers": [28]}, "layers 0-27"), ({"heads": {3: [28]}}, "within 0-27"), ({"heads": {28: [1]}}, "layers 0-27"),
         ({"heads": {3: [-1]}}, "within 0-27"), ({"heads": {3: [28]}, "scores": "log"}, "within 0-27"),
@@ -177,9 +177,9 @@ def no_measuring() -> Calibration:
         ({"dynamic": True, "scores": "log"}, "levels of known heads"),
     ],
 )  # fmt: skip
-def test_wishes_that_cannot_be_are_refused_before_measuring(wishes: dict[str, Any], says: str) -> None:
+def test_wishes_that_cannot_be_are_refused_before_measuring(options: dict[str, Any], says: str) -> None:
     with pytest.raises(LostattnError, match=says):
-        plan_of(QWEN, no_measuring, **wishes)
+        plan_of(QWEN, no_measuring, **options)
 
 
 def test_no_measuring_without_need() -> None:
@@ -207,8 +207,8 @@ def test_plans_survive_json(tmp_path: Path) -> None:
     (tmp_path / "preprocessor_config.json").write_text(
         json.dumps({"image_mean": [0.5, 0.4, 0.3], "image_std": [1, 1, 1]})
     )
-    for wishes in ({"preset": "reference"}, {"preset": "efficient"}, {"heads": {5: [1], 3: [0, 2]}}, {"layers": []}):
-        found = make_plan(PatchSpec(**wishes), QWEN, tmp_path, lambda: statistics(QWEN)).plan
+    for options in ({"preset": "reference"}, {"preset": "efficient"}, {"heads": {5: [1], 3: [0, 2]}}, {"layers": []}):
+        found = make_plan(PatchSpec(**options), QWEN, tmp_path, lambda: statistics(QWEN)).plan
         assert found.pixels is not None and found.pixels.mean == (0.5, 0.4, 0.3)
         assert Plan.from_json(json.loads(json.dumps(found.to_json()))) == found
 

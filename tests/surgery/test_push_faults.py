@@ -182,7 +182,7 @@ def killed(hub: Hub, folder: Path, number: int) -> bool:
         with suppress(BaseException):
             from huggingface_hub import close_session
             from huggingface_hub.utils import _http
-            from lostattn.surgery.hub.push import Wish
+            from lostattn.surgery.hub.push import PushOptions
             from lostattn.surgery.hub.push import push as send
 
             real, count = _http.hf_request_event_hook, [0]
@@ -195,7 +195,7 @@ def killed(hub: Hub, folder: Path, number: int) -> bool:
 
             _http.hf_request_event_hook = hook  # type: ignore[assignment]
             close_session()
-            send(folder, Wish("me/tiny", private=True))
+            send(folder, PushOptions("me/tiny", private=True))
         os._exit(0)
     _, status = os.waitpid(child, 0)
     return os.WIFSIGNALED(status)

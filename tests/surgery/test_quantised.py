@@ -18,7 +18,7 @@ from lostattn.serving.byte_model import read_weight_bytes
 from lostattn.surgery.chat import Chat
 from lostattn.surgery.checkpoint.tensor_table import read_table
 from lostattn.surgery.checkpoint.write import unpatch, verify
-from lostattn.surgery.demo.run import MODEL
+from lostattn.surgery.demo.demo import MODEL
 from lostattn.surgery.patch import patch_checkpoint, prepare
 from lostattn.surgery.serve import _check_cache
 from lostattn.surgery.spec import PatchSpec

@@ -164,8 +164,8 @@ with torch.no_grad():
 @pytest.mark.parametrize(("name", "tied"), [("qwen2_vl", True), ("qwen3_vl", True), ("glm4v", False)])
 def test_cut_checked_and_loaded_through_both_doors(name: str, tied: bool, tmp_path: Path) -> None:
     base, cut = write(name, tmp_path / "base", tied), tmp_path / "cut"
-    wishes = ["--mode", "vision_attention", "--layers", "0-1", "--heads", "all", "--scores", "log"]
-    for command in (["patch", *wishes, str(base), str(cut)], ["verify", str(cut)]):
+    options = ["--mode", "vision_attention", "--layers", "0-1", "--heads", "all", "--scores", "log"]
+    for command in (["patch", *options, str(base), str(cut)], ["verify", str(cut)]):
         run = CliRunner().invoke(main, command)
         assert run.exit_code == 0, run.output
     plain, patched = T.AutoModelForImageTextToText.from_pretrained(base), load_patched(cut)

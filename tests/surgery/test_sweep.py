@@ -16,8 +16,8 @@ from lostattn.surgery.calibration import Calibration
 from lostattn.surgery.chat import Chat
 from lostattn.surgery.cli import main
 from lostattn.surgery.demo.digits import KINDS
+from lostattn.surgery.evaluation.evaluate import EvalSettings
 from lostattn.surgery.evaluation.local import encode
-from lostattn.surgery.evaluation.run import EvalSettings
 from lostattn.surgery.evaluation.tasks import read_tasks
 from lostattn.surgery.log_lines import lines_to
 from lostattn.surgery.patch import patch_from_spec
@@ -26,8 +26,8 @@ from lostattn.surgery.spec import PatchSpec
 from lostattn.surgery.sweep.draw import grid_charts
 from lostattn.surgery.sweep.grid import Grid, make_points, read_grid
 from lostattn.surgery.sweep.ready import BANDS, READY, grids, scaled
-from lostattn.surgery.sweep.run import run_sweep
 from lostattn.surgery.sweep.swap import load_with_plan, swap_plan
+from lostattn.surgery.sweep.sweep import run_sweep
 from lostattn.surgery.sweep.tables import breakdown_table, grid_table
 from resumed import assert_same, environment, killed
 

@@ -32,17 +32,17 @@ def lostattn(*arguments: object) -> Result:
 
 
 @pytest.fixture(scope="session")
-def wish(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+def wanted(demo: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     spec = tmp_path_factory.mktemp("spec") / "two.yaml"
     spec.write_text("modes: [noise]\nlayers: [[0, 1], 5]\nheads: all\n")
     return ["sweep", demo, "--spec", spec, "--task", "digits", "--limit", 24, "--batch", 4]
 
 
 @pytest.fixture(scope="session")
-def one(wish: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one(wanted: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes of it."""
     out = tmp_path_factory.mktemp("one") / "out"
-    assert lostattn(*wish, "--out", out).exit_code == 0
+    assert lostattn(*wanted, "--out", out).exit_code == 0
     return out
 
 
@@ -56,8 +56,8 @@ def workers_find_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str
     return found
 
 
-def started(wish: list[object], *more: object, env: dict[str, str]) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "lostattn.surgery.cli", *map(str, [*wish, *more])]
+def started(wanted: list[object], *more: object, env: dict[str, str]) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "lostattn.surgery.cli", *map(str, [*wanted, *more])]
     return subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -87,25 +87,25 @@ def running(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_two_processes_write_what_one_does(
-    wish: list[object], one: Path, workers_find_us: dict[str, str], tmp_path: Path
+    wanted: list[object], one: Path, workers_find_us: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    found = lostattn(*wish, "--out", out, "--devices", "cpu,cpu")
+    found = lostattn(*wanted, "--out", out, "--devices", "cpu,cpu")
     assert found.exit_code == 0, found.output
     assert "2 workers: cpu, cpu" in found.stderr and "all workers: 72/72 answers" in found.stderr
     assert "loading" not in found.stderr, "the workers have the models"
     assert_same(out, one)
-    again = lostattn(*wish, "--out", out, "--devices", "cpu,cpu")
+    again = lostattn(*wanted, "--out", out, "--devices", "cpu,cpu")
     assert again.exit_code == 0 and "workers" not in again.stderr and again.stdout == found.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_parent(
-    number: signal.Signals, wish: list[object], one: Path, workers_find_us: dict[str, str], tmp_path: Path
+    number: signal.Signals, wanted: list[object], one: Path, workers_find_us: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    with started(wish, "--out", out, "--devices", "cpu,cpu", env=workers_find_us) as parent:
+    with started(wanted, "--out", out, "--devices", "cpu,cpu", env=workers_find_us) as parent:
         until(lambda: parent.poll() is not None or list(out.glob("digits/*.part.jsonl")))
         workers = list(descendants(parent.pid))
         parent.send_signal(number)
@@ -113,17 +113,17 @@ def test_workers_end_with_their_parent(
     assert len(workers) == 2
     until(lambda: not any(map(running, workers)))
     assert not (out / "sweep.json").exists() and list(out.glob("digits/*.part.jsonl"))
-    assert lostattn(*wish, "--out", out).exit_code == 0
+    assert lostattn(*wanted, "--out", out).exit_code == 0
     assert_same(out, one)
 
 
 @pytest.mark.slow
-def test_a_workers_mistake_is_the_sweeps(wish: list[object], workers_find_us: dict[str, str], tmp_path: Path) -> None:
+def test_a_workers_mistake_is_the_sweeps(wanted: list[object], workers_find_us: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "out" / "digits"
     folder.mkdir(parents=True)
     (folder / "original.json").write_text('{"batch": 5}')
     (folder / "original.part.jsonl").write_text("")
-    found = lostattn(*wish, "--out", tmp_path / "out", "--devices", "cpu")
+    found = lostattn(*wanted, "--out", tmp_path / "out", "--devices", "cpu")
     assert found.exit_code == 2 and not (tmp_path / "out" / "sweep.json").exists()
     assert "the worker on cpu cannot go on: " in found.stderr and "holds answers of another run" in found.stderr
 
@@ -146,10 +146,10 @@ def test_how_a_worker_ended_is_one_sentence(code: str, kind: type[Exception], to
 
 
 def test_a_worker_that_died_ends_the_command_with_1(
-    wish: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    wanted: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    found = lostattn(*wish, "--out", tmp_path / "out", "--devices", "cpu,cpu")
+    found = lostattn(*wanted, "--out", tmp_path / "out", "--devices", "cpu,cpu")
     assert found.exit_code == 1 and found.stderr.count("Error: the worker on cpu failed (it said nothing)") == 1
 
 
@@ -164,9 +164,9 @@ def test_a_worker_that_died_ends_the_command_with_1(
     ],
 )
 def test_mistakes_are_told_before_anything_starts(
-    more: list[str], told: str, wish: list[object], tmp_path: Path
+    more: list[str], told: str, wanted: list[object], tmp_path: Path
 ) -> None:
-    found = lostattn(*wish, "--out", tmp_path / "out", *more)
+    found = lostattn(*wanted, "--out", tmp_path / "out", *more)
     assert found.exit_code == 2 and told in found.stderr and not (tmp_path / "out").exists()
 
 
@@ -174,21 +174,21 @@ def test_devices_are_read() -> None:
     assert read_devices("cpu, cpu") == ["cpu", "cpu"]
 
 
-def test_without_ray_it_is_told(wish: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_it_is_told(wanted: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    found = lostattn(*wish, "--out", tmp_path / "out", "--ray", "local")
+    found = lostattn(*wanted, "--out", tmp_path / "out", "--ray", "local")
     assert found.exit_code == 2 and "pip install 'lostattn[ray]'" in found.stderr and not (tmp_path / "out").exists()
 
 
-def test_no_cluster_is_told(wish: list[object], tmp_path: Path) -> None:
+def test_no_cluster_is_told(wanted: list[object], tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    found = lostattn(*wish, "--out", tmp_path / "out", "--ray", "nonsense:x")
+    found = lostattn(*wanted, "--out", tmp_path / "out", "--ray", "nonsense:x")
     assert found.exit_code == 2 and "no Ray cluster at 'nonsense:x'" in found.stderr
 
 
 @pytest.mark.slow
 def test_ray_gives_the_same_answers_though_a_worker_is_killed(
-    wish: list[object], one: Path, workers_find_us: dict[str, str], tmp_path: Path
+    wanted: list[object], one: Path, workers_find_us: dict[str, str], tmp_path: Path
 ) -> None:
     pytest.importorskip("ray")
     out = tmp_path / "out"
@@ -201,7 +201,7 @@ def test_ray_gives_the_same_answers_though_a_worker_is_killed(
         names = {p: Path(f"/proc/{p}/cmdline") for p in descendants(pid) if running(p)}
         return next((p for p, path in names.items() if b"Worker.answer" in path.read_bytes()), None)
 
-    with started(wish, "--out", out, "--ray", "local", env=workers_find_us) as driver:
+    with started(wanted, "--out", out, "--ray", "local", env=workers_find_us) as driver:
         os.kill(until(lambda: worker(driver.pid)), signal.SIGKILL)
         told = driver.communicate()[1]
     assert driver.returncode == 0 and "worker(s) of Ray, each with one CPU" in told, told

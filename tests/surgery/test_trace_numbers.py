@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner
 from lostattn.surgery.cli import main
 from lostattn.surgery.data import read_question_rows
-from lostattn.surgery.demo.run import MODEL
+from lostattn.surgery.demo.demo import MODEL
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 THRESHOLD, ROWS, TOKEN = 0.1, 6, 28

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ....patches.job import Job, PriorScores
+from ....patches.attention_inputs import AttentionInputs, PriorScores
 from ....patches.summary import running_shares
 from ..cache.pages import Pages
 from ..cache.text_blocks import DecodeRows
@@ -49,10 +49,15 @@ class FittedImpl(SummaryImpl):
         return VisualRows(prior, running_shares(prior), count, before, None)
 
     def rows(
-        self, job: Job, seen: VisualRows, front: torch.Tensor | None, kept: torch.Tensor, out: torch.Tensor
+        self,
+        inputs: AttentionInputs,
+        seen: VisualRows,
+        front: torch.Tensor | None,
+        kept: torch.Tensor,
+        out: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean (w, Hkv, D) and log mass (w, Hkv) of the rows that are kept."""
-        return torch_rows(job, list(range(self.num_heads)), seen, front, kept, out)
+        return torch_rows(inputs, list(range(self.num_heads)), seen, front, kept, out)
 
     def scores(self, seen: VisualRows) -> PriorScores:
         """The levels; what stands for the scores themselves is in `seen`."""

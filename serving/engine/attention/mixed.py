@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ....patches.anymask import any_mask_attention
-from ....patches.attention import collect_job
+from ....patches.attention import collect_inputs
+from ....patches.attention_inputs import AttentionInputs, Layout, PriorScores
 from ....patches.call import CacheState, Call, LayerPlan
 from ....patches.closed import other_heads, patched_heads, put_heads
-from ....patches.job import Job, Layout, PriorScores
 from ....patches.summary import running_summary
 from ..cache.pages import Pages
 from ..kernels.choose import choose_rows
@@ -127,8 +127,8 @@ class MixedImpl(SapImpl):
         for i in range(max(query.request.prompt - 1 - query.past, 0), query.end - query.start):
             end = query.past + i + 1
             prior = keys.prior[:, :end]
-            job = self._job(q[:, :, i : i + 1], k[:, :, :end], v[:, :, :end], prior, Layout.of(~prior.isnan()))
-            put_heads(_as_heads(out[query.start + i : query.start + i + 1]), heads, patched_heads(job, heads))
+            inputs = self._inputs(q[:, :, i : i + 1], k[:, :, :end], v[:, :, :end], prior, Layout.of(~prior.isnan()))
+            put_heads(_as_heads(out[query.start + i : query.start + i + 1]), heads, patched_heads(inputs, heads))
 
     def _closed(
         self,
@@ -143,16 +143,16 @@ class MixedImpl(SapImpl):
         """All rows, or the text rows among them."""
         heads, to, rows = list(self.patched), _as_heads(out[query.start : query.end]), query.end - query.start
         if self.plan.queries == "all":
-            job = self._job(q, k, v, keys.prior, keys.layout)
+            inputs = self._inputs(q, k, v, keys.prior, keys.layout)
             if query.row in step.own:
-                other_heads(job, heads, to)
+                other_heads(inputs, heads, to)
             none = torch.zeros(0, dtype=torch.int64, device=q.device)
-            choose_rows(q.device)(job, heads, keys.seen, None, none, out[query.start : query.end])
+            choose_rows(q.device)(inputs, heads, keys.seen, None, none, out[query.start : query.end])
             return
         text = keys.prior[0, query.past :].isnan().nonzero()[:, 0]
         if len(text):
-            job = self._job(q, k, v, keys.prior, keys.layout, self._running(v, keys) if rows > 1 else None)
-            found = patched_heads(job, heads)[:, :, text]
+            inputs = self._inputs(q, k, v, keys.prior, keys.layout, self._running(v, keys) if rows > 1 else None)
+            found = patched_heads(inputs, heads)[:, :, text]
             to[:, torch.tensor(heads, device=to.device)[:, None], text] = found.to(to.dtype)
 
     def _running(self, v: torch.Tensor, keys: RequestKeys) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,7 +162,7 @@ class MixedImpl(SapImpl):
         values = values if len(self.touched) == values.shape[1] else values[:, self.touched]
         return running_summary(keys.layout.keys(keys.prior, 1, True), values, keys.seen.shares)
 
-    def _job(
+    def _inputs(
         self,
         q: torch.Tensor,
         k: torch.Tensor,
@@ -170,9 +170,11 @@ class MixedImpl(SapImpl):
         prior: torch.Tensor,
         layout: Layout | None,
         running: tuple[torch.Tensor, torch.Tensor] | None = None,
-    ) -> Job:
+    ) -> AttentionInputs:
         scores = PriorScores(prior, self.level)
-        return Job(q, k, v, self.scale, scores, self.mask, layout=layout, listed=self.patched, running=running)
+        return AttentionInputs(
+            q, k, v, self.scale, scores, self.mask, layout=layout, listed=self.patched, running=running
+        )
 
     def _exact(
         self,
@@ -210,8 +212,8 @@ class MixedImpl(SapImpl):
         if prior.isnan().all() or not rows.any():
             return
         call = Call(CacheState(prior), past, None if bool(rows.all()) else rows, self.plan.queries == "after_image")
-        job = collect_job(self.index, self.layer_plan, call, q, k, v, None, self.scale)
-        found = any_mask_attention(job)[0].transpose(0, 1)  # (n, H, D)
+        inputs = collect_inputs(self.index, self.layer_plan, call, q, k, v, None, self.scale)
+        found = any_mask_attention(inputs)[0].transpose(0, 1)  # (n, H, D)
         at = rows[0].nonzero()[:, 0]
         out[query.start + first + at] = found[at].to(out.dtype)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ....patches.call import LayerPlan, Settings
+from ....patches.call import LayerPlan, PathSettings
 from ....patches.family import get_family
 from ....patches.install import layer_plan
 from ....patches.plan import Plan
@@ -124,7 +124,7 @@ def local_layer_plan(
         heads: patched query heads among `count`.
         levels: (count,) or None.
     """
-    found = layer_plan(plan, layer, Settings(), get_family(plan.family).two_sided)
+    found = layer_plan(plan, layer, PathSettings(), get_family(plan.family).two_sided)
     if plan.dynamic:
         return found
     mask = torch.zeros(count, dtype=torch.bool)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ....patches.job import Layout
+from ....patches.attention_inputs import Layout
 from ..cache.spans import RequestInfo, Span, is_hole, last_visual, visual_mask
 from ..kernels.torch_prefill import VisualRows, visible_counts
 

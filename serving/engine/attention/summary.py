@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ....patches.job import Job, PriorScores
+from ....patches.attention_inputs import AttentionInputs, PriorScores
 from ..cache.pages import Pages
 from ..kernels.choose import choose_rows
 from ..kernels.torch_prefill import VisualRows
@@ -58,7 +58,7 @@ class SummaryImpl(SapImpl):
             keys.insert(0, text_k)
             values.insert(0, text_v)
         seen = self.seen(chunk, carried)
-        job = Job(
+        inputs = AttentionInputs(
             q=q[rows].transpose(0, 1)[None],
             k=torch.cat(keys, 1)[None] if len(keys) > 1 else new_k[None],
             v=torch.cat(values, 1)[None] if len(keys) > 1 else new_v[None],
@@ -68,7 +68,7 @@ class SummaryImpl(SapImpl):
             layout=chunk.layout,
             listed=tuple(range(self.num_heads)),
         )
-        mean, log_mass = self.rows(job, seen, front, chunk.kept, out[rows])
+        mean, log_mass = self.rows(inputs, seen, front, chunk.kept, out[rows])
         pages.write_summaries(chunk.slots, log_mass, mean)
 
     def read(self, pages: Pages, slots: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,10 +80,15 @@ class SummaryImpl(SapImpl):
         return chunk.seen(lambda: self._prior(chunk, carried))
 
     def rows(
-        self, job: Job, seen: VisualRows, front: torch.Tensor | None, kept: torch.Tensor, out: torch.Tensor
+        self,
+        inputs: AttentionInputs,
+        seen: VisualRows,
+        front: torch.Tensor | None,
+        kept: torch.Tensor,
+        out: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean (w, Hkv, D) and log mass (w,) of the rows that are kept; see `torch_rows`."""
-        return choose_rows(out.device)(job, list(range(self.num_heads)), seen, front, kept, out)
+        return choose_rows(out.device)(inputs, list(range(self.num_heads)), seen, front, kept, out)
 
     def scores(self, seen: VisualRows) -> PriorScores:
         """Scores of the visual keys and levels."""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ....patches.job import Job, Layout, PriorScores
+from ....patches.attention_inputs import AttentionInputs, Layout, PriorScores
 from ....patches.text_part import Piece, text_pieces
 from ..cache.pages import COMPILED_DTYPES, LANES
 from .numba_support import answer_no_special_names, in_parallel
@@ -26,32 +26,37 @@ def prepare_rows(channels: int, dtype: torch.dtype) -> None:
     layout = Layout.of(torch.tensor([[False, True]]))
     assert layout is not None
     prior = torch.zeros(1, 1, dtype=torch.float32)
-    job = Job(q, q, q, 1.0, PriorScores(prior), torch.ones(1, dtype=torch.bool), layout=layout)
+    inputs = AttentionInputs(q, q, q, 1.0, PriorScores(prior), torch.ones(1, dtype=torch.bool), layout=layout)
     compiled_rows(
-        job, [0], VisualRows.of(prior, layout, 2), None, torch.tensor([1]), torch.zeros_like(q[0, 0, :, None])
+        inputs, [0], VisualRows.of(prior, layout, 2), None, torch.tensor([1]), torch.zeros_like(q[0, 0, :, None])
     )
 
 
 def compiled_rows(
-    job: Job, heads: list[int], rows: VisualRows, front: torch.Tensor | None, kept: torch.Tensor, out: torch.Tensor
+    inputs: AttentionInputs,
+    heads: list[int],
+    rows: VisualRows,
+    front: torch.Tensor | None,
+    kept: torch.Tensor,
+    out: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Arguments and results of `torch_rows`, which serves what the loops do not."""
-    count, channels = job.q.shape[2:]
-    fits = {job.q.dtype, job.v.dtype, out.dtype} in DTYPES and not channels % LANES and out.is_contiguous()
+    count, channels = inputs.q.shape[2:]
+    fits = {inputs.q.dtype, inputs.v.dtype, out.dtype} in DTYPES and not channels % LANES and out.is_contiguous()
     if rows.weights is None or count == 1 or not fits:
-        return torch_rows(job, heads, rows, front, kept, out)
+        return torch_rows(inputs, heads, rows, front, kept, out)
     answer_no_special_names()
     from .numba_prefill_kernel import merge_kernel
 
-    kernel, heads_of = merge_kernel(channels), _order(tuple(heads), job.q.shape[1] // job.k.shape[1])
+    kernel, heads_of = merge_kernel(channels), _order(tuple(heads), inputs.q.shape[1] // inputs.k.shape[1])
     used = heads_of.used.tolist()
-    values, sums = job.v[0, :, job.v.shape[2] - count :], _sum_in_front(job, rows, used, front).numpy()
+    values, sums = inputs.v[0, :, inputs.v.shape[2] - count :], _sum_in_front(inputs, rows, used, front).numpy()
     means = torch.zeros(len(kept), len(used), channels, dtype=torch.float32)
     keep = np.full(count, -1, dtype=np.int64)
     keep[kept.numpy()] = np.arange(len(kept))
     own, mass, to = rows.weights.own.numpy(), rows.weights.mass.numpy(), _bits(out).numpy()
-    level = None if job.scores.level is None else torch.from_numpy(job.scores.level.numpy()[heads, None])
-    for piece in text_pieces(job, heads):
+    level = None if inputs.scores.level is None else torch.from_numpy(inputs.scores.level.numpy()[heads, None])
+    for piece in text_pieces(inputs, heads):
         at = slice(piece.start, piece.end)
         text, share = _text_and_share(piece, len(heads), rows.weights.log_mass[at], level, values)
         arguments = (
@@ -90,13 +95,15 @@ def _text_and_share(
     return piece.out[0], odds.sigmoid_().contiguous().numpy()
 
 
-def _sum_in_front(job: Job, rows: VisualRows, used: list[int], front: torch.Tensor | None) -> torch.Tensor:
+def _sum_in_front(
+    inputs: AttentionInputs, rows: VisualRows, used: list[int], front: torch.Tensor | None
+) -> torch.Tensor:
     """Weighted sum of the visual values in front of the rows, float64 (g, D)."""
-    assert job.layout is not None and rows.shares is not None
+    assert inputs.layout is not None and rows.shares is not None
     if not rows.before:
-        return torch.zeros(len(used), job.v.shape[3], dtype=torch.float64)
+        return torch.zeros(len(used), inputs.v.shape[3], dtype=torch.float64)
     if front is None:
-        front = _used(job.v[0], used)[:, job.layout.visual[: rows.before]]
+        front = _used(inputs.v[0], used)[:, inputs.layout.visual[: rows.before]]
     return torch.einsum("t,gtd->gd", rows.shares.weights[0, : rows.before].double(), front.double())
 
 

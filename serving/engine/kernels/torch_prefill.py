@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import torch
 
+from ....patches.attention_inputs import AttentionInputs, Layout
 from ....patches.closed import patched_heads, put_heads
-from ....patches.job import Job, Layout
 from ....patches.summary import Shares, running_shares, running_summary
 from ....patches.text_part import kv_heads
 
@@ -66,13 +66,18 @@ def visible_counts(layout: Layout, rows: int) -> tuple[torch.Tensor, int]:
 
 
 def torch_rows(
-    job: Job, heads: list[int], rows: VisualRows, front: torch.Tensor | None, kept: torch.Tensor, out: torch.Tensor
+    inputs: AttentionInputs,
+    heads: list[int],
+    rows: VisualRows,
+    front: torch.Tensor | None,
+    kept: torch.Tensor,
+    out: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Closed form of the listed heads, all rows.
 
     Args:
-        job: of one request; without `running`, `summary`, `scores.prior`, which `rows` and `front` stand for.
-        front: what `job.v` lacks: values of the visual keys in front of the rows, float32 (g, before, D), of the KV heads that
+        inputs: of one request; without `running`, `summary`, `scores.prior`, which `rows` and `front` stand for.
+        front: what `inputs.v` lacks: values of the visual keys in front of the rows, float32 (g, before, D), of the KV heads that
             serve listed heads.
         kept: rows whose running summary is wanted, int64 (w,); they see visual keys.
         out: (n, H, D), of which the listed heads are filled.
@@ -81,15 +86,15 @@ def torch_rows(
         mean, float32 (w, g, D), of the KV heads that serve listed heads, and log mass, float32 (w,), or (w, g) where KV heads
         differ.
     """
-    assert job.layout is not None
-    used, values = sorted(set(kv_heads(job, heads))), job.layout.keys(job.v, 2, True)
+    assert inputs.layout is not None
+    used, values = sorted(set(kv_heads(inputs, heads))), inputs.layout.keys(inputs.v, 2, True)
     values = values if len(used) == values.shape[1] else values[:, used]
     if front is not None:
         values = torch.cat([front[None], values[:, :, rows.before :]], 2)
     mean, log_mass = running_summary(rows.prior, values, rows.shares)
-    last = mean.new_zeros(1, job.k.shape[1], mean.shape[3])
+    last = mean.new_zeros(1, inputs.k.shape[1], mean.shape[3])
     last[:, used] = mean[:, :, -1]
-    found = patched_heads(replace(job, running=(mean, log_mass), summary=(last, log_mass[..., -1])), heads)
+    found = patched_heads(replace(inputs, running=(mean, log_mass), summary=(last, log_mass[..., -1])), heads)
     put_heads(out.transpose(0, 1)[None], heads, found)
     at = rows.count[kept] - 1
     mass = log_mass[0][..., at]

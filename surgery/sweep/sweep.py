@@ -15,7 +15,7 @@ from ...serving.evaluation.versus import Outcome, outcome_rows
 from ...serving.pages.charts import need_matplotlib
 from ...serving.sides import describe_plan
 from ..checkpoint.source import Source, resolve_source
-from ..evaluation.run import EvalSettings, circumstances, make_backend, task_facts
+from ..evaluation.evaluate import EvalSettings, circumstances, make_backend, task_facts
 from ..evaluation.tasks import Asked
 from ..model_fit import check_fit
 from ..planner import make_plan

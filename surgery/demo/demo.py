@@ -13,18 +13,18 @@ from ...serving.disk import disk_errors, write_json
 from ...serving.evaluation.store import read_answers
 from ..calibration import Calibration
 from ..checkpoint.source import resolve_source
-from ..evaluation.run import EvalSettings, run_eval
+from ..evaluation.evaluate import EvalSettings, run_eval
 from ..evaluation.tasks import read_tasks
 from ..patch import patch_from_spec
 from .digits import held_out
 from .evaluate import MAX_TOKENS, demo_rows
 from .experiments import headline, try_layers, try_plans
-from .folder import CALIBRATION, MODEL, WHOLE_LAYERS, check_wish, folder_name, unpack_model, wishes
+from .folder import CALIBRATION, MODEL, WHOLE_LAYERS, check_request, folder_name, specs, unpack_model
 from .gallery import draw_gallery
 from .report import curve, markdown, page
 from .served import serving
 
-__all__ = ["MODEL", "run_demo", "unpack_model", "wishes"]
+__all__ = ["MODEL", "run_demo", "unpack_model", "specs"]
 BATCH = 32
 
 
@@ -51,7 +51,7 @@ def run_demo(
         The report that is also written to `out/report.json` and `out/report.md`; `out/gallery.png` shows some answers.
     """
     out = Path(out)
-    check_wish(out, seed, force)
+    check_request(out, seed, force)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the model is so small that a second thread costs more than it brings
     try:
@@ -65,7 +65,7 @@ def _run(out: Path, questions: int, seed: int, force: bool, serve: bool) -> dict
     base = unpack_model(out, force)
     shutil.copyfile(CALIBRATION, out / "calibration.json")
     names = {"base": "original"}
-    for name, spec in wishes(out / "calibration.json").items():
+    for name, spec in specs(out / "calibration.json").items():
         folder = out / folder_name(name)
         patch_from_spec(base, folder, spec, command=f"lostattn demo --questions {questions} --seed {seed}")
         names[folder.name] = name

@@ -49,10 +49,10 @@ def test_flags_and_lists_may_come_again(demo: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wishes",
+    "options",
     [{"layers": ""}, {"heads": ""}, {"heads": (0, 1)}, {"heads": "0-1"}, {"temperature": 1e-46}, {"mode": " "}],
 )
-def test_the_same_in_python(demo: Path, tmp_path: Path, wishes: dict[str, object]) -> None:
+def test_the_same_in_python(demo: Path, tmp_path: Path, options: dict[str, object]) -> None:
     with pytest.raises(LostattnError):
-        patch_checkpoint(demo, tmp_path / "out", **wishes)  # type: ignore[arg-type]
+        patch_checkpoint(demo, tmp_path / "out", **options)  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()

@@ -128,7 +128,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Job:
+class AttentionInputs:
     """One attention call. Query row i stands at key position K - Sq + i.
 
     Attributes:

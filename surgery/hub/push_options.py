@@ -12,7 +12,7 @@ from .steps import Step, totals
 
 
 @dataclass(frozen=True)
-class Wish:
+class PushOptions:
     """What the user asked for.
 
     Attributes:

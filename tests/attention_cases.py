@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from lostattn.patches.attention_inputs import AttentionInputs, Layout, PriorScores
 from lostattn.patches.eager import eager_attention
-from lostattn.patches.job import Job, Layout, PriorScores
 
 T, V = "t", "v"
 LAYOUTS = {
@@ -39,7 +39,7 @@ def make_job(
     level: bool = False,
     batch: int = 2,
     span: float = 1.0,
-) -> Job:
+) -> AttentionInputs:
     """A job of 8 heads whose last `rows` rows (default: all) are asked for."""
     torch.manual_seed(0)
     keys = len(layout)
@@ -53,17 +53,17 @@ def make_job(
     exact = torch.float64 if dtype == torch.float64 else torch.float32
     levels = torch.linspace(-2, 2, 8, dtype=exact) if level else None
     scores = PriorScores(prior.to(exact), levels)
-    return Job(q, k, v, 32**-0.5, scores, flags, layout=Layout.of(visual))
+    return AttentionInputs(q, k, v, 32**-0.5, scores, flags, layout=Layout.of(visual))
 
 
-def oracle(job: Job) -> torch.Tensor:
+def oracle(job: AttentionInputs) -> torch.Tensor:
     """The eager form on float64 copies of the same numbers."""
     level = None if job.scores.level is None else job.scores.level.double()
     scores = PriorScores(job.scores.prior.double(), level, job.scores.exact)
     return eager_attention(replace(job, q=job.q.double(), k=job.k.double(), v=job.v.double(), scores=scores))[0]
 
 
-def close(got: torch.Tensor, job: Job) -> None:
+def close(got: torch.Tensor, job: AttentionInputs) -> None:
     assert got.dtype == job.q.dtype
     error = (got.double() - oracle(job)).abs().max().item()
     assert error < TOLERANCE[job.q.dtype], error

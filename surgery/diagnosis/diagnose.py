@@ -24,7 +24,7 @@ Counter = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Settings:
+class DiagnosisSettings:
     """What is measured. `tokens`: rows of the states that count. `seed`: of the controls."""
 
     tokens: str = "all"
@@ -39,7 +39,7 @@ def diagnose(
     models: Sequence[str | Path],
     examples: Sequence[Example],
     out: str | Path,
-    settings: Settings,
+    settings: DiagnosisSettings,
     data: str,
     dtype: str = "auto",
     device: str = "cpu",
@@ -84,7 +84,7 @@ def diagnose(
 
 
 def _measure_all(
-    chat: Chat, examples: Sequence[Example], path: Path, settings: Settings, counter: Counter
+    chat: Chat, examples: Sequence[Example], path: Path, settings: DiagnosisSettings, counter: Counter
 ) -> list[Sample]:
     done = Progress(path, fingerprint(chat.model, examples, {**asdict(settings), "measures": VERSION}))
     for i, example in enumerate(examples):
