@@ -46,12 +46,12 @@ def by_name(
     signature = _signature(forward)
     if not args:
         return dict(kwargs)
-    found = dict(signature.bind(model, *args, **kwargs).arguments)
-    del found[next(iter(signature.parameters))]
+    result = dict(signature.bind(model, *args, **kwargs).arguments)
+    del result[next(iter(signature.parameters))]
     for parameter in signature.parameters.values():
         if parameter.kind is inspect.Parameter.VAR_KEYWORD:
-            found |= found.pop(parameter.name, {})
-    return found
+            result |= result.pop(parameter.name, {})
+    return result
 
 
 def cache_among(arguments: Mapping[str, Any]) -> Any:
@@ -60,8 +60,8 @@ def cache_among(arguments: Mapping[str, Any]) -> Any:
     Raises:
         LostattnError: two different caches, or something under a cache's name that is none.
     """
-    found = {id(value): value for value in arguments.values() if isinstance(value, Cache)}
-    if len(found) > 1:
+    results = {id(value): value for value in arguments.values() if isinstance(value, Cache)}
+    if len(results) > 1:
         raise LostattnError("the call was given two caches: give one, as 'cache' or as 'past_key_values'")
     for name in CACHE_NAMES:
         value = arguments.get(name)
@@ -70,7 +70,7 @@ def cache_among(arguments: Mapping[str, Any]) -> Any:
                 f"'{name}' is a {type(value).__name__}, not a cache of transformers {transformers.__version__}: "
                 "give a DynamicCache, a StaticCache or another transformers.Cache"
             )
-    return next(iter(found.values()), None)
+    return next(iter(results.values()), None)
 
 
 def rename_cache(forward: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -232,10 +232,10 @@ def _with_summary(inputs: AttentionInputs, call: Call, index: int, layer: LayerP
     if index in call.offsets or inputs.layout.window is not None:  # a window moves on, and its summary with it
         return inputs
     assert call.state is not None
-    found = call.state.summaries.get(index)
-    if found is None:
-        found = call.state.summaries[index] = visual_summary(inputs.scores.of_groups(), inputs.v, inputs.layout)
-    return replace(inputs, summary=found)
+    result = call.state.summaries.get(index)
+    if result is None:
+        result = call.state.summaries[index] = visual_summary(inputs.scores.of_groups(), inputs.v, inputs.layout)
+    return replace(inputs, summary=result)
 
 
 def _plain_eager(

@@ -187,8 +187,8 @@ class Call:
         start = self.offsets.get(layer, 0)
         known = (start, count, device)
         if known not in self._features:
-            found = self.state.features[:, start : start + count]
-            self._features[known] = torch.nn.functional.pad(found, (0, 0, 0, count - found.shape[1])).to(device)
+            result = self.state.features[:, start : start + count]
+            self._features[known] = torch.nn.functional.pad(result, (0, 0, 0, count - result.shape[1])).to(device)
         return self._features[known]
 
     def seen(self, layer: int, mask: torch.Tensor | None, rows: int, keys: int) -> Layout | None:
@@ -203,8 +203,8 @@ class Call:
         known = (id(mask), start, keys)
         if known not in self._seen:
             layout = self._layout(layer, start, keys)
-            found = None if layout is None else layout.matching(mask)
-            self._seen[known] = mask, found  # the mask is kept, so its id stays its own
+            result = None if layout is None else layout.matching(mask)
+            self._seen[known] = mask, result  # the mask is kept, so its id stays its own
         return self._seen[known][1]
 
     def _layout(self, layer: int, start: int, keys: int) -> Layout | None:

@@ -48,8 +48,8 @@ class EncoderCall:
 
     def complexity(self) -> list[torch.Tensor]:
         """Patch complexity of every visual token."""
-        found = self.family.complexity(self.inner, self._images(), self.arguments, self._pixels)
-        return self._checked(found)
+        result = self.family.complexity(self.inner, self._images(), self.arguments, self._pixels)
+        return self._checked(result)
 
     def received_attention(self) -> list[torch.Tensor]:
         """Attention that every visual token receives in the vision encoder's last layer."""
@@ -70,8 +70,8 @@ class EncoderCall:
             raise LostattnError(
                 "mode 'region' knows boxes in images alone: send frames as images, or plan another mode"
             )
-        found = regions_for(self.inner).overlaps(self.inner, self.arguments, self.lengths)
-        return self._checked([w.to(self.device) for w in found])
+        result = regions_for(self.inner).overlaps(self.inner, self.arguments, self.lengths)
+        return self._checked([w.to(self.device) for w in result])
 
     def places(self) -> list[torch.Tensor]:
         """(row, column) of every token's centre, float32 (n, 2) per image, from -1 (top, left) to 1; 0 where none is shown.
@@ -85,16 +85,16 @@ class EncoderCall:
                     f"a tile of family '{self.family.name}' has {max(self.lengths)} tokens, which are no square"
                 )
             return self._checked([_centres(grid_rectangles(side, side)).to(self.device) for side in sides])
-        told = self.arguments.get("image_sizes")  # (height, width)
+        stated = self.arguments.get("image_sizes")  # (height, width)
         sizes = (
             [(1, 1)] * len(self.lengths)
-            if told is None
-            else [(int(w), int(h)) for h, w in torch.as_tensor(told).tolist()]
+            if stated is None
+            else [(int(w), int(h)) for h, w in torch.as_tensor(stated).tolist()]
         )
         arguments = {**self.arguments, "pixel_values": self.pixel_values}
         rectangles = self.family.rectangles(self.inner, arguments, sizes, None)
-        found = [_centres(r).to(self.device) for r in rectangles]
-        return self._checked(found)
+        results = [_centres(r).to(self.device) for r in rectangles]
+        return self._checked(results)
 
     def _checked(self, found: list[torch.Tensor]) -> list[torch.Tensor]:
         lengths = [len(w) for w in found]

@@ -34,12 +34,12 @@ def crop_rectangles(images: int, tokens: int, sizes: Sequence[Size], cut: Cut) -
         LostattnError: pictures of these sizes make another number of images.
     """
     frames = [cut(size) for size in sizes]
-    found = sum(len(f) for f in frames)
+    result = sum(len(f) for f in frames)
     if images == len(sizes):  # the processor was told to cut nothing
         frames = [[WHOLE]] * len(sizes)
-    elif images != found:
+    elif images != result:
         raise LostattnError(
-            f"pictures of (width, height) {[tuple(s) for s in sizes]} make {found} tiles but this call has {images}: give "
+            f"pictures of (width, height) {[tuple(s) for s in sizes]} make {result} tiles but this call has {images}: give "
             "the sizes of all its pictures, and as `fit` how the processor cuts them"
         )
     return [torch.cat([grid_rectangles(tokens, tokens, frame) for frame in part]) for part in frames]

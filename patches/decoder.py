@@ -74,10 +74,10 @@ def _source(text: Any, index: int, kinds: list[str]) -> int:
 
 def usual_kv_heads(layers: Sequence[DecoderLayer]) -> int:
     """KV heads of most layers with attention; LostattnError if there is no such layer."""
-    found = Counter(layer.kv_heads for layer in layers if layer.attends)
-    if not found:
+    result = Counter(layer.kv_heads for layer in layers if layer.attends)
+    if not result:
         raise LostattnError("no layer of the decoder has attention that a prior could replace: choose another model")
-    return found.most_common(1)[0][0]
+    return result.most_common(1)[0][0]
 
 
 def other_kv_heads(layers: Sequence[DecoderLayer]) -> dict[int, int]:

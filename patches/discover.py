@@ -22,8 +22,8 @@ def load_all(package: str, path: list[str]) -> None:
 
 def names_of(kind: str) -> list[str]:
     """Names of all modes or families, by their files, none of which is run."""
-    found = (m.name for m in pkgutil.iter_modules([str(FOLDER)]))
-    return sorted(name.removeprefix(f"{kind}_") for name in found if name.startswith(f"{kind}_"))
+    result = (m.name for m in pkgutil.iter_modules([str(FOLDER)]))
+    return sorted(name.removeprefix(f"{kind}_") for name in result if name.startswith(f"{kind}_"))
 
 
 def suggestion(word: str, known: Sequence[str]) -> str:

@@ -190,11 +190,11 @@ def attentions_of(inner: Any) -> dict[int, Any]:
 
 def last_attention(tower: torch.nn.Module) -> torch.nn.Module:
     """The self-attention module of the tower's last layer."""
-    found = [
+    results = [
         m
         for m in tower.modules()
         if type(m).__name__.endswith("Attention") and not isinstance(m, torch.nn.MultiheadAttention)  # SigLIP's pooling
     ]
-    if not found:
+    if not results:
         raise LostattnError(f"no attention module found in the vision tower {type(tower).__name__}")
-    return found[-1]
+    return results[-1]

@@ -111,8 +111,8 @@ def _square_patches(inner: Any) -> int:
 def read_pan_and_scan(processor: Any) -> PanAndScan:
     """From an image processor; what it leaves open is the default of the model's processor."""
     names = {"smallest": "min_crop_size", "most": "max_num_crops", "ratio": "min_ratio_to_activate"}
-    told = {ours: getattr(processor, f"pan_and_scan_{theirs}", None) for ours, theirs in names.items()}
-    return PanAndScan(**{name: value for name, value in told.items() if value is not None})
+    stated = {ours: getattr(processor, f"pan_and_scan_{theirs}", None) for ours, theirs in names.items()}
+    return PanAndScan(**{name: value for name, value in stated.items() if value is not None})
 
 
 FAMILY = register_family(

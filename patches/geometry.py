@@ -121,21 +121,21 @@ def _square(vision: Any, frame: Rectangle) -> torch.Tensor:
 
 def base_and_tiles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit: Fit | None) -> list[torch.Tensor]:
     """Base picture, tiles and line breaks, put in order by the model's own rearrangement of patch numbers."""
-    told = [(int(w), int(h)) for h, w in torch.as_tensor(arguments["image_sizes"]).tolist()]
-    if told != [tuple(size) for size in sizes]:
+    stated = [(int(w), int(h)) for h, w in torch.as_tensor(arguments["image_sizes"]).tolist()]
+    if stated != [tuple(size) for size in sizes]:
         raise LostattnError(
-            f"the processor saw pictures of (width, height) {told} but the sizes given are {[tuple(s) for s in sizes]}"
+            f"the processor saw pictures of (width, height) {stated} but the sizes given are {[tuple(s) for s in sizes]}"
         )
     vision, points = inner.config.vision_config, inner.config.image_grid_pinpoints
-    found, n = [], vision.image_size // vision.patch_size
-    for image, (size, pictures) in enumerate(zip(told, counts(inner, arguments), strict=True)):
+    result, n = [], vision.image_size // vision.patch_size
+    for image, (size, pictures) in enumerate(zip(stated, counts(inner, arguments), strict=True)):
         height, width = select_best_resolution((size[1], size[0]), points)
         numbers = _packed_numbers(inner, arguments, image, pictures, width // vision.image_size)
         # several pictures in one prompt: each is padded to a square and shown once
         base = _square(vision, Fit(pad=True).frame(size) if pictures == 1 else WHOLE)
         tiles = _Tiles(_tile_frame(size, (width, height)), (width, height), vision.image_size, vision.patch_size)
-        found.append(torch.stack([_rectangle(x, n, base, tiles) for x in numbers.tolist()]))
-    return found
+        result.append(torch.stack([_rectangle(x, n, base, tiles) for x in numbers.tolist()]))
+    return result
 
 
 def _packed_numbers(inner: Any, arguments: Arguments, image: int, pictures: int, across: int) -> torch.Tensor:

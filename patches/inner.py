@@ -63,11 +63,11 @@ class SapInner:
 
     def _encode(self, kind: str, plain: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Encode images or videos and attach `sap_prior`, a list of (n,) float32 tensors, one per image, tile or video."""
-        found = dict(inspect.signature(plain).bind(self, *args, **kwargs).arguments)
-        found |= found.pop("kwargs", {})
-        pixels = found.pop(KINDS_OF_PIXELS[kind])
+        result = dict(inspect.signature(plain).bind(self, *args, **kwargs).arguments)
+        result |= result.pop("kwargs", {})
+        pixels = result.pop(KINDS_OF_PIXELS[kind])
         family, mode = get_family(self.sap_plan.family).of(kind), get_mode(self.sap_plan.mode)
-        arguments = {**family.arguments_of(found), "pixel_values": pixels}
+        arguments = {**family.arguments_of(result), "pixel_values": pixels}
         supplied = supplied_for(self)  # type: ignore[arg-type]
         listening = mode.listens and supplied is None
         tap = family.listener(self, arguments, self.sap_plan.options["pool"]) if listening else None
@@ -168,18 +168,18 @@ class SapInner:
                 if whole is not None and kept is not None:
                     whole[:, : kept.shape[1]] = kept
         for part in seen:
-            found = in_rows(part).to(prior)
-            prior[:, past:][part.visual] = found if found.dim() == 1 else found[:, 0]
+            result = in_rows(part).to(prior)
+            prior[:, past:][part.visual] = result if result.dim() == 1 else result[:, 0]
             exact[:, past:] |= part.visual & part.exact
             if features is not None:
-                features[:, past:][part.visual] = found[:, 1:]
+                features[:, past:][part.visual] = result[:, 1:]
         given = exact if bool(exact.any()) else None
         return CacheState(prior, given, length=prior.shape[1], plan=self.sap_plan.digest, features=features)
 
     def _seen(self, call: dict[str, Any], encoded: dict[str, Any], past: int) -> list[Seen]:
         """Images and videos that this call brings; none: text alone."""
         supplied = supplied_for(self)  # type: ignore[arg-type]
-        ids, found = call.get("input_ids"), []
+        ids, result = call.get("input_ids"), []
         for kind, out in encoded.items():
             if out is None:
                 continue
@@ -192,17 +192,17 @@ class SapInner:
                     f"transformers cannot repeat this model's {kind}s for beams or returned sequences: ask for one sequence"
                 )
             visual = self._placeholders(kind, ids, call.get("inputs_embeds"))
-            found.append(Seen(visual, out["sap_prior"], bool(out.get("sap_exact")), kind))
-        if len(found) == 2 and bool((found[0].visual & found[1].visual).any()):
+            result.append(Seen(visual, out["sap_prior"], bool(out.get("sap_exact")), kind))
+        if len(result) == 2 and bool((result[0].visual & result[1].visual).any()):
             raise LostattnError(
                 "this model marks the places of images and videos by one token, so transformers cannot tell them apart in one "
                 "prompt: send either images or videos"
             )
-        if found:
-            for kind in set(KINDS_OF_PIXELS) - {one.kind for one in found}:
+        if result:
+            for kind in set(KINDS_OF_PIXELS) - {one.kind for one in result}:
                 if supplied is not None and not past:
                     supplied.for_lengths([], kind)
-            return found
+            return result
         if ids is None:
             one = self._features(call, supplied, past)
             return [] if one is None else [one]

@@ -52,13 +52,13 @@ def check_plan(plan: Plan, model: Any) -> None:
     """LostattnError unless the plan belongs to a model of this family and shape, with options that its mode knows."""
     text = model.config.get_text_config()
     layers = decoder_layers(text)
-    found = (len(layers), text.num_attention_heads, usual_kv_heads(layers))
+    results = (len(layers), text.num_attention_heads, usual_kv_heads(layers))
     if not isinstance(model, get_family(plan.family).model_class):
         raise LostattnError(f"the plan is for family '{plan.family}', the model is a {type(model).__name__}: plan anew")
-    if (plan.num_layers, plan.num_heads, plan.num_kv_heads) != found:
+    if (plan.num_layers, plan.num_heads, plan.num_kv_heads) != results:
         raise LostattnError(
             f"the plan is for {plan.num_layers} layers, {plan.num_heads} heads and {plan.num_kv_heads} KV heads, the model has "
-            f"{found[0]}, {found[1]} and {found[2]}: plan anew"
+            f"{results[0]}, {results[1]} and {results[2]}: plan anew"
         )
     if dict(plan.layer_kv_heads) != other_kv_heads(layers):
         raise LostattnError("the plan and the model differ in the KV heads of single layers: plan anew")

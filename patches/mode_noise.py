@@ -16,10 +16,10 @@ def weights(context: ImageContext) -> list[torch.Tensor]:
     With `law=dirichlet` the same numbers are turned into log-exponentials, whose softmax is a Dirichlet(1, ..., 1)
     sample: the law of the authors' code (which draws it from torch's generator, so the sample itself differs).
     """
-    found = [gaussians(digest, n) for digest, n in zip(context.digests(), context.lengths, strict=True)]
+    results = [gaussians(digest, n) for digest, n in zip(context.digests(), context.lengths, strict=True)]
     if option(context, "law") == "dirichlet":
-        found = [torch.log(-torch.special.log_ndtr(-g)) for g in found]
-    return [g.float().to(context.device) for g in found]
+        results = [torch.log(-torch.special.log_ndtr(-g)) for g in results]
+    return [g.float().to(context.device) for g in results]
 
 
 def gaussians(key: bytes, count: int) -> torch.Tensor:

@@ -12,10 +12,10 @@ SPAN_FLOOR = 1e-8
 
 def weights(context: ImageContext) -> list[torch.Tensor]:
     """c(p) of every visual token; with `range=unit` min-maxed to [0, 1] per image, as the authors' code does."""
-    found = context.complexity()
+    result = context.complexity()
     if option(context, "range") == "unit":
-        return [(c - c.min()) / (c.max() - c.min() + SPAN_FLOOR) for c in found]
-    return found
+        return [(c - c.min()) / (c.max() - c.min() + SPAN_FLOOR) for c in result]
+    return result
 
 
 MODE = register_mode(

@@ -95,8 +95,8 @@ class SapGeneration:
         self, input_ids: torch.Tensor, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kw: Any
     ) -> Any:
         encoded = model_kwargs.get("mm_encoder_outputs") or {}
-        found = (encoded.get("image"), encoded.get("video"), *(model_kwargs.get(x) for x in KINDS_OF_PIXELS.values()))
-        if generation_config.prefill_chunk_size is not None and any(x is not None for x in found):
+        results = (encoded.get("image"), encoded.get("video"), *(model_kwargs.get(x) for x in KINDS_OF_PIXELS.values()))
+        if generation_config.prefill_chunk_size is not None and any(x is not None for x in results):
             raise LostattnError(
                 "prefill_chunk_size drops image and video features in transformers itself: leave it unset with images and videos"
             )

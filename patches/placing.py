@@ -32,11 +32,11 @@ class Seen:
 
 def tokens_of(call: dict[str, Any]) -> torch.Tensor:
     """Input ids (B, Sq) or embeddings (B, Sq, D), whichever the call has."""
-    found = call.get("input_ids")
-    found = call.get("inputs_embeds") if found is None else found
-    if found is None:
+    result = call.get("input_ids")
+    result = call.get("inputs_embeds") if result is None else result
+    if result is None:
         raise LostattnError("the call has neither input_ids nor inputs_embeds: give one of them")
-    return found
+    return result
 
 
 def runs_of(row: torch.Tensor) -> list[int]:

@@ -214,9 +214,9 @@ class Plan:
         raw["features"] = list(self.features)
         raw["layer_kv_heads"] = {str(layer): count for layer, count in sorted(self.layer_kv_heads.items())}
         raw["options"] = dict(self.options)
-        for name, found in (("pixels", self.pixels), ("video_pixels", self.video_pixels)):
-            if found is not None:
-                raw[name] = {"mean": list(found.mean), "std": list(found.std), "rescale": found.rescale}
+        for name, result in (("pixels", self.pixels), ("video_pixels", self.video_pixels)):
+            if result is not None:
+                raw[name] = {"mean": list(result.mean), "std": list(result.std), "rescale": result.rescale}
         return {"format": FORMAT} | {k: v for k, v in raw.items() if v not in (None, {}, []) or k == "heads"}
 
     @classmethod

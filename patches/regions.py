@@ -31,7 +31,7 @@ def box_overlap(
     """
     if min(*original, *resized, rows, columns) <= 0:
         raise LostattnError("box_overlap needs a picture and a grid that are not empty")
-    found = torch.zeros(rows * columns, dtype=torch.float64)
+    result = torch.zeros(rows * columns, dtype=torch.float64)
     top, left = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     high, wide = resized[1] / rows, resized[0] / columns
     top, left = top.flatten() * high, left.flatten() * wide
@@ -43,5 +43,5 @@ def box_overlap(
         across = (torch.clamp(left + wide, max=x + width) - torch.clamp(left, min=x)).clamp_min(0)
         down = (torch.clamp(top + high, max=y + height) - torch.clamp(top, min=y)).clamp_min(0)
         shared = (across * down).double()
-        found = torch.maximum(found, shared / (high * wide + width * height - shared))
-    return found.float()
+        result = torch.maximum(result, shared / (high * wide + width * height - shared))
+    return result.float()

@@ -95,9 +95,9 @@ def model_code(plan: Plan) -> str:
 
 
 def _lostattn_version(code: str) -> str:
-    found = re.match(r'"""Model code of a checkpoint patched by lostattn (\S+):', code)
+    result = re.match(r'"""Model code of a checkpoint patched by lostattn (\S+):', code)
     try:
-        return found[1] if found and Path(__file__).name == CODE else version("lostattn")
+        return result[1] if result and Path(__file__).name == CODE else version("lostattn")
     except PackageNotFoundError:
         return "0+unknown"
 
@@ -110,11 +110,11 @@ def _copy_side_files(source: Any, folder: Path) -> None:
         if (folder / name).exists():
             continue
         try:
-            found = cached_file(source, name, local_files_only=True)
+            result = cached_file(source, name, local_files_only=True)
         except (OSError, ValueError):  # not there, or the model came from nowhere
             continue
-        if found is not None:
-            shutil.copyfile(found, folder / name)
+        if result is not None:
+            shutil.copyfile(result, folder / name)
 
 
 def _record(path: Path, role: str) -> dict[str, Any]:

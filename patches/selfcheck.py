@@ -87,13 +87,13 @@ def self_check(config: Any, plan: Plan) -> str:
         def image(features: torch.Tensor = features, prior: torch.Tensor = prior) -> dict[str, Any]:
             return {"image": _encoded(family, model, features, prior)}
 
-        found = model.generate(
+        result = model.generate(
             **prompt, mm_encoder_outputs=image(), max_new_tokens=STEPS, do_sample=False, output_logits=True,
             return_dict_in_generate=True,
         )  # fmt: skip
         calls = sum(model.sap_settings.counts.values())
-        cached = torch.stack(found.logits, 1)
-        whole = _continued(prompt, found.sequences[:, :-1])
+        cached = torch.stack(result.logits, 1)
+        whole = _continued(prompt, result.sequences[:, :-1])
         wanted = model(**whole, mm_encoder_outputs=image(), use_cache=False).logits[:, -STEPS:]
         others = (image(features=-features), image(prior=-2 * prior))
         moved = [model(**whole, mm_encoder_outputs=other, use_cache=False).logits[:, -STEPS:] for other in others]

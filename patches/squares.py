@@ -17,11 +17,11 @@ def square_complexity(images: Sequence[torch.Tensor], side: int, pixels: Pixels 
 
     Pixels behind the last whole square do not count: the towers do not look at them either.
     """
-    found = []
+    results = []
     for image in images:
         gray = normalised_to_gray(image, pixels)
-        found.append(patch_complexity(gray.unfold(0, side, side).unfold(1, side, side)).flatten())
-    return found
+        results.append(patch_complexity(gray.unfold(0, side, side).unfold(1, side, side)).flatten())
+    return results
 
 
 def square_order(rows: int, columns: int, side: int) -> torch.Tensor:

@@ -60,10 +60,10 @@ _SUPPLIED_PRIORS: ContextVar[tuple[Supplied, ...]] = ContextVar("lostattn_suppli
 
 def supplied_for(inner: torch.nn.Module) -> Supplied | None:
     """What the innermost `use_prior` supplies to the model whose inner model this is, if anything."""
-    found = (
+    result = (
         s for s in reversed(_SUPPLIED_PRIORS.get()) if s.model is inner or getattr(s.model, "model", None) is inner
     )
-    return next(found, None)
+    return next(result, None)
 
 
 def slot_of(model: torch.nn.Module, what: str) -> ContextVar[tuple[Any, ...]]:

@@ -43,8 +43,8 @@ class SuppliedRegions:
                 f"use_regions got boxes for {len(self.boxes)} images but this call has {len(lengths)}: give one list per image"
             )
         rectangles = token_rectangles(inner, arguments, self.sizes, self.fit)
-        found = [overlap(*each) for each in zip(rectangles, self.boxes, self.sizes, strict=True)]
-        return list(torch.cat(found).split(list(lengths))) if tiled else found
+        results = [overlap(*each) for each in zip(rectangles, self.boxes, self.sizes, strict=True)]
+        return list(torch.cat(results).split(list(lengths))) if tiled else results
 
 
 _SUPPLIED_REGIONS: ContextVar[tuple[SuppliedRegions, ...]] = ContextVar("lostattn_supplied_regions", default=())
@@ -56,9 +56,9 @@ def regions_for(inner: torch.nn.Module) -> SuppliedRegions:
     Raises:
         LostattnError: nothing.
     """
-    for found in reversed(_SUPPLIED_REGIONS.get()):
-        if found.model is inner or getattr(found.model, "model", None) is inner:
-            return found
+    for result in reversed(_SUPPLIED_REGIONS.get()):
+        if result.model is inner or getattr(result.model, "model", None) is inner:
+            return result
     raise LostattnError(
         "mode 'region' needs to be told where to look: run the model inside "
         "lostattn.patches.use_regions(model, boxes, sizes)"

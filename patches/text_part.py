@@ -36,7 +36,7 @@ def text_pieces(inputs: AttentionInputs, heads: list[int]) -> list[Piece]:
     k, v = of_heads(layout.keys(inputs.k, 2, False), layout.keys(inputs.v, 2, False), kv)
     if layout.window is not None:
         return _windowed(inputs, q, k, v, layout.text, layout.window)
-    found, texts, seen = [], [], 0
+    result, texts, seen = [], [], 0
     for first, last, visual in layout.runs:
         seen += 0 if visual else last - first
         if last <= offset:
@@ -45,13 +45,13 @@ def text_pieces(inputs: AttentionInputs, heads: list[int]) -> list[Piece]:
         if not visual:
             texts.append((start, end))
         elif not seen:
-            found.append(Piece(start, end, None, None))
+            result.append(Piece(start, end, None, None))
         else:  # every row of a visual run sees the same text keys: no mask
             seen_k, seen_v = k[:, :, :seen], v[:, :, :seen]
-            found.append(
+            result.append(
                 Piece(start, end, *attention_with_lse(q[:, :, start:end], seen_k, seen_v, inputs.scale, False))
             )
-    return sorted(found + _text_rows(q, k, v, texts, inputs.scale))
+    return sorted(result + _text_rows(q, k, v, texts, inputs.scale))
 
 
 def _text_rows(
@@ -78,17 +78,17 @@ def _windowed(
     ends = (starts + BLOCK).clamp_max(rows)
     lowest = torch.searchsorted(places, own[starts] - window, right=True).tolist()
     highest = torch.searchsorted(places, own[ends - 1], right=True).tolist()
-    found = []
+    results = []
     for a, b, low, high in zip(starts.tolist(), ends.tolist(), lowest, highest, strict=True):
         if low == high:
-            found.append(Piece(a, b, None, None))
+            results.append(Piece(a, b, None, None))
             continue
         row, key = own[a:b, None], places[low:high]
         seen = (key <= row) & (key > row - window)
-        found.append(
+        results.append(
             Piece(a, b, *masked_with_lse(q[:, :, a:b], k[:, :, low:high], v[:, :, low:high], inputs.scale, seen))
         )
-    return found
+    return results
 
 
 def joined(pieces: list[Piece], q: torch.Tensor, channels: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,11 +144,13 @@ def attention_with_lse(
     if k.shape[1] != q.shape[1]:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     if bias is None and q.dtype in (torch.float16, torch.bfloat16):
-        found = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, False, scale=scale)
+        result = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, is_causal, False, scale=scale)
     else:
         bias = bias if bias is None else _aligned(bias).expand(*q.shape[:2], -1, -1)
-        found = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, True, 0.0, is_causal, scale=scale)
-    return found[0], found[1][..., : q.shape[2]]  # the efficient kernel pads the rows of lse
+        result = torch.ops.aten._scaled_dot_product_efficient_attention(
+            q, k, v, bias, True, 0.0, is_causal, scale=scale
+        )
+    return result[0], result[1][..., : q.shape[2]]  # the efficient kernel pads the rows of lse
 
 
 def masked_with_lse(

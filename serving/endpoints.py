@@ -18,5 +18,5 @@ def open_endpoints(server: Server) -> list[str] | None:
     routes = sorted(set(ROUTE.findall(server.log_text())))
     if not routes:
         return None
-    found = {path: status_of(server.root + path.replace("{", "").replace("}", ""), timeout=10.0) for path in routes}
-    return [path for path, status in found.items() if status not in (401, None)]
+    results = {path: status_of(server.root + path.replace("{", "").replace("}", ""), timeout=10.0) for path in routes}
+    return [path for path, status in results.items() if status not in (401, None)]

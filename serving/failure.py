@@ -62,9 +62,9 @@ def find_failure(log: str) -> str | None:
     lines = [_PREFIX.sub("", line.strip()) for line in log.splitlines()[-LAST_LINES:]]
     text = "\n".join(lines)
     for pattern, sentence in CAUSES:
-        found = re.search(pattern, text)
-        if found:
-            return sentence.format(*(g[:LONGEST].rstrip(" .") for g in found.groups()))
+        result = re.search(pattern, text)
+        if result:
+            return sentence.format(*(g[:LONGEST].rstrip(" .") for g in result.groups()))
     errors = [
         m.group(1) for m in map(_ERROR.match, lines) if m and "Engine core initialization failed" not in m.group(1)
     ]

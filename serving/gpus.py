@@ -49,9 +49,9 @@ GPUS = {
 
 def get_gpu(name: str) -> Gpu:
     """The GPU of that name, in any case. Raises LostattnError with the list of known ones."""
-    found = GPUS.get(name.lower())
-    if found is None:
+    result = GPUS.get(name.lower())
+    if result is None:
         raise LostattnError(
             f"unknown GPU '{name[:80]}'{suggestion(name.lower(), list(GPUS))}: choose one of {', '.join(GPUS)}"
         )
-    return found
+    return result

@@ -48,10 +48,10 @@ def host_times(record: Path, start: int, batch: int) -> HostTimes | None:
             lines = file.read().decode("utf-8").splitlines()
     except OSError:
         return None
-    found: dict[str, list[float]] = {"schedule": [], "metadata": []}
+    results: dict[str, list[float]] = {"schedule": [], "metadata": []}
     for row in map(json.loads, lines):
         if row["requests"] == row["tokens"] == batch:
-            found[row["what"]].append(row["ms"])
-    if not all(found.values()):
+            results[row["what"]].append(row["ms"])
+    if not all(results.values()):
         return None
-    return HostTimes(median(found["schedule"]), median(found["metadata"]), len(found["metadata"]))
+    return HostTimes(median(results["schedule"]), median(results["metadata"]), len(results["metadata"]))

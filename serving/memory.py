@@ -28,8 +28,8 @@ def _peak(process: object) -> int:
     assert isinstance(process, psutil.Process)
     try:
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8", errors="replace")
-        if found := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
-            return int(found.group(1)) * 1024
+        if result := re.search(r"^VmHWM:\s+(\d+) kB", status, re.MULTILINE):
+            return int(result.group(1)) * 1024
     except OSError:
         pass
     try:

@@ -169,5 +169,5 @@ async def _refuse(send: Send, status: int, message: str) -> None:
 
 
 def _error(message: str, status: int) -> bytes:
-    found = {"message": message, "type": "invalid_request_error", "param": None, "code": status}
-    return json.dumps({"error": found}).encode()
+    results = {"message": message, "type": "invalid_request_error", "param": None, "code": status}
+    return json.dumps({"error": results}).encode()

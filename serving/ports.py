@@ -63,11 +63,11 @@ def is_taken(host: str, port: int) -> bool:
 def reached_at(host: str) -> str:
     """The address at which this machine reaches a server that listens at `host`."""
     try:
-        found = ipaddress.ip_address(host or "0.0.0.0")
+        result = ipaddress.ip_address(host or "0.0.0.0")
     except ValueError:
         return host
-    if found.is_unspecified:
-        return "::1" if found.version == 6 else "127.0.0.1"
+    if result.is_unspecified:
+        return "::1" if result.version == 6 else "127.0.0.1"
     return host
 
 
@@ -98,10 +98,10 @@ def answers_itself(pid: int, host: str, port: int) -> bool | None:
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, tuple[object, ...]]]:
     """Family and address of every address that a host's name stands for."""
     try:
-        found = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        result = socket.getaddrinfo(host or "0.0.0.0", port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         raise _no_address(host) from error
-    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in result))
 
 
 def _no_address(host: str) -> LostattnError:

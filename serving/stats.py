@@ -99,12 +99,12 @@ def _resampled_clusters(delta: Sequence[int], clusters: Sequence[Hashable], gene
     sums = torch.zeros(len(place), dtype=torch.float64).index_add_(0, where, torch.tensor(delta, dtype=torch.float64))
     sizes = torch.bincount(where).double()
     rows = max(1, _CHUNK // len(place))
-    found = []
+    results = []
     for start in range(0, RESAMPLES, rows):
         size = (min(rows, RESAMPLES - start), len(place))
         picks = torch.randint(len(place), size, generator=generator)
-        found.append(sums[picks].sum(1) / sizes[picks].sum(1))
-    return torch.cat(found)
+        results.append(sums[picks].sum(1) / sizes[picks].sum(1))
+    return torch.cat(results)
 
 
 def sign_test(differences: Iterable[float]) -> float:
@@ -156,9 +156,9 @@ def design_effect(a: Sequence[bool], b: Sequence[bool], clusters: Sequence[Hasha
     mean, changed = sum(delta) / len(delta), set()
     sums: dict[Hashable, list[float]] = {}
     for label, d in zip(clusters, delta, strict=True):
-        found = sums.setdefault(label, [0.0, 0])
-        found[0] += d - mean
-        found[1] += 1
+        result = sums.setdefault(label, [0.0, 0])
+        result[0] += d - mean
+        result[1] += 1
         if d:
             changed.add(label)
     worst = sum(size**2 for _, size in sums.values()) / len(delta)

@@ -24,9 +24,9 @@ def package_version(name: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Versions of lostattn, Python, the libraries that matter, and the kind of platform."""
-    found = {"lostattn": lostattn_version(), "python": platform.python_version()}
-    found |= {name: package_version(name) or "absent" for name in PACKAGES}
-    return found | {"platform": f"{platform.system()} {platform.machine()}"}
+    results = {"lostattn": lostattn_version(), "python": platform.python_version()}
+    results |= {name: package_version(name) or "absent" for name in PACKAGES}
+    return results | {"platform": f"{platform.system()} {platform.machine()}"}
 
 
 def serving_versions() -> dict[str, str]:

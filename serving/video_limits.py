@@ -34,8 +34,8 @@ class VideoLimits:
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> VideoLimits:
         """The limits of this process; the defaults where its environment says nothing."""
-        told = env.get(LIMITS_VARIABLE)
-        return cls(*map(int, told.split(","))) if told else cls()
+        stated = env.get(LIMITS_VARIABLE)
+        return cls(*map(int, stated.split(","))) if stated else cls()
 
     def check_file(self, frames: int, rate: float) -> None:
         """Refuse a file by its header.

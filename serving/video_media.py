@@ -79,8 +79,8 @@ def frames_as_served(data: bytes, processor: str) -> tuple[Any, dict[str, Any]]:
     Args:
         processor: class name of the model's video processor, by which vLLM chooses how frames are sampled.
     """
-    found = MediaConnector().fetch_video(video_url(data), video_processor=processor)
-    frames, metadata = found.media
+    result = MediaConnector().fetch_video(video_url(data), video_processor=processor)
+    frames, metadata = result.media
     return frames, dict(metadata)
 
 
@@ -101,8 +101,8 @@ def _limited(loader: Any, limits: VideoLimits, width: int, height: int) -> Any:
         @classmethod
         def compute_frames_index_to_sample(cls, *args: Any, **kwargs: Any) -> Any:
             """Numbers of the frames to decode; vLLM asks for them before it decodes any."""
-            found = super().compute_frames_index_to_sample(*args, **kwargs)
-            limits.check_taken(len(found), width, height)
-            return found
+            result = super().compute_frames_index_to_sample(*args, **kwargs)
+            limits.check_taken(len(result), width, height)
+            return result
 
     return Limited()

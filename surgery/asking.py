@@ -40,8 +40,8 @@ def rows_of(data: str, limit: int, question: str = "") -> list[Asking]:
     Raises:
         LostattnError: no such data, or a row that cannot be used, named.
     """
-    found = []
+    results = []
     for row in read_question_rows(data, limit):
         example = example_of(row, question)
-        found.append(Asking(example.open(), example.question, boxes_of(row), example.row, example.answer))
-    return found
+        results.append(Asking(example.open(), example.question, boxes_of(row), example.row, example.answer))
+    return results

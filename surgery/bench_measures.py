@@ -104,10 +104,10 @@ def make_states(tokens: int, features: int, spectrum: Spectrum) -> list[torch.Te
 def shared(states: list[torch.Tensor]) -> list[float]:
     """Ours: every state is factorised once, and each measure called by its public name."""
     first, second, third = (factorize(x) for x in states)
-    found = [effective_rank(x) for x in (first, second, third)]
+    results = [effective_rank(x) for x in (first, second, third)]
     for before, after in ((first, second), (second, third)):
-        found += [spectrum_change(before, after), support_innovation(before, after), rid(before, after)]
-    return [float(value) for value in found]
+        results += [spectrum_change(before, after), support_innovation(before, after), rid(before, after)]
+    return [float(value) for value in results]
 
 
 def straight(states: list[torch.Tensor], dtype: torch.dtype) -> list[float]:
@@ -148,9 +148,9 @@ def _measured(function: Callable[[], list[float]], repeats: int, clock: Callable
     with _Peak() as peak:
         for _ in range(repeats):
             start = clock()
-            found = function()
+            result = function()
             seconds.append(clock() - start)
-    return found, statistics.median(seconds), peak.megabytes
+    return result, statistics.median(seconds), peak.megabytes
 
 
 def _return_freed_memory() -> None:

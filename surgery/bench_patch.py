@@ -100,15 +100,15 @@ def sparse_checkpoint(folder: Path, gigabytes: float) -> int:
 
 def _tensors(wanted: int) -> list[tuple[str, list[int]]]:
     """Matrices of a decoder, as many layers as it takes to reach that many bytes of bfloat16."""
-    found = [("language_model.model.embed_tokens.weight", [_VOCABULARY, _HIDDEN])]
+    results = [("language_model.model.embed_tokens.weight", [_VOCABULARY, _HIDDEN])]
     total, layer = 2 * _VOCABULARY * _HIDDEN, 0
     square, wide = [_HIDDEN, _HIDDEN], [_MLP, _HIDDEN]
     parts = {f"self_attn.{x}_proj": square for x in "qkvo"} | {f"mlp.{x}_proj": wide for x in ("gate", "up", "down")}
     while total < wanted:
-        found += [(f"language_model.model.layers.{layer}.{part}.weight", shape) for part, shape in parts.items()]
+        results += [(f"language_model.model.layers.{layer}.{part}.weight", shape) for part, shape in parts.items()]
         total += sum(2 * shape[0] * shape[1] for shape in parts.values())
         layer += 1
-    return found
+    return results
 
 
 def _write_shard(path: Path, header: dict[str, Any]) -> None:

@@ -133,9 +133,9 @@ def _rows(
     measured = {row["model"]: row for row in outcome_rows(outcomes, seed)}
     right = {o.model: o.right for o in outcomes}
     rows = []
-    for found in chosen.values():
-        best = right[way_key(found["efficient"])]
-        for name, way in found.items():
+    for result in chosen.values():
+        best = right[way_key(result["efficient"])]
+        for name, way in result.items():
             key = way_key(way)
             groups = [] if isinstance(way, TokenDrop) else groups_of(way)
             saved = way.saved(layers) if isinstance(way, TokenDrop) else len(groups) / frontier.kv_groups
@@ -159,15 +159,15 @@ def choices(
     """Name -> `count` KV groups, chosen in every way."""
     every = [(layer, group) for layer, kept in enumerate(shape.every) for group in range(kept.kv_heads)]
     step = next(i for i in range(1, len(frontier.steps) + 1) if len(frontier.chosen(i)) == count)
-    found = {
+    results = {
         "efficient": frontier.chosen(step),
         "paper's band": tuple(sorted(in_band_first(calibration, shape)[:count])),
         "first layers": tuple(every[:count]),
         "last layers": tuple(every[-count:]),
     }
     for seed in range(random_plans):
-        found[f"random {seed}"] = tuple(sorted(random.Random(seed).sample(every, count)))
-    return found
+        results[f"random {seed}"] = tuple(sorted(random.Random(seed).sample(every, count)))
+    return results
 
 
 def in_band_first(calibration: Calibration, shape: Shape) -> list[Group]:

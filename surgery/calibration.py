@@ -81,10 +81,10 @@ class Calibration:
         raw = {key: value for key, value in raw.items() if value or key not in ("weights", "num_kv_heads")}
         for name in STATISTICS:
             raw[name] = [[float(f"{x:.7g}") for x in row] for row in raw[name]]
-        found = {"format": FORMAT, **raw}
+        results = {"format": FORMAT, **raw}
         if self.frontier is not None:
-            found["frontier"] = self.frontier.to_json()
-        return {**found, "fits": [fit.to_json() for fit in self.fits]} if self.fits else found
+            results["frontier"] = self.frontier.to_json()
+        return {**results, "fits": [fit.to_json() for fit in self.fits]} if self.fits else results
 
     @classmethod
     def read(cls, path: str | Path) -> Calibration:
@@ -106,16 +106,16 @@ class Calibration:
             raise LostattnError(f"the calibration {path} is damaged: make it anew")
         kept = tuple(Fit.from_json(fit) for fit in fits)
         try:
-            found = cls(**raw, frontier=None if frontier is None else Frontier.from_json(frontier), fits=kept)
+            result = cls(**raw, frontier=None if frontier is None else Frontier.from_json(frontier), fits=kept)
         except TypeError as error:
             raise LostattnError(f"the calibration {path} misses or invents fields: make it anew") from error
-        if not found._whole():
+        if not result._whole():
             raise LostattnError(f"the calibration {path} is damaged: make it anew")
-        if any(abs(x) > MOST_LEVEL for row in found.level for x in row):
+        if any(abs(x) > MOST_LEVEL for row in result.level for x in row):
             raise LostattnError(
                 f"the calibration {path} holds levels beyond {MOST_LEVEL:g}, which no softmax of float32 can use: make it anew"
             )
-        return found
+        return result
 
     def _whole(self) -> bool:
         """Every field of its kind, every table full of finite numbers."""

@@ -132,10 +132,10 @@ def process(processor: Any, prompt: str, items: Sequence[Image.Image | Clip]) ->
     clips = [item for item in items if isinstance(item, Clip)]
     more: dict[str, Any] = {}
     if clips:
-        frames, told = [clip.frames for clip in clips], [clip.metadata() for clip in clips]
-        more = {"videos": [frames], "video_metadata": [told], "do_sample_frames": False}
-    found = processor(text=[prompt], images=pictures or None, return_tensors="pt", **more)
-    return {name: value for name, value in found.items() if isinstance(value, torch.Tensor)}
+        frames, stated = [clip.frames for clip in clips], [clip.metadata() for clip in clips]
+        more = {"videos": [frames], "video_metadata": [stated], "do_sample_frames": False}
+    result = processor(text=[prompt], images=pictures or None, return_tensors="pt", **more)
+    return {name: value for name, value in result.items() if isinstance(value, torch.Tensor)}
 
 
 def visual_ids(config: Any) -> list[int]:

@@ -164,12 +164,12 @@ def conform(
         _refuse_other_prompt(case, one["input_ids"][0].tolist(), answer.prompt)
     logger.info("transformers answers")
     chat = Chat.load(folder, dtype, device)
-    bar, found = bar_of("prompts", len(cases)), list[Result]()
+    bar, result = bar_of("prompts", len(cases)), list[Result]()
     for case, one, answer in zip(cases, inputs, answers, strict=True):
-        found.append(_judge(chat, case, one, answer, TOLERANCE[dtype]))
+        result.append(_judge(chat, case, one, answer, TOLERANCE[dtype]))
         if bar is not None:
-            bar(len(found))
-    return found
+            bar(len(result))
+    return result
 
 
 def _server_options(cases: Sequence[Case], inputs: Sequence[Any], max_tokens: int, given: Sequence[str]) -> list[str]:
@@ -211,9 +211,9 @@ def _decoded(processor: Any, videos: Sequence[bytes]) -> dict[str, Any]:
     """What a processor is given of videos: the frames that vLLM takes from them."""
     from ..serving.video_media import frames_as_served
 
-    found = [frames_as_served(video, type(processor.video_processor).__name__) for video in videos]
-    told = [{k: v for k, v in metadata.items() if k != "do_sample_frames"} for _, metadata in found]
-    return {"videos": [frames for frames, _ in found], "video_metadata": told, "do_sample_frames": False}
+    results = [frames_as_served(video, type(processor.video_processor).__name__) for video in videos]
+    stated = [{k: v for k, v in metadata.items() if k != "do_sample_frames"} for _, metadata in results]
+    return {"videos": [frames for frames, _ in results], "video_metadata": stated, "do_sample_frames": False}
 
 
 def _refuse_other_prompt(case: Case, ours: list[int], theirs: list[int]) -> None:
@@ -234,8 +234,8 @@ def _judge(chat: Chat, case: Case, inputs: dict[str, Any], answer: Answer, toler
         best = int(row.argmax())
         equal += best == step.token
         ties += best != step.token and float(row[best] - row[step.token]) <= tolerance
-        found = [abs(float(row[token]) - value) for token, value in step.top.items()]
-        difference = max([difference, *found])
+        results = [abs(float(row[token]) - value) for token, value in step.top.items()]
+        difference = max([difference, *results])
     ids, config = inputs["input_ids"][0], chat.model.config
     seen = {getattr(config, f"{what}_token_{form}", -1) for what in ("image", "video") for form in ("id", "index")}
     ok = bool(chosen) and equal + ties == len(chosen) and difference <= tolerance

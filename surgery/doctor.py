@@ -67,8 +67,10 @@ def _transformers() -> str:
     from ..patches.compat import NEWEST_TESTED, check_versions, installed, tested_range
 
     check_versions()
-    found = f"{package_version('transformers')} (tested: {tested_range().removeprefix('transformers')})"
-    return found if installed() <= NEWEST_TESTED else f"{found}; newer: patched models check themselves when they load"
+    result = f"{package_version('transformers')} (tested: {tested_range().removeprefix('transformers')})"
+    return (
+        result if installed() <= NEWEST_TESTED else f"{result}; newer: patched models check themselves when they load"
+    )
 
 
 def _attention() -> str:
@@ -140,8 +142,8 @@ def _plugin() -> str:
 
     if importlib.util.find_spec("vllm") is None:
         raise _Missing("not tried without vllm")
-    found = importlib.metadata.entry_points(group="vllm.general_plugins")
-    if not any(e.name == "lostattn" for e in found):
+    result = importlib.metadata.entry_points(group="vllm.general_plugins")
+    if not any(e.name == "lostattn" for e in result):
         raise RuntimeError("lostattn's entry point is not installed: pip install lostattn again, not only a path to it")
     lines = run_in_vllm_environment("lostattn.serving.engine.probe").splitlines()
     known = json.loads(lines[-1])["architectures"]

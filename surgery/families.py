@@ -91,10 +91,10 @@ class FamilyState:
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`: engines with their state first."""
-        found = asdict(self)
-        found["transformers"] = {"runs": True, "modes": self.transformers}
-        found["vllm"] = {"runs": bool(self.vllm), "modes": self.vllm, "reason": found.pop("vllm_reason") or None}
-        return found
+        result = asdict(self)
+        result["transformers"] = {"runs": True, "modes": self.transformers}
+        result["vllm"] = {"runs": bool(self.vllm), "modes": self.vllm, "reason": result.pop("vllm_reason") or None}
+        return result
 
 
 def family_states() -> list[FamilyState]:
@@ -109,8 +109,8 @@ def installed_engine() -> str:
         check_vllm()
     except LostattnError as error:
         return str(error)
-    found = installed_vllm()
-    return " ".join(found) if found else ""
+    result = installed_vllm()
+    return " ".join(result) if result else ""
 
 
 def _state(family: SimpleNamespace, modes: Sequence[SimpleNamespace]) -> FamilyState:

@@ -96,8 +96,8 @@ def support_innovation(
         raise LostattnError(f"combine is {combine!r}: it must be 'mean', 'sum' or 'l2'")
     before, after = _pair(x, x_new, eps, dtype)
     columns, rows = before.outside(after)
-    found = torch.hypot(columns, rows) if combine == "l2" else columns + rows
-    return (found / 2 if combine == "mean" else found).to(before.dtype)
+    result = torch.hypot(columns, rows) if combine == "l2" else columns + rows
+    return (result / 2 if combine == "mean" else result).to(before.dtype)
 
 
 def rid(x: State, x_new: State, *, eps: float | None = None, dtype: torch.dtype | None = None) -> torch.Tensor:
@@ -129,8 +129,8 @@ def token_mixing_entropy(
     factors = _factors(x, None, dtype)
     kind = (sharpen, rows, normalize)
     if kind not in factors.entropies:
-        found = [_entropy(matrix, factors.dtype, *kind) for matrix in factors.matrices()]
-        flat = torch.stack(found) if found else factors.x.new_zeros(0)
+        results = [_entropy(matrix, factors.dtype, *kind) for matrix in factors.matrices()]
+        flat = torch.stack(results) if results else factors.x.new_zeros(0)
         factors.entropies[kind] = flat.reshape(factors.batch).to(factors.dtype)
     return factors.entropies[kind]
 

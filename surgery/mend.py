@@ -54,8 +54,8 @@ def tried_imports() -> dict[str, str]:
     if done.returncode:  # a library that ends the process
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         return {name: lines[-1] for name in PACKAGES if package_version(name)}
-    found: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    result: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
 
 
 def mend(folder: Path | None = None) -> str:

@@ -178,10 +178,10 @@ def _parsed(family: Family, config: Mapping[str, Any]) -> Any:
 
 def _check_layers(layers: int, tensors: Iterable[str]) -> None:
     """The decoder's layers first: the commonest lie, and the one that could take hours to build."""
-    found = _layers_of(name for name in tensors if not _SEEING.search(name.partition(".layers.")[0]))
-    if found and found != layers:
+    result = _layers_of(name for name in tensors if not _SEEING.search(name.partition(".layers.")[0]))
+    if result and result != layers:
         raise LostattnError(
-            f"config.json says that the decoder has {layers} layers, the weights hold {found}: {MEND} (text_config, "
+            f"config.json says that the decoder has {layers} layers, the weights hold {result}: {MEND} (text_config, "
             "num_hidden_layers)"
         )
 
@@ -234,9 +234,9 @@ def _numbers(value: Any) -> Iterator[tuple[str, int]]:
 
 def _refuse(fit: Fit, parsed: Any) -> None:
     if fit.other:
-        name, (found, wanted) = next(iter(fit.other.items()))
+        name, (result, wanted) = next(iter(fit.other.items()))
         raise LostattnError(
-            f"config.json does not describe the weights: {name} is {_size(found)} in the files and {_size(wanted)} by the "
+            f"config.json does not describe the weights: {name} is {_size(result)} in the files and {_size(wanted)} by the "
             f"config ({len(fit.other)} tensors differ): {MEND}"
         )
     if fit.missing:

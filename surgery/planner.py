@@ -62,8 +62,8 @@ def make_plan(
     # a fitted plan is planned as the one of rule `log` that its fit began with, and takes the fit's numbers in the end
     first = "log" if scores == "fitted" else scores
     empty = _empty_plan(spec, shape, first, folder)  # refuses what no measurement could mend, before measuring
-    found = _Statistics(spec, shape, calibrate, identity, notes)
-    frontier, steps = _frontier(spec, shape, empty, found)
+    result = _Statistics(spec, shape, calibrate, identity, notes)
+    frontier, steps = _frontier(spec, shape, empty, result)
     if frontier is not None:
         wanted: Heads | None = heads_of(frontier.chosen(steps), shape)
         notes.append(told(frontier, steps))
@@ -80,15 +80,15 @@ def make_plan(
         if dynamic:
             plan = replace(empty, heads=dict.fromkeys(layers, ()), band=band if layers else None)
         else:
-            plan = replace(empty, heads=_heads_in_band(spec, shape, layers, band, found, notes))
+            plan = replace(empty, heads=_heads_in_band(spec, shape, layers, band, result, notes))
     else:
         plan = replace(empty, heads=_named_heads(wanted, layers, shape))
     if spec.preset == "efficient":
         _check_whole_groups(plan)
     if scores == "fitted" and plan.heads:
-        plan = fit_for(found.get().fits, plan).applied(plan)
+        plan = fit_for(result.get().fits, plan).applied(plan)
     elif first == "log" and plan.heads:
-        measured = found.get().level
+        measured = result.get().level
         levels = {layer: tuple(measured[layer][h] for h in heads) for layer, heads in plan.heads.items()}
         plan = replace(plan, levels=levels)
     if folder is not None and plan.pixels is None and plan.heads:
@@ -188,26 +188,26 @@ def _layers(spec: PatchSpec, shape: Shape, heads: Heads | None, notes: list[str]
     if asked is not None:
         return _attending(asked, spec, shape, notes)
     first, last = shape.family.layers
-    found = list(range(first, min(last, shape.layers - 1) + 1))
-    if not found:
+    results = list(range(first, min(last, shape.layers - 1) + 1))
+    if not results:
         raise LostattnError(
             f"the default layers {first}-{last} of family '{shape.family.name}' lie behind this model's last layer "
             f"{shape.layers - 1}: choose with --layers"
         )
-    if found[-1] < last:
+    if results[-1] < last:
         notes.append(
             f"the default layers {first}-{last} of family '{shape.family.name}' are clipped to "
-            f"{format_numbers(found)}: the model has {shape.layers} layers"
+            f"{format_numbers(results)}: the model has {shape.layers} layers"
         )
-    return _attending(found, spec, shape, notes)
+    return _attending(results, spec, shape, notes)
 
 
 def _attending(layers: list[int], spec: PatchSpec, shape: Shape, notes: list[str]) -> list[int]:
     """Of a range those layers that have attention to patch, which is said; a layer named alone has to be one of them."""
-    found = [layer for layer in layers if layer in shape.attending]
-    if left := sorted(set(layers) - set(found)):
+    results = [layer for layer in layers if layer in shape.attending]
+    if left := sorted(set(layers) - set(results)):
         if (
-            not found
+            not results
             or isinstance(spec.layers, list | int)
             or (spec.layers and "-" not in spec.layers and spec.layers != "all")
         ):
@@ -217,9 +217,9 @@ def _attending(layers: list[int], spec: PatchSpec, shape: Shape, notes: list[str
             )
         notes.append(
             f"layers {format_numbers(left)} have no attention whose scores could be replaced: of the range, layers "
-            f"{format_numbers(found)} are patched"
+            f"{format_numbers(results)} are patched"
         )
-    return found
+    return results
 
 
 class _Statistics:

@@ -79,10 +79,10 @@ def predict_decode(
 ) -> list[DecodePrediction]:
     """Decode byte model of a plan; `weights` are those of `byte_model.read_step_weights`."""
     text = TEXT_BEFORE + TEXT_AFTER
-    found = []
+    results = []
     for n in visual:
         for batch in batches:
             before = decode_bytes(shape, None, weights.read(batch), text, n, batch)
             after = decode_bytes(shape, plan, weights.read(batch), text, n, batch)
-            found.append(DecodePrediction(n, batch, before.weights, before.kv, before.kv - after.kv))
-    return found
+            results.append(DecodePrediction(n, batch, before.weights, before.kv, before.kv - after.kv))
+    return results

@@ -22,8 +22,8 @@ def read_pixels(folder: Path) -> Pixels | None:
 
 def read_video_pixels(folder: Path) -> Pixels | None:
     """The same of its video processor; None if it has none of its own, or one that normalises as the image processor."""
-    found = _read(folder, "video_processor", "video_preprocessor_config.json")
-    return None if found == read_pixels(folder) else found
+    result = _read(folder, "video_processor", "video_preprocessor_config.json")
+    return None if result == read_pixels(folder) else result
 
 
 def _read(folder: Path, part: str, alone: str) -> Pixels | None:
@@ -33,11 +33,11 @@ def _read(folder: Path, part: str, alone: str) -> Pixels | None:
         if not path.is_file():
             continue
         raw = read_json(path, name)
-        found = (
+        result = (
             raw.get(part, raw if name == alone or part == "image_processor" else {}) if isinstance(raw, dict) else {}
         )
-        if isinstance(found, dict) and "image_mean" in found and "image_std" in found:
-            return _pixels(found, name)
+        if isinstance(result, dict) and "image_mean" in result and "image_std" in result:
+            return _pixels(result, name)
     return None
 
 

@@ -24,7 +24,7 @@ def parse_numbers(text: str, what: str) -> list[int]:
     Raises:
         LostattnError: anything else, naming `what`.
     """
-    found: list[int] = []
+    results: list[int] = []
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
         if match is None:
@@ -34,10 +34,10 @@ def parse_numbers(text: str, what: str) -> list[int]:
             raise LostattnError(
                 f"cannot read {what} '{text}': the range {part.strip()} runs backwards or is absurdly long"
             )
-        found += range(first, last + 1)
-    if len(set(found)) != len(found):
+        results += range(first, last + 1)
+    if len(set(results)) != len(results):
         raise LostattnError(f"{what} '{text}' name the same number twice")
-    return sorted(found)
+    return sorted(results)
 
 
 def parse_layers(layers: str | int | Iterable[int] | None, count: int) -> list[int] | None:
@@ -58,13 +58,13 @@ def parse_layers(layers: str | int | Iterable[int] | None, count: int) -> list[i
             raise LostattnError(
                 "layers are empty (an unset shell variable?): leave them out for the default, or say none for the empty plan"
             )
-        found = list(range(count)) if text == "all" else [] if text == "none" else parse_numbers(text, "layers")
+        result = list(range(count)) if text == "all" else [] if text == "none" else parse_numbers(text, "layers")
     else:
-        found = whole_numbers(layers, "layers")
-    for layer in found:
+        result = whole_numbers(layers, "layers")
+    for layer in result:
         if not 0 <= layer < count:
             raise LostattnError(f"layer {layer} does not exist: the model has layers 0-{count - 1}")
-    return found
+    return result
 
 
 def parse_heads(heads: Heads | None) -> Heads | None:
@@ -138,26 +138,26 @@ def parse_groups(groups: str | Mapping[int, Iterable[int]] | None) -> dict[int, 
 
 
 def _parse_mapping(heads: Mapping[Any, Any], kind: str = "heads") -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+    results: dict[int, list[int]] = {}
     for key, value in heads.items():
         (layer,) = whole_numbers(key, "layers")
-        if layer in found:
+        if layer in results:
             raise LostattnError(f"{kind} of layer {layer} are given twice")
         what = f"{kind} of layer {layer}"
-        found[layer] = parse_numbers(value, what) if isinstance(value, str) else whole_numbers(value, what)
-    return found
+        results[layer] = parse_numbers(value, what) if isinstance(value, str) else whole_numbers(value, what)
+    return results
 
 
 def _parse_lists(text: str, kind: str = "heads") -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+    results: dict[int, list[int]] = {}
     for part in filter(None, (p.strip() for p in text.split(";"))):
         layer, colon, heads = part.partition(":")
         if not colon or not _NUMBER.fullmatch(layer.strip()):
             raise LostattnError(f"cannot read {kind} '{part}': write layer:{kind}, such as 3:0,1,5")
-        if int(layer) in found:
+        if int(layer) in results:
             raise LostattnError(f"{kind} of layer {int(layer)} are given twice")
-        found[int(layer)] = parse_numbers(heads, f"{kind} of layer {int(layer)}")
-    return found
+        results[int(layer)] = parse_numbers(heads, f"{kind} of layer {int(layer)}")
+    return results
 
 
 def whole_numbers(values: Any, what: str) -> list[int]:
@@ -167,10 +167,10 @@ def whole_numbers(values: Any, what: str) -> list[int]:
         LostattnError: anything else, or a number twice, naming `what`.
     """
     several = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
-    found = [_whole_number(value, what) for value in (values if several else [values])]
-    if len(set(found)) != len(found):
+    results = [_whole_number(value, what) for value in (values if several else [values])]
+    if len(set(results)) != len(results):
         raise LostattnError(f"{what} name the same number twice")
-    return sorted(found)
+    return sorted(results)
 
 
 def _whole_number(value: Any, what: str) -> int:

@@ -116,8 +116,8 @@ def _check_cache(folder: Path, plan: Plan, options: Sequence[str]) -> None:
 
 def check_plugin() -> None:
     """LostattnError unless vLLM will find lostattn's plugin."""
-    found = importlib.metadata.entry_points(group="vllm.general_plugins")
-    if not any(e.name == "lostattn" for e in found):
+    result = importlib.metadata.entry_points(group="vllm.general_plugins")
+    if not any(e.name == "lostattn" for e in result):
         raise LostattnError(
             "vLLM does not see lostattn's plugin: install lostattn where vLLM is (pip install lostattn, or pip install . in "
             "its source), a source folder on the path is not enough"
@@ -134,8 +134,8 @@ def plan_lines(plan: Plan) -> list[str]:
 
 def savings_rows(folder: Path, plan: Plan) -> list[list[str]]:
     """Predicted savings by image size: visual tokens, share of the attention's FLOPs, of the KV cache."""
-    found = predict(plan, model_shape(read_json(folder / "config.json", "config.json")))
-    rows = [p.as_row() for p in found]
+    result = predict(plan, model_shape(read_json(folder / "config.json", "config.json")))
+    rows = [p.as_row() for p in result]
     return [
         [str(r["visual_tokens"]), f"{r['attention_flops_saved_share']:.0%}", f"{r['kv_bytes_saved_share']:.0%}"]
         for r in rows
@@ -146,10 +146,10 @@ def key_lines(prepared: Prepared) -> list[str]:
     """What the API key covers, asked of the running server."""
     if not prepared.api_key:
         return ["no API key: whoever reaches the port may use everything (LOSTATTN_API_KEY or --api-key asks for one)"]
-    found = open_endpoints(prepared.server)
-    if found is None:
+    result = open_endpoints(prepared.server)
+    if result is None:
         return ["the API key covers everything but /health, /ping, /version, /load and /metrics"]
-    return [f"without the API key: {', '.join(found)}; everything else asks for it"]
+    return [f"without the API key: {', '.join(result)}; everything else asks for it"]
 
 
 def curl_line(server: Server, api_key: bool) -> str:

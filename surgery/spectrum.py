@@ -62,8 +62,8 @@ class Factors:
 
         Both lie in [0, 1]: exactly 0 if X' = 0, or if X has full rank on that side; 1 if X = 0 and X' does not.
         """
-        found = [one.outside(new) for one, new in zip(self._matrices, x_new.matrices(), strict=True)]
-        columns, rows = ([pair[side] for pair in found] for side in (0, 1))
+        results = [one.outside(new) for one, new in zip(self._matrices, x_new.matrices(), strict=True)]
+        columns, rows = ([pair[side] for pair in results] for side in (0, 1))
         return self._per_matrix(columns), self._per_matrix(rows)
 
     def matrices(self) -> Iterator[torch.Tensor]:
@@ -256,8 +256,8 @@ class _ByGram(_Factored):
     @cached_property
     def eigen(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Eigenvalues, descending, and their vectors as columns."""
-        found, vectors = torch.linalg.eigh(self._last_use_of_gram())
-        return found.flip(0), vectors.flip(1)
+        result, vectors = torch.linalg.eigh(self._last_use_of_gram())
+        return result.flip(0), vectors.flip(1)
 
     @cached_property
     def scaled_values(self) -> torch.Tensor:

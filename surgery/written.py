@@ -36,9 +36,9 @@ def _entry(kind: str, name: str) -> dict[str, ast.expr]:
     """What the file writes down, as code."""
     for node in ast.walk(_tree(f"{kind}_{name}")):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == kind.capitalize():
-            found = {k.arg: k.value for k in node.keywords if k.arg}
-            if _plain(found).get("name") == name:
-                return found
+            results = {k.arg: k.value for k in node.keywords if k.arg}
+            if _plain(results).get("name") == name:
+                return results
     raise RuntimeError(f"{kind}_{name}.py registers no {kind} of the name '{name}'")
 
 
@@ -53,16 +53,16 @@ def _defaults(kind: str) -> dict[str, ast.expr]:
 
 def _plain(values: dict[str, ast.expr]) -> dict[str, Any]:
     """Those that are no code; a field that makes an empty dict has that."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name, value in values.items():
         if ast.unparse(value) == "field(default_factory=dict)":
-            found[name] = {}
+            results[name] = {}
             continue
         try:
-            found[name] = ast.literal_eval(value)
+            results[name] = ast.literal_eval(value)
         except ValueError:  # code, such as the name of a function
             continue
-    return found
+    return results
 
 
 def _tree(module: str) -> ast.Module:

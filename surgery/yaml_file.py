@@ -35,12 +35,12 @@ class _Loader(yaml.SafeLoader):
         """A mapping; a key that stands there twice is an error."""
         seen: set[Any] = set()
         for key, _ in node.value:
-            found = self.construct_object(key, deep=True)
-            if isinstance(found, Hashable) and found in seen:
+            result = self.construct_object(key, deep=True)
+            if isinstance(result, Hashable) and result in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"the key '{key.value}' stands there twice", key.start_mark
                 )
-            seen |= {found} if isinstance(found, Hashable) else set()
+            seen |= {result} if isinstance(result, Hashable) else set()
         return super().construct_mapping(node, deep)
 
     def whole_number(self, node: Any) -> int:

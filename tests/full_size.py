@@ -15,12 +15,12 @@ from lostattn.surgery.spec import PatchSpec
 from served import tokenizer
 
 
-def settle(config: Mapping[str, Any], folder: Path, options: dict[str, Any], **options: Any) -> tuple[Plan, Any]:
+def settle(config: Mapping[str, Any], folder: Path, spec: dict[str, Any], **options: Any) -> tuple[Plan, Any]:
     """Plan and vLLM's settled configuration."""
     from vllm.engine.arg_utils import EngineArgs
 
     register()
-    plan = make_plan(PatchSpec(**options), config, None).plan
+    plan = make_plan(PatchSpec(**spec), config, None).plan
     (folder / "config.json").write_text(json.dumps(patched_config(config, plan)))
     tokenizer().save_pretrained(folder)
     args = EngineArgs(model=str(folder), skip_tokenizer_init=True, max_model_len=4096, enforce_eager=True, **options)

@@ -54,6 +54,6 @@ def peak_gb_s(device: torch.device) -> float | None:
     """Peak memory bandwidth of a GPU in GB/s by its clock and bus, None if torch does not know them."""
     if device.type != "cuda":
         return None
-    found = torch.cuda.get_device_properties(device)
-    clock, bus = getattr(found, "memory_clock_rate", 0), getattr(found, "memory_bus_width", 0)
+    result = torch.cuda.get_device_properties(device)
+    clock, bus = getattr(result, "memory_clock_rate", 0), getattr(result, "memory_bus_width", 0)
     return 2 * clock * 1e3 * bus / 8 / 1e9 if clock and bus else None

@@ -136,14 +136,14 @@ def prefill_reference(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, prior: torch.Tensor, rows: list[int]
 ) -> torch.Tensor:
     """Some rows of the first request in float64, (rows, H, D): scores of visual keys are the prior."""
-    found = []
+    results = []
     for row in rows:
         q_row = q[row].double().unflatten(0, (k.shape[1], -1))
         keys, values, p = (x[: row + 1].double() for x in (k, v, prior))
         scores = torch.einsum("ghd,tgd->ght", q_row, keys) * q.shape[2] ** -0.5
         scores = torch.where(p.isnan(), scores, p)
-        found.append(torch.einsum("ght,tgd->ghd", scores.softmax(-1), values).flatten(0, 1))
-    return torch.stack(found)
+        results.append(torch.einsum("ght,tgd->ghd", scores.softmax(-1), values).flatten(0, 1))
+    return torch.stack(results)
 
 
 def sdpa_call(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, causal: bool) -> Call:

@@ -211,8 +211,8 @@ def _probe_missing(
         if (side.name, size.visual) not in known:
             server = servers.use(side)
             with servers.blame(side):
-                found = probe(server, servers.record(side), side, size, text, output_tokens)
-            probes.add({"side": side.name, **found})
+                result = probe(server, servers.record(side), side, size, text, output_tokens)
+            probes.add({"side": side.name, **result})
             _note_facts(probes, servers)
 
 

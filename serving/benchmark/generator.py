@@ -25,8 +25,8 @@ def load(arguments: list[str]) -> dict[str, Any]:
 
     parser = FlexibleArgumentParser()
     add_cli_args(parser)
-    found = main(parser.parse_args(arguments))
-    return {key: found.get(key) for key in KEPT}
+    result = main(parser.parse_args(arguments))
+    return {key: result.get(key) for key in KEPT}
 
 
 def serve() -> None:
@@ -35,10 +35,10 @@ def serve() -> None:
     os.dup2(2, 1)  # vLLM prints its tables
     for line in sys.stdin:
         try:
-            found = load(json.loads(line))
+            results = load(json.loads(line))
         except (Exception, SystemExit) as error:
-            found = {"error": f"{type(error).__name__}: {error}"}
-        answers.write(json.dumps(found) + "\n")
+            results = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(results) + "\n")
         answers.flush()
 
 

@@ -28,9 +28,9 @@ def timed(owner: Any, name: str, seconds: list[float]) -> None:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         start = time.perf_counter()
-        found = plain(*args, **kwargs)
+        result = plain(*args, **kwargs)
         seconds.append(time.perf_counter() - start)
-        return found
+        return result
 
     setattr(owner, name, call)
 

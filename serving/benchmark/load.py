@@ -77,18 +77,18 @@ class Generator:
         try:
             process.stdin.write(json.dumps(load.arguments(server, tokenizer)) + "\n")
             process.stdin.flush()
-            found: dict[str, Any] = json.loads(process.stdout.readline() or '{"error": "it ended"}')
+            result: dict[str, Any] = json.loads(process.stdout.readline() or '{"error": "it ended"}')
         except OSError as error:
             raise LostattnError(f"vLLM's benchmark ended unexpectedly: see its log {self.log}") from error
-        if "error" in found:
-            raise LostattnError(f"vLLM's benchmark failed ({found['error'][:200]}): see its log {self.log}")
-        if found["completed"] != load.requests:
-            first = next((e for e in found["errors"] or () if e), "no reason given").strip().splitlines()[-1]
+        if "error" in result:
+            raise LostattnError(f"vLLM's benchmark failed ({result['error'][:200]}): see its log {self.log}")
+        if result["completed"] != load.requests:
+            first = next((e for e in result["errors"] or () if e), "no reason given").strip().splitlines()[-1]
             raise LostattnError(
-                f"{load.requests - found['completed']} of {load.requests} requests failed on {server.name} ({first[:200]}): "
+                f"{load.requests - result['completed']} of {load.requests} requests failed on {server.name} ({first[:200]}): "
                 f"see the server's log"
             )
-        return found
+        return result
 
     def _start(self) -> subprocess.Popen[str]:
         if missing := [package for module, package in NEEDS.items() if find_spec(module) is None]:

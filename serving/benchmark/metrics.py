@@ -63,11 +63,11 @@ def read_pool(text: str) -> Pool:
 
 def log_dtype(log: str) -> str | None:
     """The dtype in which vLLM says to run the model, such as `bfloat16`."""
-    found = re.search(r"\bdtype=torch\.(\w+)", log)
-    return found[1] if found else None
+    result = re.search(r"\bdtype=torch\.(\w+)", log)
+    return result[1] if result else None
 
 
 def log_longest(log: str) -> int | None:
     """The longest request that vLLM says to take, in tokens; its maximum concurrency is for such requests."""
-    found = re.search(r"\bmax_seq_len=(\d+)", log)
-    return int(found[1]) if found else None
+    result = re.search(r"\bmax_seq_len=(\d+)", log)
+    return int(result[1]) if result else None

@@ -79,12 +79,14 @@ def page(report: Mapping[str, Any]) -> str:
 
 def lead(report: Mapping[str, Any]) -> str:
     """Throughput and memory of every patched model at the largest load, in a sentence."""
-    told = []
+    stated = []
     for model in report["models"][1:]:
-        found, where = headline(report, model["name"])
-        if found:
-            told.append(f"{model['name']}: {', '.join(f'{k} {v}' for k, v in found.items())}{where and f' ({where})'}")
-    return f"{'; '.join(told)}." if told else "No load was measured."
+        result, where = headline(report, model["name"])
+        if result:
+            stated.append(
+                f"{model['name']}: {', '.join(f'{k} {v}' for k, v in result.items())}{where and f' ({where})'}"
+            )
+    return f"{'; '.join(stated)}." if stated else "No load was measured."
 
 
 def headline(report: Mapping[str, Any], name: str) -> tuple[dict[str, str], str]:
@@ -94,12 +96,12 @@ def headline(report: Mapping[str, Any], name: str) -> tuple[dict[str, str], str]
         return {}, ""
     last = max(rows, key=lambda r: (r["visual"], r["concurrency"]))
     ratio = last["ratios"].get("output_tokens_per_s")
-    found = {"throughput": f"{ratio['median']:.2f}x" if ratio else "-"}
+    results = {"throughput": f"{ratio['median']:.2f}x" if ratio else "-"}
     kv = {r["side"]: r["bytes"] for r in report["kv"] if r["visual"] == last["visual"]}
     if name in kv:
         base = kv.get(report["base"])
-        found["KV per request"] = size_text(kv[name]) + (f", {kv[name] / base:.2f}x" if base else "")
-    return found, f"{last['visual']} visual tokens, {last['concurrency']} at once"
+        results["KV per request"] = size_text(kv[name]) + (f", {kv[name] / base:.2f}x" if base else "")
+    return results, f"{last['visual']} visual tokens, {last['concurrency']} at once"
 
 
 def context(report: Mapping[str, Any], unfolded: bool = False) -> dict[str, Any]:

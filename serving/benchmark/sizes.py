@@ -43,15 +43,15 @@ def video_sizes(folder: Path, wanted: Sequence[int]) -> list[Size]:
 
 def fitting_sizes(folder: Path, wanted: Sequence[int], longest: int | None) -> list[Size]:
     """Those of the wanted numbers that the processor can make and that fit into `longest`; else the largest picture."""
-    found = []
+    results = []
     for number in wanted:
         try:
             (size,) = picture_sizes(folder, [number])
         except LostattnError:
             continue
         if longest is None or size.visual <= longest:
-            found.append(size)
-    return found or [_largest(folder, longest)]
+            results.append(size)
+    return results or [_largest(folder, longest)]
 
 
 def _largest(folder: Path, longest: int | None) -> Size:
@@ -96,10 +96,10 @@ def count(folder: Path, sizes: Sequence[tuple[int, int]], frames: int = 1) -> li
     processor, what = load_processor(folder), "picture" if frames == 1 else "video"
     try:
         if frames > 1:
-            found = processor._get_num_multimodal_tokens(video_sizes=[(frames, h, w) for w, h in sizes])
-            return [int(n) for n in found["num_video_tokens"]]
-        found = processor._get_num_multimodal_tokens(image_sizes=[(h, w) for w, h in sizes])
-        return [int(n) for n in found["num_image_tokens"]]
+            result = processor._get_num_multimodal_tokens(video_sizes=[(frames, h, w) for w, h in sizes])
+            return [int(n) for n in result["num_video_tokens"]]
+        result = processor._get_num_multimodal_tokens(image_sizes=[(h, w) for w, h in sizes])
+        return [int(n) for n in result["num_image_tokens"]]
     except Exception as error:  # other processors have no such method, or stumble over the sizes
         raise LostattnError(
             f"the processor in {folder} cannot tell how many visual tokens a {what} has ({cause(error)}): update transformers"

@@ -49,12 +49,12 @@ def summarize(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, An
     A ratio pairs the two models within one repeat. Figures that a repeat lacks (no steady decoding) are left out; a figure
     that all lack is None.
     """
-    found: dict[tuple[int, int, str], dict[int, Mapping[str, Any]]] = {}
+    results: dict[tuple[int, int, str], dict[int, Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault((row["visual"], row["concurrency"], row["side"]), {})[row["repeat"]] = row
+        results.setdefault((row["visual"], row["concurrency"], row["side"]), {})[row["repeat"]] = row
     out = []
-    for (visual, concurrency, side), mine in sorted(found.items(), key=lambda x: (x[0][0], x[0][1], x[0][2] != base)):
-        theirs = found.get((visual, concurrency, base), {})
+    for (visual, concurrency, side), mine in sorted(results.items(), key=lambda x: (x[0][0], x[0][1], x[0][2] != base)):
+        theirs = results.get((visual, concurrency, base), {})
         out.append(
             {
                 "side": side,

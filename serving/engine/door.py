@@ -77,9 +77,9 @@ def _with_reasons(plain: Any) -> Callable[..., Any]:
 
 def _sizes(inputs: Any) -> list[tuple[int, int]]:
     """Width and height of the pictures of a request, as far as they can be told."""
-    found = inputs.mm_data_items.get("image")
+    result = inputs.mm_data_items.get("image")
     sizes = []
-    for i in range(len(found) if hasattr(found, "get_image_size") else 0):
-        size = found.get_image_size(i)
+    for i in range(len(result) if hasattr(result, "get_image_size") else 0):
+        size = result.get_image_size(i)
         sizes.append((int(size.width), int(size.height)))
     return sizes

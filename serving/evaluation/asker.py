@@ -69,10 +69,10 @@ class Asker:
         messages = [{"role": "user", "content": content(item)}]
         for tried in range(1, self.patience.tries + 1):
             try:
-                found = self._client.ask(
+                result = self._client.ask(
                     messages, self.max_tokens, seed=self.seed, token_ids=self.image_token is not None
                 )
-                return self._reply(found)
+                return self._reply(result)
             except NoAnswer as error:
                 if not error.passing:
                     raise self._refused(item, error) from error

@@ -59,8 +59,8 @@ def lmms_command() -> list[str]:
     """How lmms-eval is started: from this Python, else its command on the path. LostattnError if it is not there."""
     if find_spec("lmms_eval") is not None:
         return [sys.executable, "-m", "lmms_eval", "eval"]
-    if (found := shutil.which("lmms-eval")) is not None:
-        return [found, "eval"]
+    if (result := shutil.which("lmms-eval")) is not None:
+        return [result, "eval"]
     raise LostattnError("lmms-eval is not installed: pip install lmms-eval, here or where its command lies on the path")
 
 
@@ -79,16 +79,16 @@ def arguments(
         "model_version": model, "base_url": url, "timeout": TIMEOUT, "max_retries": 5,
         "num_concurrent": at_once, "httpx_trust_env": False,
     }  # fmt: skip
-    found = ["--model", "openai", "--model_args", ",".join(f"{k}={v}" for k, v in server.items())]
-    found += ["--tasks", ",".join(tasks), "--batch_size", "1", "--output_path", str(out), "--log_samples"]
-    found += ["--seed", str(seed)]
+    results = ["--model", "openai", "--model_args", ",".join(f"{k}={v}" for k, v in server.items())]
+    results += ["--tasks", ",".join(tasks), "--batch_size", "1", "--output_path", str(out), "--log_samples"]
+    results += ["--seed", str(seed)]
     if folder is not None:
-        found += ["--include_path", str(folder)]
+        results += ["--include_path", str(folder)]
     if limit is not None:
-        found += ["--limit", str(limit)]
+        results += ["--limit", str(limit)]
     if max_tokens is not None:
-        found += ["--gen_kwargs", f"max_new_tokens={max_tokens}"]
-    return found
+        results += ["--gen_kwargs", f"max_new_tokens={max_tokens}"]
+    return results
 
 
 def write_task(name: str, items: Sequence[Item], folder: Path, max_tokens: int) -> str:
@@ -157,10 +157,10 @@ def run_lmms(command: Sequence[str], log: Path, api_key: str | None = None) -> N
 
 def read_results(out: Path) -> dict[str, Any]:
     """The newest results of lmms-eval below a folder: task -> metric -> value. LostattnError if there are none."""
-    found = sorted(out.rglob("*results.json"), key=lambda p: p.stat().st_mtime)
-    if not found:
+    results = sorted(out.rglob("*results.json"), key=lambda p: p.stat().st_mtime)
+    if not results:
         raise LostattnError(f"lmms-eval left no results in {out}: see its log")
-    raw = json.loads(found[-1].read_text(encoding="utf-8"))
+    raw = json.loads(results[-1].read_text(encoding="utf-8"))
     return {task: {k: v for k, v in row.items() if isinstance(v, int | float)} for task, row in raw["results"].items()}
 
 
@@ -170,10 +170,10 @@ def read_samples(out: Path, task: str, items: Sequence[Item]) -> list[str]:
     Raises:
         LostattnError: no log, other items in it, or requests that failed.
     """
-    found = sorted(out.rglob(f"*samples_{task}.jsonl"), key=lambda p: p.stat().st_mtime)
-    if not found:
+    results = sorted(out.rglob(f"*samples_{task}.jsonl"), key=lambda p: p.stat().st_mtime)
+    if not results:
         raise LostattnError(f"lmms-eval logged no samples of {task} in {out}: see its log")
-    rows = [json.loads(line) for line in found[-1].read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in results[-1].read_text(encoding="utf-8").splitlines() if line.strip()]
     said = {int(row["doc_id"]): _response(row) for row in rows}
     if sorted(said) != list(range(len(items))):
         raise LostattnError(f"lmms-eval logged {len(said)} answers to {len(items)} items of {task}: see its log")
@@ -185,7 +185,7 @@ def read_samples(out: Path, task: str, items: Sequence[Item]) -> list[str]:
 
 
 def _response(row: Mapping[str, Any]) -> str:
-    found = row.get("filtered_resps") or row.get("resps") or ""
-    while isinstance(found, list):
-        found = found[0] if found else ""
-    return str(found)
+    result = row.get("filtered_resps") or row.get("resps") or ""
+    while isinstance(result, list):
+        result = result[0] if result else ""
+    return str(result)

@@ -114,7 +114,7 @@ def _plan_facts(model: Mapping[str, Any]) -> dict[str, str]:
 def _by_task(
     changed: Sequence[Mapping[str, Any]], pictures: Mapping[tuple[str, str], Any]
 ) -> list[tuple[str, list[dict[str, Any]]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     for question in changed:
         picture = pictures.get((question["task"], question["id"]))
         url, tiny = thumbnail(picture) if picture is not None else ("", False)
@@ -122,17 +122,17 @@ def _by_task(
             "question": _cut(question["question"].replace("<image>", "").strip(), QUESTION),
             "answers": _same(question),
         }
-        found.setdefault(question["task"], []).append({**question, **shown, "picture": url, "tiny": tiny})
-    return list(found.items())
+        results.setdefault(question["task"], []).append({**question, **shown, "picture": url, "tiny": tiny})
+    return list(results.items())
 
 
 def _same(question: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The answers, those that are the same together."""
-    found: dict[tuple[str, bool], list[str]] = {}
+    results: dict[tuple[str, bool], list[str]] = {}
     for answer in question["answers"]:
         text = _cut(answer["text"].strip() or "(nothing)", ANSWER)
-        found.setdefault((text, answer["correct"]), []).append(answer["model"])
-    return [{"text": text, "correct": correct, "models": models} for (text, correct), models in found.items()]
+        results.setdefault((text, answer["correct"]), []).append(answer["model"])
+    return [{"text": text, "correct": correct, "models": models} for (text, correct), models in results.items()]
 
 
 def _cut(text: str, most: int) -> str:

@@ -53,10 +53,10 @@ def metric_rows(results: Sequence[Mapping[str, Any]], task: str) -> tuple[list[s
         [f"{name} (main number)" if name == main else name, *(_metric(name, row["metrics"].get(name)) for row in mine)]
         for name in names
     ]
-    told = {"same answer": "agreement", "same text": "same_text"}
+    stated = {"same answer": "agreement", "same text": "same_text"}
     rows += [
         [name, *(percent(row[key]) if key in row else "" for row in mine)]
-        for name, key in told.items() if any(key in row for row in mine)
+        for name, key in stated.items() if any(key in row for row in mine)
     ]  # fmt: skip
     if any("equivalence" in row for row in mine):
         rows.append(["90 % score interval", *(_equivalence(row) for row in mine)])
@@ -72,12 +72,12 @@ def _metric(name: str, value: float | None) -> str:
 
 
 def _equivalence(row: Mapping[str, Any]) -> str:
-    found = row.get("equivalence")
-    if not found:
+    result = row.get("equivalence")
+    if not result:
         return ""
-    inside = "inside" if found["inside"] else "not inside"
-    ends = f"[{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]"
-    return f"{ends}, {inside} +-{100 * found['margin']:g} (p {p_text(found['p'])})"
+    inside = "inside" if result["inside"] else "not inside"
+    ends = f"[{100 * result['low']:+.2f}, {100 * result['high']:+.2f}]"
+    return f"{ends}, {inside} +-{100 * result['margin']:g} (p {p_text(result['p'])})"
 
 
 def _paths(row: Mapping[str, Any]) -> str:
@@ -100,8 +100,8 @@ def lead(report: Mapping[str, Any], what: str = "models", called: Mapping[str, s
         right, base = (percent(row["accuracy"]["share"]) for row in (rows[0], first))
         return f"{say[names[0]]}: {rows[0]['verdict']}. It gets {right} right, {first['model']} {base}."
     if len(names) == 1:
-        told = "; ".join(f"{words} on {listed(where)}" for words, where in by_verdict(rows))
-        return f"{say[names[0]]}: {told}."
+        stated = "; ".join(f"{words} on {listed(where)}" for words, where in by_verdict(rows))
+        return f"{say[names[0]]}: {stated}."
     worst = {n: min(MOODS.index(mood(row["verdict"])) for row in rows if row["model"] == n) for n in names}
     losing, little = ([say[n] for n in names if worst[n] == MOODS.index(m)] for m in ("bad", "mild"))
     on = "" if len(report["tasks"]) == 1 else " on a task or more"
@@ -114,12 +114,12 @@ def lead(report: Mapping[str, Any], what: str = "models", called: Mapping[str, s
 
 def by_verdict(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
     """Verdicts, losses first, each with the tasks that it is said of, and with the loss that is possible there."""
-    found: dict[str, list[str]] = {}
+    results: dict[str, list[str]] = {}
     for row in sorted(rows, key=lambda r: MOODS.index(mood(r["verdict"]))):
         words, _, possible = row["verdict"].partition(" (a loss up to ")
         bound = possible.removesuffix(" points is possible)")
-        found.setdefault(words, []).append(f"{row['task']} (-{bound} possible)" if bound else row["task"])
-    return list(found.items())
+        results.setdefault(words, []).append(f"{row['task']} (-{bound} possible)" if bound else row["task"])
+    return list(results.items())
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
@@ -146,8 +146,8 @@ def facts(report: Mapping[str, Any]) -> dict[str, str]:
 
 def conditions(report: Mapping[str, Any]) -> str:
     """The same as sentences, without the command."""
-    told = (f"{name.capitalize()}: {text}." for name, text in facts(report).items() if text and name != "command")
-    return " ".join(told)
+    stated = (f"{name.capitalize()}: {text}." for name, text in facts(report).items() if text and name != "command")
+    return " ".join(stated)
 
 
 def title(report: Mapping[str, Any]) -> str:

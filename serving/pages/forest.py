@@ -57,8 +57,8 @@ def forest(groups: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]], margi
         groups: title, note and rows; a row has `name`, `number`, `difference` (of the three shares), `right` and `verdict`.
         margin: a loss that is called none; a share.
     """
-    found = [row["difference"] for _, _, rows in groups for row in rows]
-    low, high = -_reach([-d["low"] for d in found]), _reach([d["high"] for d in found])
+    results = [row["difference"] for _, _, rows in groups for row in rows]
+    low, high = -_reach([-d["low"] for d in results]), _reach([d["high"] for d in results])
 
     def place(share: float) -> float:
         return min(max(100 * (100 * share - low) / (high - low), 0.0), 100.0)

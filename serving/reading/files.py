@@ -31,15 +31,15 @@ def read_file(path: Path, needed: str = "") -> Iterator[Row]:
     """
     ending = path.suffix.lower()
     if ending in PARQUET:
-        found: Iterable[tuple[int, Any]] = _parquet(path)
+        result: Iterable[tuple[int, Any]] = _parquet(path)
     elif ending in TABLES:
-        found = _table(path, TABLES[ending])
+        result = _table(path, TABLES[ending])
     elif ending == ".json":
-        found = _json(path, needed)
+        result = _json(path, needed)
     else:
-        found = _jsonl(path)
+        result = _jsonl(path)
     with disk_errors(f"cannot read {shown(str(path))}"):
-        for number, values in found:
+        for number, values in result:
             yield make_row(number, values, path.parent, needed, f" of {shown(path.name)}")
 
 
@@ -80,14 +80,14 @@ def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
 def _json(path: Path, needed: str) -> Iterable[tuple[int, Any]]:
     """Elements of a list; a file with an object on each line is JSONL, whatever it is called."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        result = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError):
         return _jsonl(path)
-    if isinstance(found, list):
-        return enumerate(found, 1)
-    if isinstance(found, dict):
-        inside = [v for v in found.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-        return enumerate(inside[0] if len(inside) == 1 else [found], 1)
+    if isinstance(result, list):
+        return enumerate(result, 1)
+    if isinstance(result, dict):
+        inside = [v for v in result.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
+        return enumerate(inside[0] if len(inside) == 1 else [result], 1)
     raise LostattnError(f"{shown(path.name)} holds no list of objects: {needed or 'write one'}")
 
 
@@ -113,10 +113,10 @@ def _table(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _head(names: list[str], path: Path) -> list[str]:
-    found = [name.strip() for name in names]
-    if len(set(found)) < len(found):
+    results = [name.strip() for name in names]
+    if len(set(results)) < len(results):
         raise LostattnError(f"the first line of {shown(path.name)} names a column twice: name each once")
-    return found
+    return results
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -33,11 +33,11 @@ def lists_of(folder: Path, splits: Sequence[str], split: str) -> tuple[list[Path
     own = next((folder / name for name in OWN if (folder / name).is_file()), None)
     if own is not None:
         return [own], split
-    found = [p for p in _walk(folder) if p.name in LISTS] or _tables(folder)
-    if not found:
+    result = [p for p in _walk(folder) if p.name in LISTS] or _tables(folder)
+    if not result:
         return None
     by_split: dict[str, list[Path]] = {}
-    for path in found:
+    for path in result:
         by_split.setdefault(_split_of(path, folder), []).append(path)
     return by_split[choose_split(list(by_split), splits, split)], ""
 
@@ -94,9 +94,9 @@ def _tables(folder: Path) -> list[Path]:
     """JSONL, CSV and TSV files in the folder itself; parquet and what a README describes are the library's matter."""
     if (folder / "README.md").exists():
         return []
-    found = sorted(p for e in ENDINGS if e != "parquet" for p in folder.glob(f"*.{e}") if p.is_file())
-    splits = {_split_of(p, folder) for p in found}
-    if len(found) > len(splits):
-        names = ", ".join(p.name for p in found[:5])
+    results = sorted(p for e in ENDINGS if e != "parquet" for p in folder.glob(f"*.{e}") if p.is_file())
+    splits = {_split_of(p, folder) for p in results}
+    if len(results) > len(splits):
+        names = ", ".join(p.name for p in results[:5])
         raise LostattnError(f"the folder {shown(folder.name)} holds several tables ({shown(names)}): name one of them")
-    return found
+    return results

@@ -95,8 +95,8 @@ def _rows(table: Any) -> Iterator[Any]:
 def _undecoded(kind: Any) -> Any:
     """The same kind of column without decoding; the very object if nothing in it is decoded."""
     if isinstance(kind, dict):
-        found = {k: _undecoded(v) for k, v in kind.items()}
-        return found if any(found[k] is not v for k, v in kind.items()) else kind
+        results = {k: _undecoded(v) for k, v in kind.items()}
+        return results if any(results[k] is not v for k, v in kind.items()) else kind
     if isinstance(kind, list) and len(kind) == 1:
         inner = _undecoded(kind[0])
         return kind if inner is kind[0] else [inner]

@@ -64,15 +64,15 @@ def picture_of(value: Any, folder: Path = Path(), depth: int = 0) -> Picture | N
 
 def open_picture(value: Any, folder: Path = Path()) -> Image.Image:
     """The one picture in a field of a row, as RGB; LostattnError says what keeps it from being opened."""
-    found = picture_of(value, folder)
-    if found is None:
+    result = picture_of(value, folder)
+    if result is None:
         raise LostattnError(f"there is no picture in {shown(value)!r}: {NEEDED}")
-    if isinstance(found, bytes):
-        return open_image(found)
-    if isinstance(found, str):
-        return _open_file(folder / found)
+    if isinstance(result, bytes):
+        return open_image(result)
+    if isinstance(result, str):
+        return _open_file(folder / result)
     try:
-        return upright_rgb(found)
+        return upright_rgb(result)
     except LostattnError:
         raise
     except Exception as error:  # an image of PIL reads its file only now
@@ -81,10 +81,10 @@ def open_picture(value: Any, folder: Path = Path()) -> Image.Image:
 
 def picture_size(value: Any, folder: Path = Path()) -> tuple[int, int]:
     """(width, height) by the picture's header; whatever keeps it from being read is raised."""
-    found = picture_of(value, folder)
-    if isinstance(found, Image.Image):
-        return found.size
-    with Image.open(io.BytesIO(found) if isinstance(found, bytes) else folder / str(found)) as image:
+    result = picture_of(value, folder)
+    if isinstance(result, Image.Image):
+        return result.size
+    with Image.open(io.BytesIO(result) if isinstance(result, bytes) else folder / str(result)) as image:
         return image.size
 
 
@@ -108,18 +108,18 @@ def _of_dict(value: Mapping[str, Any], folder: Path, depth: int) -> Picture | No
     for key in there:
         if isinstance(value[key], int | float) and value[key] == value[key]:
             raise _no_picture(dict(value))
-        if (found := picture_of(value[key], folder, depth + 1)) is not None:
-            return found
+        if (result := picture_of(value[key], folder, depth + 1)) is not None:
+            return result
     return None
 
 
 def _of_list(value: Sequence[Any], folder: Path, depth: int) -> Picture | None:
     if _is_number(value):
         return _of_numbers(value, folder, depth)
-    found = [p for one in value if (p := picture_of(one, folder, depth + 1)) is not None]
-    if len(found) > 1:
-        raise LostattnError(f"the image is a list of {len(found)} pictures: give one picture in each row")
-    return found[0] if found else None
+    results = [p for one in value if (p := picture_of(one, folder, depth + 1)) is not None]
+    if len(results) > 1:
+        raise LostattnError(f"the image is a list of {len(results)} pictures: give one picture in each row")
+    return results[0] if results else None
 
 
 def _is_number(value: Any) -> bool:

@@ -74,10 +74,10 @@ def find_place(text: str | Path, hint: str = HINT) -> Place:
     if text == BUILTIN or text.startswith(f"{DIGITS}:") or _DIGITS.fullmatch(text):
         return _digits(text)
     before, mark, split = text.rpartition("#")
-    found = _here(Path(text), "")
-    if found is None and mark and before:
-        found = _here(Path(before), _split_name(split, text))
-    return found or _on_the_hub(text, hint)
+    result = _here(Path(text), "")
+    if result is None and mark and before:
+        result = _here(Path(before), _split_name(split, text))
+    return result or _on_the_hub(text, hint)
 
 
 def _digits(text: str) -> Place:

@@ -56,17 +56,17 @@ def read_place(
         raise LostattnError(f"the data names split {place.split}, --split {shown(split)}: give one of them")
     split = place.split or split
     if place.builtin:
-        found = _builtin(place, needed, split, limit, seed)
+        result = _builtin(place, needed, split, limit, seed)
     elif place.path is None:
         rows = rows_of_hub(place, splits, split, subset)
-        found = (make_row(number, values, Path(), needed) for number, values in enumerate(rows, 1))
+        result = (make_row(number, values, Path(), needed) for number, values in enumerate(rows, 1))
     elif place.path.is_dir():
-        found = _folder(place.path, needed, splits, split, subset)
+        result = _folder(place.path, needed, splits, split, subset)
     elif split:
         raise LostattnError(f"{shown(place.name)} is one file without splits: leave #{shown(split)} or --split out")
     else:
-        found = read_file(place.path, needed)
-    return islice(found, limit)
+        result = read_file(place.path, needed)
+    return islice(result, limit)
 
 
 def _builtin(place: Place, needed: str, split: str, limit: int | None, seed: int) -> Iterator[Row]:

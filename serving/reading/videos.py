@@ -197,12 +197,12 @@ def _decoded(
             container.seek(keys[max(at, 0)] if keys else when, stream=stream, backward=True)
             frames, last = container.decode(stream), None
         while last is None or place < when:
-            found = next(frames, None)
-            if found is None:
+            result = next(frames, None)
+            if result is None:
                 break
-            if found.pts is None:
+            if result.pts is None:
                 continue
-            last, place = found, found.pts
+            last, place = result, result.pts
         if last is None:
             raise LostattnError(f"{name} cannot be decoded: it is cut off or damaged")
         yield _upright(last)

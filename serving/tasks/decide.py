@@ -37,10 +37,10 @@ def read(response: str, reader: Reader) -> str | None:
     """The answer of a response, or None."""
     text = first_turn(without_thoughts(response))
     front = before_question(text)
-    found = _read(front, reader, 0)
-    if found is None and front != text:
-        found = _read(text, reader, 0)
-    return found or None
+    result = _read(front, reader, 0)
+    if result is None and front != text:
+        result = _read(text, reader, 0)
+    return result or None
 
 
 def _read(text: str, reader: Reader, depth: int) -> str | None:
@@ -48,10 +48,10 @@ def _read(text: str, reader: Reader, depth: int) -> str | None:
         return None
     marked = marks(text) if depth < _DEPTH else []
     for mark in reversed(marked[-_MARKS:]):
-        found = _read(mark.inside, reader, depth + 1)
-        if found is not None:
+        result = _read(mark.inside, reader, depth + 1)
+        if result is not None:
             later = reader.stated(clipped(unmarked(text[mark.end :])))
-            return found if later is None else later
+            return result if later is None else later
     return (reader.rest if marked else reader.whole)(clipped(unmarked(text)))
 
 

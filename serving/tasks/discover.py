@@ -13,8 +13,8 @@ from .task import TASKS, Task
 
 def task_names() -> list[str]:
     """Names of all tasks, by their files, none of which is run."""
-    found = (m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]))
-    return sorted(name.removeprefix("task_") for name in found if name.startswith("task_"))
+    result = (m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]))
+    return sorted(name.removeprefix("task_") for name in result if name.startswith("task_"))
 
 
 def all_tasks() -> dict[str, Task]:

@@ -97,11 +97,11 @@ def ranked_letter(response: str, letters: Sequence[str]) -> str | None:
         return None
     text = _stripped(response.strip(), _ENDS + '"')
     bare, low = text.strip(), text.lower()
-    found: list[tuple[int, int, int]] = []  # rank of the form, place, order of the letters backwards
+    results: list[tuple[int, int, int]] = []  # rank of the form, place, order of the letters backwards
 
     def add(rank: int, place: int, letter: str) -> None:
         if place >= 0:
-            found.append((rank, place, -letters.index(letter)))
+            results.append((rank, place, -letters.index(letter)))
 
     for letter in letters:
         for rank, form in ((6, "({})"), (5, "{}."), (4, "{}:"), (3, "{})"), (2, "{} ")):
@@ -113,10 +113,10 @@ def ranked_letter(response: str, letters: Sequence[str]) -> str | None:
             add(10, 0, letter)
         if bare.endswith(letter) and not bare[-2:-1].isalpha():
             add(9, len(text) - 1, letter)
-    if not found:
+    if not results:
         for letter in letters:
             add(0, text.rfind(letter), letter)
-    return letters[-max(found)[2]] if found else None
+    return letters[-max(results)[2]] if results else None
 
 
 def quick_answer(response: str, kind: str, choices: Sequence[str], places: int) -> str | None:

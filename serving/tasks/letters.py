@@ -108,14 +108,14 @@ def _chosen(said: str, options: Mapping[str, str]) -> str | None:
     """The rule's steps; "" is a decision too: no answer."""
     if not said:
         return None
-    found = _whole(said, options)
-    if found is not None:
-        return found
+    result = _whole(said, options)
+    if result is not None:
+        return result
     text = _cued(said, options)
     for step in (_whole, _by_statement, _by_verdict, _by_line):
-        found = step(text, options)
-        if found is not None:
-            return found
+        result = step(text, options)
+        if result is not None:
+            return result
     if REFUSAL.search(text):
         return _behind_a_refusal(text, options)
     return _by_mention(text, options)
@@ -154,20 +154,20 @@ def _by_statement(
     patterns: tuple[re.Pattern[str], ...] = (_STATED, _CHOSEN, _RIGHT, _CONCLUDED),
 ) -> str | None:
     """Step 3: the last statement decides."""
-    found: list[tuple[int, str]] = []
+    results: list[tuple[int, str]] = []
     for pattern in patterns:
         for match in pattern.finditer(text):
             decision = _statement(text, match, options, strict=pattern in (_RIGHT, _CHOSEN, _CONCLUDED))
             if decision is not None:
-                found.append((match.start("letter") if match["letter"] else match.end(), decision))
-    return max(found)[1] if found else None
+                results.append((match.start("letter") if match["letter"] else match.end(), decision))
+    return max(results)[1] if results else None
 
 
 def _by_verdict(text: str, options: Mapping[str, str]) -> str | None:
     """Letters each with its yes or no: the only one with a yes."""
-    found = [(m[1], m[2].lower() in _GOOD) for m in _VERDICT.finditer(text) if m[1] in options]
-    good = {letter for letter, is_good in found if is_good}
-    return good.pop() if len(found) > 1 and len(good) == 1 else None
+    results = [(m[1], m[2].lower() in _GOOD) for m in _VERDICT.finditer(text) if m[1] in options]
+    good = {letter for letter, is_good in results if is_good}
+    return good.pop() if len(results) > 1 and len(good) == 1 else None
 
 
 def _statement(text: str, match: re.Match[str], options: Mapping[str, str], strict: bool) -> str | None:
@@ -279,7 +279,7 @@ def _by_mention(text: str, options: Mapping[str, str]) -> str | None:
 
 def _labels(text: str, options: Mapping[str, str], pattern: str) -> set[str]:
     """Options named by label, those that are denied left out."""
-    found = set()
+    results = set()
     for match in re.finditer(pattern, text):
         letter = next(g for g in match.groups() if g)
         if letter.upper() not in options or negated(text, *match.span(match.lastindex or 0)):
@@ -287,8 +287,8 @@ def _labels(text: str, options: Mapping[str, str], pattern: str) -> set[str]:
         if pattern is not _LABEL or (
             letter.isupper() and _is_label(text, match, options, stated=True) and _apart(text, match)
         ):
-            found.add(letter.upper())
-    return found
+            results.add(letter.upper())
+    return results
 
 
 def _before(text: str, start: int) -> str:

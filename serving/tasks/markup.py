@@ -79,11 +79,11 @@ def without_thoughts(text: str) -> str:
     text = _final_channel(text)
     for form, usual in _OTHERWISE.items():
         text = text.replace(form, usual)
-    found = list(_tags(text))
-    closed = {tag.name: tag.start for tag in found if not tag.opens}  # where each was last closed
+    results = list(_tags(text))
+    closed = {tag.name: tag.start for tag in results if not tag.opens}  # where each was last closed
     kept: list[str] = []
     start, inside = 0, ""
-    for tag in found:
+    for tag in results:
         if inside:
             if tag.kind == "thought" and not tag.opens and tag.name == inside:
                 start, inside = tag.end, ""
@@ -110,8 +110,8 @@ def _final_channel(text: str) -> str:
 
 def marks(text: str) -> list[Mark]:
     """The marked answers that are not empty, in their order; what stands in another one is not listed."""
-    found = [m for m in _tagged(text) if m.inside.strip()]
-    behind = iter([*found, Mark(len(text) + 1, len(text) + 1, "")])
+    results = [m for m in _tagged(text) if m.inside.strip()]
+    behind = iter([*results, Mark(len(text) + 1, len(text) + 1, "")])
     other = next(behind)
     boxes = []
     for box in _boxes(text):
@@ -119,7 +119,7 @@ def marks(text: str) -> list[Mark]:
             other = next(behind)
         if box.end <= other.start and box.inside.strip():
             boxes.append(box)
-    return sorted([*found, *boxes], key=lambda mark: mark.end)
+    return sorted([*results, *boxes], key=lambda mark: mark.end)
 
 
 def _tagged(text: str) -> Iterator[Mark]:
@@ -140,20 +140,20 @@ def _tagged(text: str) -> Iterator[Mark]:
 
 def _boxes(text: str) -> Iterator[Mark]:
     """TeX boxes in the order of their starts, braces matched; one that was cut off reaches to the end."""
-    found: list[Mark] = []
+    results: list[Mark] = []
     stack: list[tuple[int, int]] = []  # start, and where the content starts; -1 for a plain brace
     for match in _BOX.finditer(text):
         if match[0] == "}":
             start, inner = stack.pop() if stack else (0, -1)
             if inner >= 0:
-                found.append(Mark(start, match.end(), text[inner : match.start()]))
+                results.append(Mark(start, match.end(), text[inner : match.start()]))
         else:
             stack.append((match.start(), match.end() if len(match[0]) > 1 else -1))
     cut = [(start, inner) for start, inner in stack if inner >= 0]
-    found += [Mark(start, len(text), text[inner:]) for start, inner in cut[:1]]
-    found += [Mark(m.start(), m.end(), m[1]) for m in _BARE_BOX.finditer(text)]
+    results += [Mark(start, len(text), text[inner:]) for start, inner in cut[:1]]
+    results += [Mark(m.start(), m.end(), m[1]) for m in _BARE_BOX.finditer(text)]
     end = -1
-    for mark in sorted(found, key=lambda mark: (mark.start, -mark.end)):
+    for mark in sorted(results, key=lambda mark: (mark.start, -mark.end)):
         if mark.start >= end:
             end = mark.end
             yield mark

@@ -100,12 +100,12 @@ def _whole(said: str) -> str | None:
     exact = evaluated(plain(linear(said)).strip(" ."))
     if exact is not None:
         return written(exact)
-    text, found = _found(said)
-    if not found:
+    text, result = _found(said)
+    if not result:
         return None
-    if len({value for _, _, value in found}) == 1:
-        return found[0][2]
-    start, end, first = found[0]
+    if len({value for _, _, value in result}) == 1:
+        return result[0][2]
+    start, end, first = result[0]
     in_front = not re.search(r"\w", text[:start])
     if in_front and _REASONED.match(text[end:]) and not re.search(r"\banswer\b", text, re.I):
         return first
@@ -113,10 +113,10 @@ def _whole(said: str) -> str | None:
         in_front
         and first
         and _ITS_PARTS.match(text[end:])
-        and value(first) == sum(value(n or "nan") for _, _, n in found[1:])
+        and value(first) == sum(value(n or "nan") for _, _, n in result[1:])
     ):
         return first
-    stated = _stated(text, found, _STATED)
+    stated = _stated(text, result, _STATED)
     if stated is not None:
         return stated
     return (first if in_front and _FIRST_LINE.match(text[end:]) else _last(text)) or ""
@@ -159,11 +159,11 @@ def number_list(response: str) -> tuple[float, ...] | None:
     held = [inner for inside in plain_lists if (inner := numbers(inside.replace(",", ", ")))]
     if held:
         return tuple(map(value, held[-1]))
-    found = [n for n in _numbers(text) if n[2]]
-    for mark in reversed(list(_STATED.finditer(text)) if found else []):
-        if mark.end() <= found[-1][0]:
-            return tuple(value(written) for start, _, written in found if start >= mark.end())
-    return tuple(value(written) for _, _, written in found) or None
+    results = [n for n in _numbers(text) if n[2]]
+    for mark in reversed(list(_STATED.finditer(text)) if results else []):
+        if mark.end() <= results[-1][0]:
+            return tuple(value(written) for start, _, written in results if start >= mark.end())
+    return tuple(value(written) for _, _, written in results) or None
 
 
 def value(text: str) -> float:
@@ -199,7 +199,7 @@ def _part(match: re.Match[str]) -> str:
 
 
 def _numbers(text: str) -> list[tuple[int, int, str]]:
-    found = [(at, at + 1, "") for at, character in enumerate(text) if character == OPAQUE]
+    results = [(at, at + 1, "") for at, character in enumerate(text) if character == OPAQUE]
     for match in _NUMBER.finditer(text):
         amount = float(match["value"].replace(",", ""))
         if match["under"]:
@@ -216,9 +216,9 @@ def _numbers(text: str) -> list[tuple[int, int, str]]:
         if not math.isfinite(amount):
             continue
         if _in_expression(text, *match.span()):
-            found.append((match.start(), match.end(), ""))
+            results.append((match.start(), match.end(), ""))
             continue
         amount = -amount if match["sign"] == "-" else amount
         digital = str(int(amount)) if amount == int(amount) and abs(amount) < 1e15 else repr(amount)
-        found.append((match.start(), match.end(), digital + "%" * bool(match["percent"])))
-    return sorted(found)
+        results.append((match.start(), match.end(), digital + "%" * bool(match["percent"])))
+    return sorted(results)

@@ -43,8 +43,8 @@ def said(part: str) -> tuple[str | float, ...]:
     texts = {piece for form in (part, plain(part), readable(part)) for piece in pieces(form) if isinstance(piece, str)}
     one = number(part)
     held = [one] if one is not None else [n for tail in _tails(readable(part)) for n in numbers(tail)]
-    found = {round(value(n), 2) for n in held}
-    return tuple(sorted({*texts, *found}, key=lambda x: (isinstance(x, str), x)))
+    results = {round(value(n), 2) for n in held}
+    return tuple(sorted({*texts, *results}, key=lambda x: (isinstance(x, str), x)))
 
 
 def holds(said: tuple[str | float, ...], gold: tuple[str, ...]) -> bool:

@@ -142,11 +142,11 @@ def _listed_in(text: str) -> Any:
     """The list that a text holds; the text itself if it holds none."""
     for read in (ast.literal_eval, json.loads):
         try:
-            found = read(text)
+            result = read(text)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             continue
-        if isinstance(found, list | tuple):
-            return list(found)
+        if isinstance(result, list | tuple):
+            return list(result)
     return text
 
 

@@ -68,10 +68,10 @@ def read_rows(
 def _picture(row: Row, image: Any) -> Any:
     if isinstance(image, VideoFile):
         return image
-    found = row.picture(image)
-    if found is None:
+    result = row.picture(image)
+    if result is None:
         raise row.error("lacks a picture")
-    return found
+    return result
 
 
 def needs(task: Task) -> str:

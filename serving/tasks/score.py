@@ -61,14 +61,14 @@ def read_responses(task: Task, path: str | Path) -> list[tuple[Item, str]]:
         LostattnError: no such file, no rows, a row without a field, naming both.
     """
     needed = f"{needs(task)}, and response"
-    found = []
+    results = []
     for row in read_file(Path(path), needed):
         response = _response(row)
-        found.append((task.item(row), response))
-    if not found:
+        results.append((task.item(row), response))
+    if not results:
         raise LostattnError(f"{Path(path).name} has no rows: {needed}")
-    items = unique([item for item, _ in found])
-    return [(item, response) for item, (_, response) in zip(items, found, strict=True)]
+    items = unique([item for item, _ in results])
+    return [(item, response) for item, (_, response) in zip(items, results, strict=True)]
 
 
 def _response(row: Row) -> str:

@@ -50,16 +50,16 @@ def _item(row: Row) -> Item:
 
 
 def _measure(judged: Sequence[Judged]) -> dict[str, float]:
-    found = {"vanilla": accuracy(judged)}
+    results = {"vanilla": accuracy(judged)}
     flipped = any(j.item.details["flip"] for j in judged)
     turned = any(j.item.details["turn"] for j in judged)
     if flipped:
-        found["flip"] = together(judged, lambda j: (j.item.details["base"], j.item.details["turn"]))
+        results["flip"] = together(judged, lambda j: (j.item.details["base"], j.item.details["turn"]))
     if turned:
-        found["circular"] = together(judged, lambda j: (j.item.details["base"], j.item.details["flip"]))
+        results["circular"] = together(judged, lambda j: (j.item.details["base"], j.item.details["flip"]))
     if flipped and turned:
-        found["flip_circular"] = together(judged, lambda j: j.item.details["base"])
-    return found | breakdown(judged, "group", "category")
+        results["flip_circular"] = together(judged, lambda j: j.item.details["base"])
+    return results | breakdown(judged, "group", "category")
 
 
 register_task(

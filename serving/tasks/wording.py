@@ -84,7 +84,7 @@ def mentions(text: str, options: Mapping[str, str]) -> list[tuple[int, int, str]
     options that are a single letter, a picture, or the same as another one.
     """
     texts = {letter: canonical(option) for letter, option in options.items()}
-    found: list[tuple[int, int, str]] = []
+    results: list[tuple[int, int, str]] = []
     taken: list[tuple[int, int]] = []
     for letter, option in sorted(texts.items(), key=lambda pair: -len(pair[1])):
         if not telling(option) or list(texts.values()).count(option) > 1:
@@ -94,8 +94,8 @@ def mentions(text: str, options: Mapping[str, str]) -> list[tuple[int, int, str]
             if not any(a < match.end() and match.start() < b for a, b in taken):
                 taken.append(match.span())
                 if not negated(text, *match.span()):
-                    found.append((*match.span(), letter))
-    return sorted(found)
+                    results.append((*match.span(), letter))
+    return sorted(results)
 
 
 def telling(option: str) -> bool:

@@ -97,9 +97,9 @@ def _final(text: str) -> str | None:
         return _flip(match["word"]) if match["not"] else match["word"]
     for match in reversed(list(_STATED_OTHERWISE.finditer(text))):
         clause = re.split(r"[.,;!?]", text[match.end() :])[0].strip(" \"'()[]*-")
-        found = "" if BOTH.search(clause) else _bare(clause) or meant(clause)
-        if found is not None:
-            return found
+        result = "" if BOTH.search(clause) else _bare(clause) or meant(clause)
+        if result is not None:
+            return result
     return None
 
 
@@ -109,16 +109,16 @@ def _whole(text: str, thing: str) -> str | None:
         return None
     if _NOTHING_SEEN.search(text):
         return ""
-    found = _final(text)
-    if found is not None:
-        return found
+    result = _final(text)
+    if result is not None:
+        return result
     if BOTH.search(text):
         return ""
     clauses = [c.strip(" \"'()[]-") for c in re.split(r"[.,;:!?()\n]| - |\bbut\b", text)]
     clauses = [c for c in clauses if c]
-    found = _leading(clauses, text, thing)
-    if found is not None:
-        return found
+    result = _leading(clauses, text, thing)
+    if result is not None:
+        return result
     if clauses and clauses[-1] in ("yes", "no") and re.search(r"\bbut\b", text):
         return clauses[-1]
     if REFUSAL.search(text) and not _sees_nothing(text, thing):

@@ -166,9 +166,9 @@ def holds_key(path: Path, name: str) -> bool:
 
 def refuse_keys(names: Iterable[str]) -> None:
     """LostattnError for parts of the model itself that hold a key."""
-    if found := sorted(names):
+    if result := sorted(names):
         raise LostattnError(
-            f"{found[0]} holds what looks like a private key or an access token, which would travel with the model: "
+            f"{result[0]} holds what looks like a private key or an access token, which would travel with the model: "
             "take it out first"
         )
 

@@ -61,19 +61,19 @@ def inherited(original: str | None) -> dict[str, Any]:
     """Licence and languages of the base model's card, as far as they are plain strings."""
     front, _ = split_front(original or "")
     raw = _settings(front) if front is not None else {}
-    found = {key: raw[key] for key in (*LICENCE_KEYS, "language") if _plain(raw.get(key))}
-    return found if "license" in found else {key: value for key, value in found.items() if key == "language"}
+    results = {key: raw[key] for key in (*LICENCE_KEYS, "language") if _plain(raw.get(key))}
+    return results if "license" in results else {key: value for key, value in results.items() if key == "language"}
 
 
 def _settings(block: str) -> dict[str, Any]:
     """The few wanted keys. Only their own lines are parsed: a whole block from anywhere may be made to take minutes."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for match in _SETTING.finditer(block):
         text = match.group()
         if len(text) <= _MAX_SETTING and text.count("[") + text.count("{") <= 1:
             with suppress(yaml.YAMLError, ValueError):
-                found |= yaml.safe_load(text)
-    return found
+                results |= yaml.safe_load(text)
+    return results
 
 
 def _plain(value: Any) -> bool:

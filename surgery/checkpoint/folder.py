@@ -42,19 +42,19 @@ def list_files(root: Path, ignore: list[str] | None = None) -> tuple[str, ...]:
     Raises:
         LostattnError: a symbolic link to a folder, out of the folder, into the void or in a circle; a device or socket.
     """
-    found: list[str] = []
+    results: list[str] = []
     with disk_errors(f"cannot list {root.name}"):
         for current, folders, files in os.walk(root, onerror=_raise):
             folders[:] = sorted(set(folders) - SKIPPED_FOLDERS)
             _refuse_linked(current, folders)
             relative = PurePosixPath(Path(current).relative_to(root))
             names = [str(relative / name) for name in files]
-            found += [n for n in names if not any(fnmatch(n, pattern) for pattern in ignore or [])]
-            if len(found) > MAX_FILES:
+            results += [n for n in names if not any(fnmatch(n, pattern) for pattern in ignore or [])]
+            if len(results) > MAX_FILES:
                 raise LostattnError(f"'{root.name}' holds more than {MAX_FILES} files: give the model's own folder")
-    for name in found:
+    for name in results:
         real_file(root, name)
-    return tuple(sorted(found))
+    return tuple(sorted(results))
 
 
 def split_files(root: Path, ignore: list[str] | None = None) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -68,7 +68,7 @@ def split_files(root: Path, ignore: list[str] | None = None) -> tuple[tuple[str,
     Raises:
         LostattnError: as `list_files`, for what belongs to the model; a part of the model that holds a key.
     """
-    found: list[str] = []
+    results: list[str] = []
     left: dict[str, str] = {}
     with disk_errors(f"cannot list {root.name}"):
         for current, folders, files in os.walk(root, onerror=_raise):
@@ -76,10 +76,10 @@ def split_files(root: Path, ignore: list[str] | None = None) -> tuple[tuple[str,
             folders[:] = [f for f in sorted(folders) if not _stays(str(here / f), left)]
             _refuse_linked(current, folders)
             names = [str(here / name) for name in sorted(files)]
-            found += [n for n in names if not _stays_file(n, left, ignore or [])]
-            if len(found) > MAX_FILES:
+            results += [n for n in names if not _stays_file(n, left, ignore or [])]
+            if len(results) > MAX_FILES:
                 raise LostattnError(f"'{root.name}' holds more than {MAX_FILES} files: give the model's own folder")
-    return _without_secrets(root, found, left), left
+    return _without_secrets(root, results, left), left
 
 
 def _stays(folder: str, left: dict[str, str]) -> bool:

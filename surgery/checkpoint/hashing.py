@@ -77,9 +77,9 @@ def fingerprint(path: Path) -> str:
     It finds exchanged, cut and re-trained files; it does not find a single changed byte between the blocks.
     """
     size = os.path.getsize(path)
-    found = hashlib.sha256(f"lostattn-1:{size}:".encode())
+    result = hashlib.sha256(f"lostattn-1:{size}:".encode())
     with path.open("rb") as file:
         for offset in sorted({index * max(size - _BLOCK, 0) // (_SAMPLES - 1) for index in range(_SAMPLES)}):
             file.seek(offset)
-            found.update(file.read(_BLOCK))
-    return found.hexdigest()
+            result.update(file.read(_BLOCK))
+    return result.hexdigest()

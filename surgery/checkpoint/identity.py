@@ -28,10 +28,10 @@ def weights_identity(root: Path, files: Iterable[str]) -> str:
         table = read_table(path, name)
         with disk_errors(f"cannot read {name}"), path.open("rb") as file:
             for key, tensor in table.tensors.items():
-                found = hashlib.sha256(f"{tensor.dtype}{tensor.shape}".encode())
+                result = hashlib.sha256(f"{tensor.dtype}{tensor.shape}".encode())
                 length = min(_SAMPLE, tensor.end - tensor.begin)
                 for place in (tensor.begin, (tensor.begin + tensor.end - length) // 2, tensor.end - length):
                     file.seek(table.header + place)
-                    found.update(file.read(length))
-                rows[key] = found.hexdigest()
+                    result.update(file.read(length))
+                rows[key] = result.hexdigest()
     return hashlib.sha256("\n".join(f"{key} {rows[key]}" for key in sorted(rows)).encode()).hexdigest()

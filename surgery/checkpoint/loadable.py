@@ -46,12 +46,12 @@ def quantisation_notes(config: Mapping[str, Any]) -> list[str]:
     kind = f"{method}, {form['format']}" if isinstance(form.get("format"), str) else method
     package = PACKAGES.get(method)
     needs = f", where transformers needs {package} to load them" if package else ""
-    found = [f"the weights are quantised ({kind}) and stay as they are{needs}"]
+    results = [f"the weights are quantised ({kind}) and stay as they are{needs}"]
     if form.get("kv_cache_scheme") is not None:
-        found.append(
+        results.append(
             "the checkpoint asks for a quantised KV cache, which a plan cannot use: serve it with --kv-cache-dtype bfloat16"
         )
-    return found
+    return results
 
 
 def packed_bits(config: Mapping[str, Any]) -> int | None:
@@ -63,8 +63,8 @@ def packed_bits(config: Mapping[str, Any]) -> int | None:
     for group in _groups(config).values():
         weights = group.get("weights") if isinstance(group, Mapping) else None
         said.append(weights.get("num_bits") if isinstance(weights, Mapping) else None)
-    found = {bits for bits in said if type(bits) is int and 1 <= bits <= 8}
-    return found.pop() if len(found) == 1 else 0
+    results = {bits for bits in said if type(bits) is int and 1 <= bits <= 8}
+    return results.pop() if len(results) == 1 else 0
 
 
 def quantised_cache(config: Mapping[str, Any]) -> bool:
@@ -74,11 +74,11 @@ def quantised_cache(config: Mapping[str, Any]) -> bool:
 
 def _form(config: Mapping[str, Any]) -> Mapping[str, Any]:
     for part in (config, config.get("text_config")):
-        if isinstance(part, Mapping) and isinstance(found := part.get("quantization_config"), Mapping):
-            return found
+        if isinstance(part, Mapping) and isinstance(result := part.get("quantization_config"), Mapping):
+            return result
     return {}
 
 
 def _groups(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = _form(config).get("config_groups")
-    return found if isinstance(found, Mapping) else {}
+    result = _form(config).get("config_groups")
+    return result if isinstance(result, Mapping) else {}

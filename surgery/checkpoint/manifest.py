@@ -83,8 +83,8 @@ class Manifest:
     def from_json(cls, raw: Any) -> Manifest:
         """Read what `to_json` wrote, trusting nothing. Raises LostattnError."""
         if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-            found = raw.get("format") if isinstance(raw, dict) else None
-            raise LostattnError(f"{MANIFEST} has format {found}, this lostattn reads {FORMAT}: update lostattn")
+            result = raw.get("format") if isinstance(raw, dict) else None
+            raise LostattnError(f"{MANIFEST} has format {result}, this lostattn reads {FORMAT}: update lostattn")
         try:
             values = {f.name: raw[f.name] for f in fields(cls) if f.name in raw}
             values["files"] = {name: FileRecord(**record) for name, record in raw["files"].items()}
@@ -141,13 +141,13 @@ def read_manifest(path: Path) -> Manifest:
 
 def _with_side_files(root: Path, manifest: Manifest) -> Manifest:
     """The record of a folder that `save_pretrained` wrote, with the card, processor and tokenizer that lie there now."""
-    found = dict(manifest.files)
+    result = dict(manifest.files)
     for name in list_files(root):
-        if name not in found and (name == CARD or is_side_file(name)):
+        if name not in result and (name == CARD or is_side_file(name)):
             path = real_file(root, name)
             role = "added" if name == CARD else "carried"
-            found[name] = FileRecord(path.stat().st_size, role, "written", sha256_file(path))
-    return replace(manifest, files=found)
+            result[name] = FileRecord(path.stat().st_size, role, "written", sha256_file(path))
+    return replace(manifest, files=result)
 
 
 def read_plan(path: Path) -> Plan:

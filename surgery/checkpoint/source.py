@@ -131,16 +131,16 @@ def _download(repo: str, revision: str | None) -> tuple[Path, tuple[str, str]]:
 
 def _refuse_adapter(path: Path, names: Iterable[str]) -> None:
     """Adapters directly in the folder: transformers applies them to the weights beside them where peft is there, vLLM never."""
-    found = sorted(name for name in names if "/" not in name and is_adapter(name))
-    if not found:
+    results = sorted(name for name in names if "/" not in name and is_adapter(name))
+    if not results:
         return
     if not (path / "config.json").is_file():
         raise LostattnError(
-            f"{path.name} is an adapter alone ({found[0]}): merge it into its base model (peft: merge_and_unload, then "
+            f"{path.name} is an adapter alone ({results[0]}): merge it into its base model (peft: merge_and_unload, then "
             "save_pretrained into a new folder) and patch that"
         )
     raise LostattnError(
-        f"{', '.join(found)} lies beside full weights: transformers would apply the adapter to them, vLLM would not; if it is "
+        f"{', '.join(results)} lies beside full weights: transformers would apply the adapter to them, vLLM would not; if it is "
         "merged into them already, move it out of the folder, else merge it first (peft: merge_and_unload)"
     )
 

@@ -70,10 +70,10 @@ def read_table(path: Path, name: str) -> TensorTable:
 
 
 def _unique(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         raise LostattnError(f"the header of {name} names a tensor or a key twice: {AGAIN}")
-    return found
+    return result
 
 
 def _tensor(key: str, value: Any, name: str) -> Tensor:

@@ -120,10 +120,10 @@ def _check_weights(root: Path, manifest: Manifest) -> Check:
 def _extra_files(root: Path, manifest: Manifest) -> list[Check]:
     """Files that are not on record; code and weights among them are failures, for they may be loaded."""
     try:
-        found = list_files(root)
+        result = list_files(root)
     except LostattnError as error:
         return [Check("(folder)", "note", False, str(error))]
-    extra = [name for name in found if name not in manifest.files and name != MANIFEST]
+    extra = [name for name in result if name not in manifest.files and name != MANIFEST]
     return [_extra(name) for name in extra]
 
 

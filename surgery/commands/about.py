@@ -40,11 +40,11 @@ def doctor(change: str | None, as_json: bool) -> None:
         return
     from ..doctor import diagnose
 
-    found = diagnose()
+    result = diagnose()
     if as_json:
-        print_json([vars(c) for c in found])
+        print_json([vars(c) for c in result])
     else:
-        print_table(["part", "state", "detail"], [[c.part, c.state, c.detail] for c in found])
-    if any(c.state == "broken" for c in found):
+        print_table(["part", "state", "detail"], [[c.part, c.state, c.detail] for c in result])
+    if any(c.state == "broken" for c in result):
         tell("mend what is broken, then run lostattn doctor again")
         raise SystemExit(1)

@@ -62,14 +62,14 @@ def ask(
         asked = (
             [one_picture(str(image), str(question), boxes)] if one else rows_of(str(data), samples or 8, question or "")
         )
-    found = []
+    results = []
     for name in [folder, *([compare] if compare else [])]:
         chat = Chat.load(name, dtype, device, attention if name == folder else "auto")
-        found.append([_answered(chat, name, one, max_new_tokens) for one in asked])
+        results.append([_answered(chat, name, one, max_new_tokens) for one in asked])
     if data is None:
-        _print_one([answers[0] for answers in found], as_json)
+        _print_one([answers[0] for answers in results], as_json)
     else:
-        _print_rows(asked, found, as_json)
+        _print_rows(asked, results, as_json)
 
 
 def _refuse(

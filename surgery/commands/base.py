@@ -87,9 +87,9 @@ class Root(Group):
         """Every command with its short help, one line each."""
         longest = max(map(len, self.lazy))
         for title, names in self.sections.items():
-            found = [(name.ljust(longest), self.get_command(ctx, name)) for name in names]
+            results = [(name.ljust(longest), self.get_command(ctx, name)) for name in names]
             with formatter.section(title):
-                formatter.write_dl([(name, one.short_help or "") for name, one in found if one is not None])
+                formatter.write_dl([(name, one.short_help or "") for name, one in results if one is not None])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run; lines and bars of the libraries go to stderr meanwhile."""

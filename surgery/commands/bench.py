@@ -80,30 +80,30 @@ def _attention_on_cpu(sizes: Sequence[int], threads: int, seconds: float, dtype:
 
     from ..bench_attention import bench_attention
 
-    found = bench_attention(sizes, threads, seconds, getattr(torch, dtype))
+    result = bench_attention(sizes, threads, seconds, getattr(torch, dtype))
     if as_json:
-        print_json(found)
+        print_json(result)
         return
     rows = [
         [r["phase"], r["visual"], r["plan"], r["path"], f"{r['sdpa_ms']:.2f}", f"{r['sap_ms']:.2f}",
          f"{r['ratio']:.2f}x", f"{r['ratio_low']:.2f}-{r['ratio_high']:.2f}", r["pairs"]]
-        for r in found["rows"]  # type: ignore[attr-defined]
+        for r in result["rows"]  # type: ignore[attr-defined]
     ]  # fmt: skip
     print_table(["phase", "visual", "plan", "path", "SDPA ms", "SAP ms", "ratio", "middle half", "pairs"], rows)
-    if found["growth"]:
-        click.echo(f"all-heads prefill grows {found['growth']:.2f}x from 4096 to 8192 visual tokens")
-    tell(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))  # type: ignore[attr-defined]
+    if result["growth"]:
+        click.echo(f"all-heads prefill grows {result['growth']:.2f}x from 4096 to 8192 visual tokens")
+    tell(", ".join(f"{k}: {v}" for k, v in result["environment"].items()))  # type: ignore[attr-defined]
 
 
 def _attention_on_gpu(sizes: Sequence[int], requests: Sequence[int], text: int, dtype: str, as_json: bool) -> None:
     from ...serving.benchmark.attention_table import HEAD, measure, table_rows
 
-    found = measure(sizes, requests, text, dtype, "cuda")
+    result = measure(sizes, requests, text, dtype, "cuda")
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    print_table(HEAD, table_rows(found))
-    tell(", ".join(f"{k}: {v}" for k, v in found["environment"].items()))
+    print_table(HEAD, table_rows(result))
+    tell(", ".join(f"{k}: {v}" for k, v in result["environment"].items()))
 
 
 @bench.command(short_help="Patch a sparse checkpoint of many gigabytes.")
@@ -124,11 +124,11 @@ def patch(gigabytes: float, as_json: bool) -> None:
     """
     from ..bench_patch import bench_patch
 
-    found = bench_patch(gigabytes)
+    result = bench_patch(gigabytes)
     if as_json:
-        print_json(found)
+        print_json(result)
     else:
-        print_table(["quantity", "value"], [(k, f"{v:.2f}" if isinstance(v, float) else v) for k, v in found.items()])
+        print_table(["quantity", "value"], [(k, f"{v:.2f}" if isinstance(v, float) else v) for k, v in result.items()])
 
 
 @bench.command(short_help="RID of one layer: one factorisation against many.")
@@ -154,12 +154,12 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
         ) from error
     from ..bench_measures import bench_measures
 
-    found = bench_measures(pairs, threads=threads)
+    result = bench_measures(pairs, threads=threads)
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    rows = [list(row.values()) for row in found["rows"]]  # type: ignore[attr-defined]
-    print_table(list(found["rows"][0]), [[f"{c:.3g}" if isinstance(c, float) else c for c in r] for r in rows])  # type: ignore[index]
+    rows = [list(row.values()) for row in result["rows"]]  # type: ignore[attr-defined]
+    print_table(list(result["rows"][0]), [[f"{c:.3g}" if isinstance(c, float) else c for c in r] for r in rows])  # type: ignore[index]
 
 
 @bench.command(short_help="Preset efficient against other choices of KV groups.")
@@ -204,11 +204,11 @@ def plans(
     from ..evaluation.evaluate import EvalSettings
 
     settings = EvalSettings(batch=32, dtype=dtype, device=device, seed=seed)
-    found = bench_plans(source, measured, asked, out, counts, random_plans, settings)
+    result = bench_plans(source, measured, asked, out, counts, random_plans, settings)
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    click.echo(f"original: {100 * found['original_accuracy']:.2f} % of {found['questions']} questions")
+    click.echo(f"original: {100 * result['original_accuracy']:.2f} % of {result['questions']} questions")
     print_table(
         [
             "KV groups", "visual KV saved", "plan", "accuracy", "same answers", "against original (95 %)",
@@ -219,7 +219,7 @@ def plans(
                 r["kv_groups"], f"{100 * r['visual_kv_saved']:.1f} %", r["plan"], f"{100 * r['accuracy']:.2f} %",
                 f"{100 * r['agreement']:.2f} %", _interval(r["versus_original"]), _interval(r["efficient_minus_this"]),
             ]
-            for r in found["rows"]
+            for r in result["rows"]
         ],
     )  # fmt: skip
 

@@ -92,32 +92,32 @@ def calibrate(
     check_fit(source.config, source.tensors)
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
-    found = measure(
+    result = measure(
         chat, model_shape(source.config).family, examples, place.name, partial, Counter("calibrating"), source.identity
     )
     partials = [partial]
     if wanted is not None and (of_groups["frontier"] or of_groups["sensitivity"]):
         partials.append(out.with_name(out.name + ".groups.partial"))
-        found = replace(found, frontier=_measure(chat, source, found, examples, wanted, partials[-1]))
+        result = replace(result, frontier=_measure(chat, source, result, examples, wanted, partials[-1]))
     if of_fit is not None and wanted is not None:
-        fits, more = run_fits(chat, source, found, examples, wanted, of_fit, out)
-        found, partials = replace(found, fits=fits), [*partials, *more]
+        fits, more = run_fits(chat, source, result, examples, wanted, of_fit, out)
+        result, partials = replace(result, fits=fits), [*partials, *more]
     with disk_errors(f"cannot write {out}"):
-        write_json(out, found.to_json())
+        write_json(out, result.to_json())
         for path in partials:
             path.unlink()
     if as_json:
-        print_json(found.to_json())
+        print_json(result.to_json())
         return
     print_table(["layer", "visual mass (mean of heads)", "most visual head"], [
-        [i, f"{100 * sum(row) / len(row):.1f} %", max(range(found.num_heads), key=lambda h: row[h])]
-        for i, row in enumerate(found.visual_mass)
+        [i, f"{100 * sum(row) / len(row):.1f} %", max(range(result.num_heads), key=lambda h: row[h])]
+        for i, row in enumerate(result.visual_mass)
         if row
     ])  # fmt: skip
-    if found.frontier is not None:
-        print_groups(found.frontier)
-    print_fits(found, model_shape(source.config).kv_groups)
-    options = "--preset efficient " if of_groups["frontier"] or found.fits else ""
+    if result.frontier is not None:
+        print_groups(result.frontier)
+    print_fits(result, model_shape(source.config).kv_groups)
+    options = "--preset efficient " if of_groups["frontier"] or result.fits else ""
     if of_fit is not None:
         options += f"--scores fitted {of_fit.option()}"
     tell(f"wrote {out}; next: lostattn patch {options}--calibration {out} {src} OUT")
@@ -171,14 +171,14 @@ def _group_wish(
 
     if not (sensitivity or frontier or fit):
         return None
-    found = get_mode(mode or "patch_complexity")
+    result = get_mode(mode or "patch_complexity")
     options = parse_options(mode_options)
-    found.settle("efficient", options)
-    if fit and found.scores:
+    result.settle("efficient", options)
+    if fit and result.scores:
         raise LostattnError(
-            f"mode '{found.name}' gives the scores itself, so nothing can be fitted: take another --mode"
+            f"mode '{result.name}' gives the scores itself, so nothing can be fitted: take another --mode"
         )
-    return GroupWish(frontier, found.name, options, seed or 0, width or 4, max_new_tokens or 16)
+    return GroupWish(frontier, result.name, options, seed or 0, width or 4, max_new_tokens or 16)
 
 
 def _measure(chat: Any, source: Any, found: Any, examples: Any, wanted: GroupWish, partial: Path) -> Any:

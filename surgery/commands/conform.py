@@ -59,20 +59,20 @@ def conform(
 
     pictures = builtin_cases() if data is None else data_cases(data, limit)
     cases = video_cases(tells_apart(folder)) if videos else pictures
-    found = compare(folder, cases, max_tokens, dtype, device, vllm_options)
-    ok = all(r.ok for r in found)
+    result = compare(folder, cases, max_tokens, dtype, device, vllm_options)
+    ok = all(r.ok for r in result)
     if as_json:
-        rows = [asdict(r) for r in found]
+        rows = [asdict(r) for r in result]
         print_json({"ok": ok, "dtype": dtype, "tolerance": TOLERANCE[dtype], "cases": rows})
     else:
         head = ["prompt", "tokens", "visual", "answer", "same tokens", "logprob difference", "verdict"]
         rows_ = [
             [r.name, r.prompt, r.visual, r.tokens, r.equal, f"{r.difference:.1e}", "ok" if r.ok else "DIFFERS"]
-            for r in found
+            for r in result
         ]
         print_table(head, rows_)
         click.echo(
-            f"{sum(r.ok for r in found)} of {len(found)} prompts agree ({dtype}, log-probabilities within {TOLERANCE[dtype]:g})"
+            f"{sum(r.ok for r in result)} of {len(result)} prompts agree ({dtype}, log-probabilities within {TOLERANCE[dtype]:g})"
         )
     if not ok:
         tell("vLLM and transformers do not agree on this model: do not serve it")

@@ -68,8 +68,8 @@ def diagnose(
         return
     head, *rows = table(report)
     print_table(head, rows)
-    for model, found in report["models"].items():
-        for line in found["verdict"]:
+    for model, result in report["models"].items():
+        for line in result["verdict"]:
             click.echo(f"{model}: {line}")
     if moved := comparison(report):
         print_table(moved[0], moved[1:])

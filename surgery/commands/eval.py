@@ -73,10 +73,10 @@ def _with_frames(asked: list[Asked], frames: int | None) -> list[Asked]:
 
     if frames is None:
         return asked
-    found = [take_frames(one, frames) for one in asked]
-    if found == asked and not any(one.has_videos for one in asked):
+    results = [take_frames(one, frames) for one in asked]
+    if results == asked and not any(one.has_videos for one in asked):
         raise LostattnError("--frames is for videos, and the data has none: leave it out")
-    return found
+    return results
 
 
 IDLE = {"transformers": ("concurrency", "api_key"), "vllm": ("batch", "dtype", "device", "api_key")}

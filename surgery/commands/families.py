@@ -13,9 +13,9 @@ def families(as_json: bool) -> None:
     """List the supported model families: what runs where, and the defaults of layers and heads."""
     from ..families import family_states, installed_engine
 
-    found = family_states()
+    result = family_states()
     if as_json:
-        print_json([state.to_json() for state in found])
+        print_json([state.to_json() for state in result])
         return
     print_table(
         ["family", "models", "layers", "heads", "video", "vLLM"],
@@ -23,18 +23,18 @@ def families(as_json: bool) -> None:
             [
                 s.family, s.models, f"{s.layers[0]}-{s.layers[1]}", f"{s.heads[0]}-{s.heads[1]}", s.video,
                 "served" if s.vllm else "not served",
-            ] for s in found
+            ] for s in result
         ],
     )  # fmt: skip
     click.echo("\nWhat a family covers, where it is more than its own:")
     print_table(
         ["family", "text models", "vision towers"],
-        [[s.family, ", ".join(s.text_models), ", ".join(s.towers)] for s in found if s.text_models or s.towers],
+        [[s.family, ", ".join(s.text_models), ", ".join(s.towers)] for s in result if s.text_models or s.towers],
     )
     click.echo("\nLast tried:")
     print_table(
         ["family", "day", "transformers", "vLLM"],
-        [[s.family, s.tried.day, s.tried.transformers, s.tried.vllm or "not served"] for s in found],
+        [[s.family, s.tried.day, s.tried.transformers, s.tried.vllm or "not served"] for s in result],
     )
     tell(f"vLLM here: {installed_engine()}")
     tell("layers are clipped to a model's depth; --json tells modes, reasons, and where the defaults come from")

@@ -57,12 +57,12 @@ def parse_budgets(text: str | None) -> tuple[float, ...]:
     from ...patches.errors import LostattnError
 
     try:
-        found = tuple(float(part) for part in text.split(",")) if text is not None else ()
+        results = tuple(float(part) for part in text.split(",")) if text is not None else ()
     except ValueError:
-        found = (-1.0,)
-    if any(not 0 <= share < 1 for share in found):
+        results = (-1.0,)
+    if any(not 0 <= share < 1 for share in results):
         raise LostattnError(f"cannot read --kv-budget '{text}': write shares from 0 up to 1, such as 0.75,0.5")
-    return found
+    return results
 
 
 def fit_wish(

@@ -22,14 +22,14 @@ def show(folder: Path, as_json: bool) -> None:
     from ..checkpoint.write import read_patched
     from ..describe import describe_origin, describe_plan
 
-    found = read_patched(folder)
+    result = read_patched(folder)
     if as_json:
-        print_json({"plan": found.plan.to_json(), "manifest": found.manifest.to_json()})
+        print_json({"plan": result.plan.to_json(), "manifest": result.manifest.to_json()})
         return
-    for text in describe_plan(found.plan):
+    for text in describe_plan(result.plan):
         click.echo(text)
     click.echo()
-    print_table(["what", "value"], describe_origin(found.manifest))
+    print_table(["what", "value"], describe_origin(result.manifest))
 
 
 @click.command(short_help="Check a patched folder against its recorded hashes.")
@@ -45,18 +45,18 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
     """
     from ..checkpoint.write import verify as check
 
-    found = check(folder, quick=quick)
-    rows = [[c.file, c.level, "ok" if c.ok else "FAILED", c.problem] for c in found.checks]
+    result = check(folder, quick=quick)
+    rows = [[c.file, c.level, "ok" if c.ok else "FAILED", c.problem] for c in result.checks]
     if as_json:
         print_json(
             {
-                "ok": found.ok,
+                "ok": result.ok,
                 "checks": [dict(zip(("file", "level", "result", "problem"), r, strict=True)) for r in rows],
             }
         )
     else:
         print_table(["file", "checked by", "result", "problem"], rows)
-    if not found.ok:
+    if not result.ok:
         tell(f"{folder} is not as it was written: patch again, or take it back with care")
         raise SystemExit(1)
 

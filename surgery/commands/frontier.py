@@ -24,17 +24,17 @@ def frontier(calibration: Path, plot: Path | None, as_json: bool) -> None:
     from ...patches.errors import LostattnError
     from ..calibration import Calibration
 
-    found = Calibration.read(calibration).frontier
-    if found is None:
+    result = Calibration.read(calibration).frontier
+    if result is None:
         raise LostattnError(
             f"{calibration} holds no measured KV groups: make them with 'lostattn calibrate --frontier' (or --sensitivity)"
         )
     if plot is not None:
         from ..efficient.plot import plot_frontier
 
-        plot_frontier(found, plot)
+        plot_frontier(result, plot)
         tell(f"wrote {plot}")
-    print_json(found.to_json()) if as_json else print_groups(found)
+    print_json(result.to_json()) if as_json else print_groups(result)
 
 
 def print_groups(found: Any) -> None:

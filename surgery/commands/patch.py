@@ -128,10 +128,10 @@ def plan(
         return
     from ..predict_serving import predict_serving
 
-    found = predict_serving(prepared.planned.plan, source.config, source.path, **gpu)
-    _print_prepared(prepared, as_json, {"serving": found.to_json()})
+    result = predict_serving(prepared.planned.plan, source.config, source.path, **gpu)
+    _print_prepared(prepared, as_json, {"serving": result.to_json()})
     if not as_json:
-        print_prediction(found)
+        print_prediction(result)
 
 
 def _plan_bare(src: str, revision: str | None, spec: Any, gpu: dict[str, Any], as_json: bool) -> bool:
@@ -144,15 +144,15 @@ def _plan_bare(src: str, revision: str | None, spec: Any, gpu: dict[str, Any], a
     from ..predict_serving import plan_of_config, predict_serving
 
     settled, notes, config = plan_of_config(folder, spec)
-    found = predict_serving(settled, config, None, **gpu)
+    result = predict_serving(settled, config, None, **gpu)
     if as_json:
-        print_json({"plan": settled.to_json(), "notes": notes, "serving": found.to_json()})
+        print_json({"plan": settled.to_json(), "notes": notes, "serving": result.to_json()})
         return True
     for text in describe_plan(settled):
         click.echo(text)
     for note in notes:
         tell(f"note: {note}")
-    print_prediction(found)
+    print_prediction(result)
     return True
 
 

@@ -37,14 +37,14 @@ def take_gpu_options(given: dict[str, Any]) -> dict[str, Any] | None:
     from ...patches.errors import LostattnError
 
     names = ("gpu", "tensor_parallel", "text_tokens", "visual_tokens")
-    found = {name: given.pop(name) for name in names}
-    if found["gpu"] is None:
+    results = {name: given.pop(name) for name in names}
+    if results["gpu"] is None:
         for name in names[1:]:
-            if found[name] is not None:
+            if results[name] is not None:
                 raise LostattnError(f"--{name.replace('_', '-')} belongs to --gpu: name a GPU, such as --gpu h100")
         return None
-    ranks, text, visual = (found[n] or d for n, d in zip(names[1:], (1, TEXT, VISUAL), strict=True))
-    return {"gpu": found["gpu"], "ranks": ranks, "text": text, "visual": visual}
+    ranks, text, visual = (results[n] or d for n, d in zip(names[1:], (1, TEXT, VISUAL), strict=True))
+    return {"gpu": results["gpu"], "ranks": ranks, "text": text, "visual": visual}
 
 
 def print_prediction(found: Any) -> None:

@@ -48,22 +48,22 @@ def score(name: str, responses: Path, harness: str, items: Path | None, force: b
     rule = task.rule(harness)
     if items and items.exists() and not force:
         raise LostattnError(f"{items} exists: choose another --items, or add --force")
-    found = measure(task, read_responses(task, responses), harness, seed)
+    result = measure(task, read_responses(task, responses), harness, seed)
     if items:
-        write_decisions(items, found.decisions)
-    again = repeated([d.judged.item for d in found.decisions])
+        write_decisions(items, result.decisions)
+    again = repeated([d.judged.item for d in result.decisions])
     if again:
         tell(f"note: {again} rows have an id that an earlier row has too; all are counted")
-    counts = {k: int(v) for k, v in found.metrics.items() if k in COUNTS}
-    shares = {k: v for k, v in found.metrics.items() if k not in COUNTS}
+    counts = {k: int(v) for k, v in result.metrics.items() if k in COUNTS}
+    shares = {k: v for k, v in result.metrics.items() if k not in COUNTS}
     if as_json:
         seeded = {"seed": seed} if rule.guesses else {}
-        about = {"task": task.name, "responses": responses.name, "harness": harness, "parser": found.parser, **seeded}
+        about = {"task": task.name, "responses": responses.name, "harness": harness, "parser": result.parser, **seeded}
         print_json(
             {**about, "lostattn": lostattn_version(), **counts, "repeated": again, "main": task.main, "metrics": shares}
         )
         return
-    tell(f"task {task.name}, rule {harness} ({found.parser})")
+    tell(f"task {task.name}, rule {harness} ({result.parser})")
     print_table(
         ["metric", "value"],
         [[k, v] for k, v in counts.items()] + [[k, f"{100 * v:.2f} %"] for k, v in shares.items()],

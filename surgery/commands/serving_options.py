@@ -15,10 +15,10 @@ def positive_numbers(text: str, what: str) -> tuple[int, ...]:
     from ...patches.errors import LostattnError
     from ..ranges import parse_numbers
 
-    found = tuple(parse_numbers(text, what))
-    if found and found[0] < 1:
-        raise LostattnError(f"{what} must be 1 or more, not {found[0]}")
-    return found
+    results = tuple(parse_numbers(text, what))
+    if results and results[0] < 1:
+        raise LostattnError(f"{what} must be 1 or more, not {results[0]}")
+    return results
 
 
 def budget_bytes(gib: float | None) -> int | None:
@@ -63,5 +63,5 @@ class BehindDashes(click.Command):
 
 def vllm_options() -> tuple[str, ...]:
     """What stood behind `--`."""
-    found: tuple[str, ...] = click.get_current_context().meta.get("vllm_options", ())
-    return found
+    results: tuple[str, ...] = click.get_current_context().meta.get("vllm_options", ())
+    return results

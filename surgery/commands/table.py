@@ -48,12 +48,12 @@ def column_widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None
     if sum(least) > room:
         return None
     cap = max(wanted, default=0)
-    while sum(found := [max(low, min(most, cap)) for low, most in zip(least, wanted, strict=True)]) > room:
+    while sum(result := [max(low, min(most, cap)) for low, most in zip(least, wanted, strict=True)]) > room:
         cap -= 1
-    for i in sorted(range(len(found)), key=lambda i: wanted[i] - found[i]):  # what the last step left over
-        more = min(wanted[i] - found[i], room - sum(found))
-        found[i] += more
-    return found
+    for i in sorted(range(len(result)), key=lambda i: wanted[i] - result[i]):  # what the last step left over
+        more = min(wanted[i] - result[i], room - sum(result))
+        result[i] += more
+    return result
 
 
 def _table(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> object:

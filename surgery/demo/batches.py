@@ -146,9 +146,9 @@ def cell_labels(scene: Scene) -> torch.Tensor:
     """`Batch.cells` of one picture: int64 (4 rows * cols, 3)."""
     digits = F.pad(torch.tensor(scene.labels).view(scene.rows, scene.cols), (2, 0), value=NO_CELL)
     digits = digits.masked_fill(digits == BLANK, NO_DIGIT)
-    found = torch.full((scene.rows, 2, scene.cols, 2, 3), IGNORE)
-    found[:, 1, :, 1] = torch.stack([digits[:, 2:], digits[:, 1:-1], digits[:, :-2]], -1)
-    return found.reshape(-1, 3)
+    result = torch.full((scene.rows, 2, scene.cols, 2, 3), IGNORE)
+    result[:, 1, :, 1] = torch.stack([digits[:, 2:], digits[:, 1:-1], digits[:, :-2]], -1)
+    return result.reshape(-1, 3)
 
 
 def pictures(scenes: Sequence[Scene], ink: torch.Tensor) -> np.ndarray:
@@ -188,13 +188,13 @@ def _full_scene(draw: Draw, rows: int, cols: int) -> Scene:
 
 def _questions_about(draw: Draw, scene: Scene, count: int) -> list[Asked]:
     """The kinds that the picture can answer, in random order, and again."""
-    found: list[Asked] = []
+    results: list[Asked] = []
     kinds: list[str] = []
-    while len(found) < count:
+    while len(results) < count:
         kinds = kinds or draw.some(TAUGHT, len(TAUGHT))
         if question := ask(draw, scene, kinds.pop()):
-            found.append(question)
-    return found
+            results.append(question)
+    return results
 
 
 def question_batch(packer: Packer, question: Question, system: str = "") -> Batch:

@@ -106,12 +106,12 @@ class Scene:
     def follow(self, place: int) -> tuple[int, ...]:
         """Numbers of the cells to the right of a cell, up to the first without a digit or the end of the row."""
         end = (place // self.cols + 1) * self.cols
-        found = []
+        results = []
         for after in range(place + 1, end):
             if self.labels[after] == BLANK:
                 break
-            found.append(after)
-        return tuple(found)
+            results.append(after)
+        return tuple(results)
 
     def boxes(self, places: Sequence[int]) -> tuple[tuple[int, int, int, int], ...]:
         """Cells in pixels; of all digits if there are none."""

@@ -75,12 +75,12 @@ def headline(layers: Sequence[Mapping[str, Any]], plans: Mapping[str, Any]) -> s
     kept = {name: row["accuracy"] / plans["original_accuracy"] for name, row in at_half.items()}
     guesses = [value for name, value in kept.items() if name.startswith("random")]
     shown = [name for name in SHOWN if name in kept]
-    told = [f"{name} {100 * kept[name]:.1f} %" for name in shown]
+    stated = [f"{name} {100 * kept[name]:.1f} %" for name in shown]
     if guesses:
-        told.append(f"random groups {100 * sum(guesses) / len(guesses):.1f} % (mean of {len(guesses)})")
+        stated.append(f"random groups {100 * sum(guesses) / len(guesses):.1f} % (mean of {len(guesses)})")
     return (
         f"Patched alone, {_layers(named['cost'])} 5 points of accuracy or more, {_layers(named['free'])} less than 1. "
-        f"With half of the visual KV cache saved, of the original's accuracy are left: {', '.join(told)}."
+        f"With half of the visual KV cache saved, of the original's accuracy are left: {', '.join(stated)}."
     )
 
 

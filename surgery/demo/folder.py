@@ -42,12 +42,12 @@ def check_free(out: Path, force: bool) -> set[str]:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise LostattnError(f"{out} exists and is not a folder: choose another --out")
     with disk_errors(f"cannot write {out}"):
-        found = {path.name for path in out.iterdir()} if out.exists() else set()
-        if found and not force:
+        result = {path.name for path in out.iterdir()} if out.exists() else set()
+        if result and not force:
             raise LostattnError(f"{out} exists and is not empty: choose another --out, or add --force")
-        if strange := sorted(found - {"base", *FILES, *map(folder_name, specs(out))}):
+        if strange := sorted(result - {"base", *FILES, *map(folder_name, specs(out))}):
             raise LostattnError(f"{out} holds '{strange[0]}', which is not of the demo: choose another --out")
-    return found
+    return result
 
 
 def unpack_model(out: Path, force: bool) -> Path:
@@ -56,9 +56,9 @@ def unpack_model(out: Path, force: bool) -> Path:
     Raises:
         LostattnError: the destination exists and force is not given.
     """
-    found = check_free(out, force)
+    result = check_free(out, force)
     with disk_errors(f"cannot write {out}"):
-        for name in found:
+        for name in result:
             path = out / name
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
         shutil.copytree(MODEL, out / "base", copy_function=shutil.copyfile)
@@ -67,10 +67,10 @@ def unpack_model(out: Path, force: bool) -> Path:
 
 def specs(calibration: Path) -> dict[str, PatchSpec]:
     """What the demo compares: the paper's band in every mode, whole layers, and a negative control."""
-    found = {mode: PatchSpec(mode=mode, calibration=str(calibration)) for mode in MODES}
-    found[WHOLE_LAYERS] = PatchSpec(mode="patch_complexity", layers="5-7", heads="all")
-    found["uniform, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
-    return found
+    results = {mode: PatchSpec(mode=mode, calibration=str(calibration)) for mode in MODES}
+    results[WHOLE_LAYERS] = PatchSpec(mode="patch_complexity", layers="5-7", heads="all")
+    results["uniform, all layers"] = PatchSpec(mode="uniform", layers="all", heads="all")
+    return results
 
 
 def folder_name(name: str) -> str:

@@ -38,11 +38,11 @@ def layer_table(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """Layers and bands, uniform scores of 0 in all heads: head and rows."""
     kinds = sorted(rows[0]["by_kind"])
     head = ["patched", "right", *kinds, "difference (95 %)", "verdict"]
-    found = []
+    results = []
     for r in rows:
         right = [percent(r["accuracy"]), *(percent(r["by_kind"][k]) for k in kinds)]
-        found.append([r["name"], *right, interval_text(r["difference"]), r["verdict"]])
-    return [head, *found]
+        results.append([r["name"], *right, interval_text(r["difference"]), r["verdict"]])
+    return [head, *results]
 
 
 def plan_table(plans: Mapping[str, Any]) -> list[list[str]]:
@@ -71,19 +71,19 @@ def note(report: Mapping[str, Any]) -> str:
 
 def series(plans: Mapping[str, Any]) -> dict[str, list[tuple[float, float]]]:
     """Name -> points (visual KV saved, accuracy), in percent; random choices as their mean. All begin at the original."""
-    found: dict[str, list[tuple[float, float]]] = {}
+    results: dict[str, list[tuple[float, float]]] = {}
     start = (0.0, 100 * plans["original_accuracy"])
     for name in CHOSEN:
         points = [(100 * r["visual_kv_saved"], 100 * r["accuracy"]) for r in plans["rows"] if r["plan"] == name]
         if points:
-            found[name] = [start, *points]
+            results[name] = [start, *points]
     guesses: dict[float, list[float]] = {}
     for r in plans["rows"]:
         if r["plan"].startswith("random"):
             guesses.setdefault(100 * r["visual_kv_saved"], []).append(100 * r["accuracy"])
     if guesses:
-        found["random groups (mean)"] = [start, *((x, sum(ys) / len(ys)) for x, ys in guesses.items())]
-    return found
+        results["random groups (mean)"] = [start, *((x, sum(ys) / len(ys)) for x, ys in guesses.items())]
+    return results
 
 
 def _drawing(plans: Mapping[str, Any]) -> charts.Draw:

@@ -37,8 +37,8 @@ class Serving:
         if self.process.wait():
             last = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no word"]
             raise LostattnError(f"the comparison in vLLM failed ({last[-1]}): see {self.log}, or add --no-serve")
-        found: dict[str, Any] = json.loads((self.out / "compare.json").read_text(encoding="utf-8"))
-        return found
+        result: dict[str, Any] = json.loads((self.out / "compare.json").read_text(encoding="utf-8"))
+        return result
 
 
 @contextmanager
@@ -51,10 +51,10 @@ def serving(base: Path, patched: Path, out: Path, seed: int) -> Iterator[Serving
         yield None
         return
     logger.info(f"serving both in vLLM beside it: {QUESTIONS} of the questions")
-    found = Serving(base, patched, out, seed)
+    result = Serving(base, patched, out, seed)
     try:
-        yield found
+        yield result
     finally:
-        if found.process.poll() is None:
-            found.process.terminate()
-            found.process.wait()
+        if result.process.poll() is None:
+            result.process.terminate()
+            result.process.wait()

@@ -139,16 +139,16 @@ class Trainer:
         )
         corner = batch.cells[:, 0] != IGNORE
         left = self.left(cells[1][corner]).view(-1, NO_CELL + 1)
-        found = {
+        results = {
             "cell": F.cross_entropy(self.own(cells[0][corner]), batch.cells[corner, 0]),
             "left": F.cross_entropy(left, batch.cells[corner, 1:].flatten()),
         }
         answers, hints = batch.labels != IGNORE, batch.hints != IGNORE
         if bool(answers.any()):
-            found["answer"] = F.cross_entropy(head(states[-1][answers]), batch.labels[answers])
-            found["early"] = F.cross_entropy(head(norm(states[EARLY][answers])), batch.labels[answers])
-            found["hint"] = F.cross_entropy(head(states[-1][hints]), batch.hints[hints])
-        return found
+            results["answer"] = F.cross_entropy(head(states[-1][answers]), batch.labels[answers])
+            results["early"] = F.cross_entropy(head(norm(states[EARLY][answers])), batch.labels[answers])
+            results["hint"] = F.cross_entropy(head(states[-1][hints]), batch.hints[hints])
+        return results
 
     def step(self, step: int) -> dict[str, float]:
         """One update; the losses."""

@@ -44,16 +44,16 @@ def noise_weights(model: Any, names: tuple[str, ...], seed: int = 0) -> Iterator
         The names of the replaced tensors.
     """
     layers = decoder_of(model.model).layers
-    found = {n: m.weight for n, m in layers.named_modules() if n.split(".")[-1] in names}
-    kept = {n: w.detach().clone() for n, w in found.items()}
+    results = {n: m.weight for n, m in layers.named_modules() if n.split(".")[-1] in names}
+    kept = {n: w.detach().clone() for n, w in results.items()}
     try:
         with torch.no_grad():
-            for name, weight in found.items():
+            for name, weight in results.items():
                 weight.copy_(_gaussian_like(weight, f"{seed} {name}"))
-        yield list(found)
+        yield list(results)
     finally:
         with torch.no_grad():
-            for name, weight in found.items():
+            for name, weight in results.items():
                 weight.copy_(kept[name])
 
 

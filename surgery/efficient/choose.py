@@ -21,26 +21,26 @@ def named_groups(spec: PatchSpec, shape: Shape) -> dict[int, list[int]] | None:
     Raises:
         LostattnError: layers or heads beside them, or a group that the model does not have.
     """
-    found = parse_groups(spec.groups)
-    if found is None:
+    result = parse_groups(spec.groups)
+    if result is None:
         return None
     if spec.layers is not None or spec.heads is not None:
         raise LostattnError("--groups names the heads of whole KV groups: leave --layers and --heads out")
-    for layer, groups in found.items():
+    for layer, groups in result.items():
         if not groups or layer not in shape.attending or not 0 <= groups[0] <= groups[-1] < shape.every[layer].kv_heads:
             raise LostattnError(
                 f"--groups {layer}:{','.join(map(str, groups))} does not exist: the model has {shape.told}"
             )
-    return heads_of([(layer, group) for layer, groups in found.items() for group in groups], shape)
+    return heads_of([(layer, group) for layer, groups in result.items() for group in groups], shape)
 
 
 def heads_of(groups: Sequence[Group], shape: Shape) -> dict[int, list[int]]:
     """Query heads of whole KV groups, per layer, ascending."""
-    found = dict[int, list[int]]()
+    result = dict[int, list[int]]()
     for layer, group in sorted(groups):
         size = shape.heads // shape.every[layer].kv_heads
-        found.setdefault(layer, []).extend(range(group * size, (group + 1) * size))
-    return found
+        result.setdefault(layer, []).extend(range(group * size, (group + 1) * size))
+    return result
 
 
 def asks_frontier(spec: PatchSpec) -> bool:
@@ -72,17 +72,17 @@ def frontier_of(spec: PatchSpec, shape: Shape, calibration: Calibration) -> Fron
         LostattnError: an option that needs a frontier that the file does not hold, or one of another model.
     """
     named = spec.layers is not None or spec.heads is not None or spec.groups is not None
-    found = calibration.frontier
-    if not asks_frontier(spec) and (named or found is None or not found.steps):
+    result = calibration.frontier
+    if not asks_frontier(spec) and (named or result is None or not result.steps):
         return None
-    if found is None:
+    if result is None:
         raise LostattnError(
             "the calibration holds no frontier: make it with 'lostattn calibrate --frontier', or choose with --groups"
         )
-    beyond = [g for g in found.alone if g[0] >= shape.layers or g[1] >= shape.every[g[0]].kv_heads]
-    if beyond or found.kv_groups != shape.kv_groups:
+    beyond = [g for g in result.alone if g[0] >= shape.layers or g[1] >= shape.every[g[0]].kv_heads]
+    if beyond or result.kv_groups != shape.kv_groups:
         raise LostattnError("the frontier in the calibration is of a model of another shape: calibrate this model")
-    return found
+    return result
 
 
 def settings_of(plan: Plan) -> Mapping[str, object]:

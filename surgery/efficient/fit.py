@@ -125,9 +125,9 @@ def pieces(plan: Plan, theta: torch.Tensor) -> Iterator[tuple[int, torch.Tensor,
 
 def plan_of(plan: Plan, theta: torch.Tensor) -> Plan:
     """The plan with the numbers of a vector."""
-    found = list(pieces(plan, theta.clamp(-MOST_LEVEL, MOST_LEVEL)))
-    weights = {layer: tuple(tuple(v) for v in w.tolist()) for layer, w, _ in found}
-    return replace(plan, weights=weights, levels={layer: tuple(b.tolist()) for layer, _, b in found})
+    results = list(pieces(plan, theta.clamp(-MOST_LEVEL, MOST_LEVEL)))
+    weights = {layer: tuple(tuple(v) for v in w.tolist()) for layer, w, _ in results}
+    return replace(plan, weights=weights, levels={layer: tuple(b.tolist()) for layer, _, b in results})
 
 
 @contextmanager
@@ -214,10 +214,10 @@ class Fitter:
         key = id(pair)
         if key in self.kept:
             return self.kept[key]
-        found = prepare(self.chat, self.swap, self.plan, *pair, self.original)
-        if sum(lesson.size for lesson in self.kept.values()) + found.size <= KEPT:
-            self.kept[key] = found
-        return found
+        result = prepare(self.chat, self.swap, self.plan, *pair, self.original)
+        if sum(lesson.size for lesson in self.kept.values()) + result.size <= KEPT:
+            self.kept[key] = result
+        return result
 
     def loss(self, theta: torch.Tensor, pair: Pair) -> torch.Tensor:
         """KL(original, patched) of the next token, mean over the answer's tokens, with the graph of `theta`."""
@@ -225,9 +225,9 @@ class Fitter:
         self.swap(self.plan)
         self.put(theta)
         model.sap_settings.force("any_mask")  # the form that carries gradients, taken without a word
-        found = lesson.log_probs(model)
+        result = lesson.log_probs(model)
         model.sap_settings.force("auto")
-        return lesson.kl(found).mean()
+        return lesson.kl(result).mean()
 
     def put(self, theta: torch.Tensor) -> None:
         """Let the layers use the vector itself, so that gradients reach it."""

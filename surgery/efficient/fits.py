@@ -53,8 +53,8 @@ class Fit:
     @property
     def groups(self) -> tuple[Group, ...]:
         """The (layer, KV head) pairs that it is for, ascending."""
-        found = self.settings["groups"]
-        return tuple((layer, g) for layer in sorted(self.weights) for g in found[str(layer)])
+        result = self.settings["groups"]
+        return tuple((layer, g) for layer in sorted(self.weights) for g in result[str(layer)])
 
     def check(self, settings: Mapping[str, Any]) -> None:
         """LostattnError unless the fit was made with the settings of a plan (see `FIT_SETTINGS`)."""
@@ -141,10 +141,10 @@ def _short(x: float) -> float:
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...]:
-    found = tuple(float(x) for x in values)
-    if len(found) != count or not all(abs(x) <= MOST_LEVEL for x in found):
+    results = tuple(float(x) for x in values)
+    if len(results) != count or not all(abs(x) <= MOST_LEVEL for x in results):
         raise ValueError("numbers that no plan has")
-    return found
+    return results
 
 
 def _harm_json(harm: Harm) -> dict[str, float]:
@@ -152,7 +152,7 @@ def _harm_json(harm: Harm) -> dict[str, float]:
 
 
 def _harm(raw: Mapping[str, Any]) -> Harm:
-    found = Harm(float(raw["kl"]), float(raw["agreement"]), float(raw["tokens"]))
-    if not (0 <= found.kl < float("inf") and 0 <= found.agreement <= 1 and 0 <= found.tokens <= 1):
+    result = Harm(float(raw["kl"]), float(raw["agreement"]), float(raw["tokens"]))
+    if not (0 <= result.kl < float("inf") and 0 <= result.agreement <= 1 and 0 <= result.tokens <= 1):
         raise ValueError("a harm out of range")
-    return found
+    return result

@@ -100,11 +100,11 @@ class Frontier:
             groups, samples, tokens = (raw[name] for name in ("kv_groups", "samples", "max_new_tokens"))
             if len(raw) != 6 or not all(isinstance(n, int) and n > 0 for n in (groups, samples, tokens)):
                 raise ValueError("a number is missing or none")
-            found = cls(settings, groups, samples, tokens, alone, steps)
-            found._check_steps()
+            result = cls(settings, groups, samples, tokens, alone, steps)
+            result._check_steps()
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             raise LostattnError("the frontier in the calibration is damaged: make it anew") from error
-        return found
+        return result
 
     def _check_steps(self) -> None:
         """ValueError for steps that cannot follow one another."""

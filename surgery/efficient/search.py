@@ -123,11 +123,11 @@ def search(
     stride, now = _stride(len(alone)), 0.0
     while stale:
         tried = _least(stale, width)
-        found = dict(zip(tried, measure([[*gone, g] for g in tried]), strict=True))
-        stale |= {g: h.kl - now for g, h in found.items()}
-        best = min(tried, key=lambda g: (found[g].kl, g))
+        result = dict(zip(tried, measure([[*gone, g] for g in tried]), strict=True))
+        stale |= {g: h.kl - now for g, h in result.items()}
+        best = min(tried, key=lambda g: (result[g].kl, g))
         going = [best, *(g for g in _least(stale, stride) if g != best)][:stride]
-        harm = found[best] if len(going) == 1 else measure([[*gone, *going]])[0]
+        harm = result[best] if len(going) == 1 else measure([[*gone, *going]])[0]
         step = _exchanged(measure, gone, Step(tuple(going), harm), stale, width)
         for g in step.back:
             stale[g] = gone.pop(g)

@@ -229,8 +229,8 @@ class ThroughLmmsEval:
             yield self.url, model.asked_as
             return
         assert model.folder is not None
-        with started(model.folder, model.name, asked, self.options, self.place.parent / "logs") as found:
-            yield found.url, found.name
+        with started(model.folder, model.name, asked, self.options, self.place.parent / "logs") as result:
+            yield result.url, result.name
 
     def run(self, url: str, name: str, tasks: Sequence[str], out: Path, **more: Any) -> None:
         """Let it evaluate its own tasks, or those in `folder`; results go to `out`, its output beside it."""

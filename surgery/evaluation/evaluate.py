@@ -97,10 +97,10 @@ def run_eval(
 
     out = Path(out)
     backend = backend or make_backend(settings, out)
-    found = read_models(models, settings)
+    result = read_models(models, settings)
     with working_in(out):
-        outcomes = answer_and_score(found, asked, out, settings, backend)
-        report = make_report("eval", found, asked, outcomes, settings, backend)
+        outcomes = answer_and_score(result, asked, out, settings, backend)
+        report = make_report("eval", result, asked, outcomes, settings, backend)
         write_report(report, out, pictures_of(report, asked))
     return report
 
@@ -132,7 +132,7 @@ def working_in(out: Path) -> Iterator[None]:
 
 def read_models(models: Sequence[str], settings: EvalSettings) -> list[Model]:
     """The models, checked; names that repeat are numbered."""
-    found: list[Model] = []
+    results: list[Model] = []
     if not models:
         raise LostattnError("give at least one model")
     for model in models:
@@ -142,11 +142,11 @@ def read_models(models: Sequence[str], settings: EvalSettings) -> list[Model]:
             folder = Path(model) if Path(model).is_dir() else resolve_source(model).path
             name = _file_name(folder.resolve().name if Path(model).is_dir() else model)
             one = Model(name, folder, folder_fingerprint(folder), checked_plan(folder))
-        taken, number = {c.name for c in found}, 1
+        taken, number = {c.name for c in results}, 1
         while (name := one.name if number == 1 else f"{one.name}-{number}") in taken:
             number += 1
-        found.append(replace(one, name=name))
-    return found
+        results.append(replace(one, name=name))
+    return results
 
 
 def _file_name(name: str) -> str:
@@ -226,10 +226,10 @@ def _evaluate(
 def score_answers(one: Asked, name: str, store: Answers, harness: str, seed: int, seconds: float) -> Outcome:
     """Parse and judge all answers, and write them with what was decided."""
     replies = store.replies
-    found = score(one.task, [(i, r.text) for i, r in zip(one.items, replies, strict=True)], harness, seed)
-    more = {"prompt_version": one.prompt_version, "parser": found.parser, "harness": harness}
-    store.finish([{**d.row(), **more} for d in found.decisions])
-    return Outcome(one.task.name, name, found, replies, seconds)
+    result = score(one.task, [(i, r.text) for i, r in zip(one.items, replies, strict=True)], harness, seed)
+    more = {"prompt_version": one.prompt_version, "parser": result.parser, "harness": harness}
+    store.finish([{**d.row(), **more} for d in result.decisions])
+    return Outcome(one.task.name, name, result, replies, seconds)
 
 
 def circumstances(settings: EvalSettings, backend: Backend) -> dict[str, Any]:
@@ -251,12 +251,12 @@ def command_line(secret: str | None = None) -> str:
 
 def task_facts(asked: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
     """One entry per task, for reports."""
-    found = {o.task: o for o in reversed(outcomes)}
+    results = {o.task: o for o in reversed(outcomes)}
     return [
         {
             "task": one.task.name, "n": len(one.items), "data": one.data, "prompt": one.prompt_version,
-            "max_tokens": one.max_tokens, "parser": found[one.task.name].score.parser, "main": one.task.main,
-            "clusters": len(set(labels)) if (labels := clusters(found[one.task.name])) else None,
+            "max_tokens": one.max_tokens, "parser": results[one.task.name].score.parser, "main": one.task.main,
+            "clusters": len(set(labels)) if (labels := clusters(results[one.task.name])) else None,
             "first_prompt": one.items[0].text,
         } for one in asked
     ]  # fmt: skip

@@ -64,12 +64,12 @@ class Encoded:
         if key in self._stacked:
             return self._stacked[key]
         inputs = self.inputs(window)
-        found = stack([inputs[place] for place in places])
-        size = sum(x.numel() * x.element_size() for x in found.values())
+        result = stack([inputs[place] for place in places])
+        size = sum(x.numel() * x.element_size() for x in result.values())
         if self._bytes + size <= KEPT:
-            self._stacked[key] = found
+            self._stacked[key] = result
             self._bytes += size
-        return found
+        return result
 
 
 def _pixels(item: Item) -> int:

@@ -74,10 +74,10 @@ def read_tasks(
     if len(set(names)) < len(names):
         raise LostattnError("--task names a task twice: name each once")
     tasks = [get_task(name) for name in names]
-    found = _places([t.name for t in tasks], data)
+    result = _places([t.name for t in tasks], data)
     out = []
     for task in tasks:
-        given = found.get(task.name) or (DEMO if task.name == DEMO else task.hub)
+        given = result.get(task.name) or (DEMO if task.name == DEMO else task.hub)
         place = find_place(given, HINT) if given else None
         if place is not None:
             refuse_ranking(place, seed)
@@ -126,10 +126,10 @@ def _places(names: Sequence[str], data: Sequence[str]) -> dict[str, str]:
 
 
 def _inside(folder: Path, task: str) -> Path:
-    found = [p for p in (folder / task, folder / f"{task}.jsonl", folder / f"{task}.parquet") if p.exists()]
-    if not found:
+    results = [p for p in (folder / task, folder / f"{task}.jsonl", folder / f"{task}.parquet") if p.exists()]
+    if not results:
         raise LostattnError(f"{folder} holds no data of task {task}: name it with --data {task}=PATH")
-    return found[0]
+    return results[0]
 
 
 def _name(place: Place | None, given: str, seed: int) -> str:

@@ -51,10 +51,10 @@ def hub_card(text: str, manifest: Manifest, repo: str, base: Snapshot | None, re
 def base_licence(manifest: Manifest, base: Snapshot | None) -> dict[str, Any]:
     """The licence keys of the base: from the card that came with it, else from the Hub."""
     original = manifest.originals.get("README.md")
-    told = inherited(None if original is None else original.decode("utf-8", errors="replace"))
-    if "license" not in told and base is not None:
-        told = {key: base.card.get(key) for key in LICENCE_KEYS}
-    return {key: told[key] for key in LICENCE_KEYS if told.get(key)} if told.get("license") else {}
+    stated = inherited(None if original is None else original.decode("utf-8", errors="replace"))
+    if "license" not in stated and base is not None:
+        stated = {key: base.card.get(key) for key in LICENCE_KEYS}
+    return {key: stated[key] for key in LICENCE_KEYS if stated.get(key)} if stated.get("license") else {}
 
 
 def _read(text: str) -> tuple[dict[str, Any], str]:
@@ -99,5 +99,5 @@ def _base_line(base: Snapshot) -> str:
 def _with_section(body: str, section: str) -> str:
     """The section in place of an older one, before how to load, or at the end."""
     body = re.sub(rf"^{HEADING}\n.*?(?=^## |\Z)", "", body, flags=re.MULTILINE | re.DOTALL)
-    before, found, after = body.partition(_BEFORE)
-    return f"{before}{section}\n{found}{after}" if found else f"{body.rstrip()}\n\n{section}"
+    before, result, after = body.partition(_BEFORE)
+    return f"{before}{section}\n{result}{after}" if result else f"{body.rstrip()}\n\n{section}"

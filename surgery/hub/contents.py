@@ -74,8 +74,8 @@ def read_contents(directory: str | Path) -> Contents:
     """
     card = check_card(directory)
     patched = read_patched(directory)
-    found = verify(directory, quick=True)
-    if wrong := [check for check in found.problems if check.file != CARD]:
+    result = verify(directory, quick=True)
+    if wrong := [check for check in result.problems if check.file != CARD]:
         raise LostattnError(
             f"{wrong[0].file}: {wrong[0].problem}; 'lostattn verify' tells more, a damaged folder is not pushed"
         )
@@ -90,10 +90,10 @@ def read_contents(directory: str | Path) -> Contents:
         else patched.manifest.files[name]
         for name in names
     }
-    extra = tuple(check.file for check in found.checks if check.level == "note" and check.ok)
-    told = {**patched.manifest.left_out, **kept_back}
+    extra = tuple(check.file for check in result.checks if check.level == "note" and check.ok)
+    stated = {**patched.manifest.left_out, **kept_back}
     manifest = replace(
-        patched.manifest, files=records, left_out={name: why for name, why in told.items() if why != PRIVATE}
+        patched.manifest, files=records, left_out={name: why for name, why in stated.items() if why != PRIVATE}
     )
     return Contents(manifest, card, files, extra, kept_back)
 
@@ -104,7 +104,7 @@ def _kept_back(root: Path, manifest: Manifest) -> dict[str, str]:
     Raises:
         LostattnError: a part of the model itself holds a key.
     """
-    found: dict[str, str] = {}
+    results: dict[str, str] = {}
     holders = [n for n in (*manifest.files, MANIFEST) if holds_key(real_file(root, n), n)]
     refuse_keys(
         n for n in holders if n == MANIFEST or manifest.files[n].role != "carried" or PurePosixPath(n).name in ESSENTIAL
@@ -112,8 +112,8 @@ def _kept_back(root: Path, manifest: Manifest) -> dict[str, str]:
     for name, record in manifest.files.items():
         reason = file_reason(name) if record.role == "carried" else None
         if reason in (PRIVATE, TRAINING) or name in holders:
-            found[name] = PRIVATE if name in holders else str(reason)
-    return found
+            results[name] = PRIVATE if name in holders else str(reason)
+    return results
 
 
 def with_card(contents: Contents, card: str, base: Mapping[str, str | None]) -> dict[str, LocalFile]:
@@ -132,7 +132,7 @@ def _local(root: Path, manifest: Manifest, name: str) -> LocalFile:
             logger.info(f"reading {name}, {size_text(size)}")
         if recorded is not None and not is_weights(name):
             return LocalFile(path, size, recorded)  # verified a moment ago
-        found = sha256_file(path)
-    if recorded not in (None, found):
+        result = sha256_file(path)
+    if recorded not in (None, result):
         raise LostattnError(f"{name}: the content has changed since it was patched; a damaged folder is not pushed")
-    return LocalFile(path, size, found)
+    return LocalFile(path, size, result)

@@ -69,9 +69,9 @@ def _target(api: HfApi, options: PushOptions, notes: list[str]) -> tuple[Snapsho
     with hub_answers(options.repo, doing=f"{options.repo} could not be looked at"):
         try:
             try:
-                found = look(api, options.repo, options.branch)
+                result = look(api, options.repo, options.branch)
             except RevisionNotFoundError:
-                found = look(api, options.repo)  # the branch will start there
+                result = look(api, options.repo)  # the branch will start there
         except GatedRepoError:
             raise
         except RepositoryNotFoundError:
@@ -85,9 +85,9 @@ def _target(api: HfApi, options: PushOptions, notes: list[str]) -> tuple[Snapsho
                 raise
             notes.append(f"{options.repo} could not be looked at ({status_of(error) or 'offline'}): taken as new")
             return empty, True
-    if options.private and not found.private:
+    if options.private and not result.private:
         raise LostattnError(f"{options.repo} exists and is public: change that in its settings, or leave out --private")
-    return found, False
+    return result, False
 
 
 def _base(api: HfApi, options: PushOptions, manifest: Manifest, notes: list[str]) -> Snapshot | None:

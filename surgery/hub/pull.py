@@ -73,18 +73,18 @@ def pull(
     with hub_session(timeout) as api:
         at = f"{repo} at revision {revision}" if revision else repo
         with hub_answers(repo, doing=f"{at} could not be looked at"):
-            found = look(api, repo, revision)
-        patched = MANIFEST in found.files
-        files = dict(found.files) if patched else _without_other_weights(found.files)
-        left_out = tuple(sorted(set(found.files) - set(files)))
+            result = look(api, repo, revision)
+        patched = MANIFEST in result.files
+        files = dict(result.files) if patched else _without_other_weights(result.files)
+        left_out = tuple(sorted(set(result.files) - set(files)))
         staging = target.resolve().with_name(f".{target.resolve().name}.lostattn-pull")
         with publishing(target, force=force, source=staging) as (folder, path):
-            _prepare(staging, repo, str(found.commit), files)
-            _fetch(api, repo, str(found.commit), staging, list(files))
+            _prepare(staging, repo, str(result.commit), files)
+            _fetch(api, repo, str(result.commit), staging, list(files))
             _check(staging, files, patched)
             _finish(staging, folder)
     size = sum(file.size for file in files.values())
-    return Pulled(path, repo, str(found.commit), len(files), size, patched, left_out)
+    return Pulled(path, repo, str(result.commit), len(files), size, patched, left_out)
 
 
 def _without_other_weights(files: Mapping[str, RemoteFile]) -> dict[str, RemoteFile]:

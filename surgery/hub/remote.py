@@ -62,7 +62,7 @@ def list_files(api: HfApi, repo: str, commit: str) -> dict[str, RemoteFile]:
     """Path -> file at a commit. Raises LostattnError for paths that lead out of a folder, and for too many."""
     from huggingface_hub.hf_api import RepoFile
 
-    found: dict[str, RemoteFile] = {}
+    results: dict[str, RemoteFile] = {}
     for entry in api.list_repo_tree(repo, recursive=True, revision=commit):
         if not isinstance(entry, RepoFile):
             continue
@@ -71,12 +71,12 @@ def list_files(api: HfApi, repo: str, commit: str) -> dict[str, RemoteFile]:
                 f"{repo} holds a file named {entry.path[:80]!r}, which leads elsewhere: do not trust it"
             )
         lfs = entry.lfs
-        found[entry.path] = RemoteFile(
+        results[entry.path] = RemoteFile(
             entry.size, entry.blob_id, None if lfs is None else lfs.sha256, bool(getattr(entry, "xet_hash", None))
         )
-        if len(found) > MAX_FILES:
+        if len(results) > MAX_FILES:
             raise LostattnError(f"{repo} holds more than {MAX_FILES} files: that is no model")
-    return found
+    return results
 
 
 def git_oid(content: Path | bytes) -> str:

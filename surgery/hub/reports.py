@@ -62,24 +62,24 @@ def _from_eval(rows: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> lis
     for row in raw["results"]:
         if isinstance(row, Mapping):
             first.setdefault(row.get("task"), row)
-    found = []
+    results = []
     for row in rows:
         base = first[row.get("task")]
         common = {"dataset": free.get(row.get("task")) or row.get("task"), "n": row.get("n")}
         right, theirs = _mapping(row.get("accuracy")), _mapping(base.get("accuracy"))
-        found.append(
+        results.append(
             {**common, "metric": "accuracy", "value": right.get("share"), "low": right.get("low"), "high": right.get("high"),
              "base": None if base is row else theirs.get("share")}
         )  # fmt: skip
         if less := _mapping(row.get("difference")):
-            found.append(
+            results.append(
                 {**common, "metric": "accuracy_difference", "value": less.get("difference"), "low": less.get("low"),
                  "high": less.get("high")}
             )  # fmt: skip
         if row.get("main_name") != "accuracy":
             main = None if base is row else base.get("main")
-            found.append({**common, "metric": row.get("main_name"), "value": row.get("main"), "base": main})
-    return found
+            results.append({**common, "metric": row.get("main_name"), "value": row.get("main"), "base": main})
+    return results
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

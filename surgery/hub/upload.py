@@ -77,14 +77,14 @@ def send(api: HfApi, delivery: Delivery) -> Sent:
 def _additions(delivery: Delivery, steps: Iterable[Step]) -> list[CommitOperationAdd]:
     from huggingface_hub import CommitOperationAdd
 
-    found = []
+    results = []
     for step in steps:
         if step.action == "uploaded":
             file = delivery.files[step.name]
             operation = CommitOperationAdd(step.name, file.content)
             operation.upload_info.sha256 = bytes.fromhex(file.sha256)  # known: the client need not read it all again
-            found.append(operation)
-    return found
+            results.append(operation)
+    return results
 
 
 def _preupload(api: HfApi, delivery: Delivery, adds: Sequence[CommitOperationAdd]) -> None:
@@ -140,12 +140,12 @@ def _commit_with_copies(api: HfApi, delivery: Delivery, adds: list[CommitOperati
 def _copies_and_removals(delivery: Delivery, steps: Iterable[Step]) -> list[Any]:
     from huggingface_hub import CommitOperationCopy, CommitOperationDelete
 
-    found: list[Any] = []
+    results: list[Any] = []
     for step in steps:
         if step.action == "removed":
-            found.append(CommitOperationDelete(step.name, is_folder=False))
+            results.append(CommitOperationDelete(step.name, is_folder=False))
         elif step.action == "copied" and delivery.base is not None:
-            found.append(
+            results.append(
                 CommitOperationCopy(
                     step.source,
                     step.name,
@@ -154,7 +154,7 @@ def _copies_and_removals(delivery: Delivery, steps: Iterable[Step]) -> list[Any]
                     src_repo_type="model",
                 )  # fmt: skip
             )
-    return found
+    return results
 
 
 def _copying_failed(error: BaseException) -> bool:

@@ -49,20 +49,20 @@ class Worker:
             return code is None
         self.said.seek(0)
         lines = self.said.read().decode(errors="replace").split("\n")
-        told = next((line for line in reversed(lines) if line.strip()), "it said nothing").removeprefix("Error: ")
+        stated = next((line for line in reversed(lines) if line.strip()), "it said nothing").removeprefix("Error: ")
         if code == 2:
-            raise LostattnError(f"the worker on {self.device} cannot go on: {told}")
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed ({told})"
+            raise LostattnError(f"the worker on {self.device} cannot go on: {stated}")
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"failed ({stated})"
         raise WorkerDied(f"the worker on {self.device} {how}: the same command goes on where all workers stopped")
 
 
 def read_devices(text: str) -> list[str]:
     """`cuda:0,cuda:1` as a list. LostattnError for devices that are not there, or of several kinds."""
     devices = [name.strip() for name in text.split(",")]
-    found = [torch_device(name) for name in devices]
-    if len({device.type for device in found}) > 1:
+    results = [torch_device(name) for name in devices]
+    if len({device.type for device in results}) > 1:
         raise LostattnError(f"--devices {text} names several kinds, whose answers may differ: name one kind")
-    for name, device in zip(devices, found, strict=True):
+    for name, device in zip(devices, results, strict=True):
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise LostattnError(f"device '{name}' is not there: torch sees {torch.cuda.device_count()} GPU(s)")
     return devices

@@ -49,8 +49,8 @@ def _values(points: Sequence[Mapping[str, Any]], axis: str) -> list[str]:
 
 def _differences(report: Report, task: str, points: Sequence[Mapping[str, Any]]) -> list[tuple[float, float, float]]:
     """(difference, low, high) of each point, in points of percent; 0 where a point is the original itself."""
-    found = results_of(report)
-    rows = [found[task, p["key"]].get("difference") or {} for p in points]
+    result = results_of(report)
+    rows = [result[task, p["key"]].get("difference") or {} for p in points]
     return [(_percent(row, "difference"), _percent(row, "low"), _percent(row, "high")) for row in rows]
 
 

@@ -63,9 +63,9 @@ class Cluster:
                 raise LostattnError(str(error.cause)) from error
             raise
         except self.ray.exceptions.RayError as error:
-            told = cause(error).splitlines()[0]
+            stated = cause(error).splitlines()[0]
             raise LostattnError(
-                f"Ray lost its workers ({told}): the same command goes on where they stopped"
+                f"Ray lost its workers ({stated}): the same command goes on where they stopped"
             ) from error
 
 
@@ -85,9 +85,9 @@ def cluster(address: str) -> Iterator[Cluster]:
     try:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", **more)
     except (OSError, ValueError, RuntimeError) as error:
-        told = cause(error).splitlines()[0]
+        stated = cause(error).splitlines()[0]
         raise LostattnError(
-            f"no Ray cluster at '{address}' ({told}): start one with 'ray start --head', or use --ray local"
+            f"no Ray cluster at '{address}' ({stated}): start one with 'ray start --head', or use --ray local"
         ) from error
     try:
         yield Cluster(ray, "cuda" if ray.cluster_resources().get("GPU", 0) >= 1 else "cpu")
@@ -155,8 +155,8 @@ class Worker:
             raise LostattnError(f"{here} has other files in {order.base}: copy the same model to every machine")
         for name, version in versions().items():
             if version != order.versions.get(name):
-                told = f"{name} {version}, this machine {order.versions.get(name)}"
-                raise LostattnError(f"{here} has {told}: install the same versions on every machine")
+                stated = f"{name} {version}, this machine {order.versions.get(name)}"
+                raise LostattnError(f"{here} has {stated}: install the same versions on every machine")
         return Answerer(source, order.items, order.dtype, order.device)
 
 
@@ -165,11 +165,11 @@ def sweep_over(
     calibration: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """As `run_sweep`, with the models on the workers of the Ray cluster at `address`; `out` lies on this machine alone."""
-    with cluster(address) as found:
+    with cluster(address) as result:
         return run_sweep(
-            base, specs, asked, out, replace(settings, device=found.device), calibration,
-            lambda work, plans: answer_over(found, work, plans),
-            lambda source, dtype, device, partial: measure_on(found, source, dtype),
+            base, specs, asked, out, replace(settings, device=result.device), calibration,
+            lambda work, plans: answer_over(result, work, plans),
+            lambda source, dtype, device, partial: measure_on(result, source, dtype),
         )  # fmt: skip
 
 

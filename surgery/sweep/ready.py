@@ -25,10 +25,10 @@ def grids(names: Sequence[str], config: Mapping[str, Any]) -> list[Grid]:
     Raises:
         LostattnError: neither a ready-made grid nor a file, or a name twice.
     """
-    found = [_grid(name, model_shape(config)) for name in names]
-    if len({g.name for g in found}) < len(found):
+    results = [_grid(name, model_shape(config)) for name in names]
+    if len({g.name for g in results}) < len(results):
         raise LostattnError("two --spec have the same name: give one of them another 'name:'")
-    return found
+    return results
 
 
 def _grid(name: str, shape: Shape) -> Grid:

@@ -57,8 +57,8 @@ def markdown(report: Report) -> str:
         if (left := maps_left_out(report, name)) > 0:
             lines += [f"{left} further heat maps of every task are not drawn; all their points stand in the table.", ""]
         for task in (t["task"] for t in report["tasks"]):
-            if (found := breakdown_table(report, name, task)) is not None:
-                lines += [f"{task} by group, main number last:", "", *table(*found), ""]
+            if (result := breakdown_table(report, name, task)) is not None:
+                lines += [f"{task} by group, main number last:", "", *table(*result), ""]
     lines += [f"Note: {note}.\n" for note in report["notes"]]
     lines += [
         "## All plans",
@@ -101,9 +101,9 @@ def page(report: Report) -> str:
 
 def _grid(report: Report, grid: Report) -> dict[str, Any]:
     name, charts = grid["name"], grid_charts(report, grid["name"])
-    found = [(t["task"], breakdown_table(report, name, t["task"])) for t in report["tasks"]]
+    tables = [(t["task"], breakdown_table(report, name, t["task"])) for t in report["tasks"]]
     return {
         "title": TITLES.get(grid["layout"], name), "table": grid_table(report, name),
         "charts": [svg(draw, size, chart) for chart, (draw, size) in charts.items()],
-        "wide": any(size[0] > 6 for _, size in charts.values()), "breakdowns": [(task, t) for task, t in found if t is not None],
+        "wide": any(size[0] > 6 for _, size in charts.values()), "breakdowns": [(task, t) for task, t in tables if t is not None],
     }  # fmt: skip

@@ -50,14 +50,14 @@ def prepare(
     source, out = resolve_source(base), Path(out)
     check_fit(source.config, source.tensors)
     measured = Measured(source, out, settings, calibration, measure)
-    found = grids(specs, source.config)
-    points = [p for grid in found for p in make_points(grid, source.config, source.path, measured.get)]
-    notes = list(dict.fromkeys(n for g in found for n in g.notes) | dict.fromkeys(n for p in points for n in p.notes))
+    result = grids(specs, source.config)
+    points = [p for grid in result for p in make_points(grid, source.config, source.path, measured.get)]
+    notes = list(dict.fromkeys(n for g in result for n in g.notes) | dict.fromkeys(n for p in points for n in p.notes))
     for note in notes:
         logger.warning(f"note: {note}")
     plans = _plans(source, points)
-    logger.info(f"{len(points)} points of {len(found)} grid(s), {len(plans) - 1} different plans and the original")
-    return Sweep(Work(source, asked, out, settings), found, points, notes, plans)
+    logger.info(f"{len(points)} points of {len(result)} grid(s), {len(plans) - 1} different plans and the original")
+    return Sweep(Work(source, asked, out, settings), result, points, notes, plans)
 
 
 def run_sweep(
@@ -93,11 +93,11 @@ def run_sweep(
     need_matplotlib()
     began = time.monotonic()
     sweep = prepare(base, specs, asked, out, settings, calibration, measure)
-    work, found, points, plans = sweep.work, sweep.grids, sweep.points, sweep.plans
+    work, result, points, plans = sweep.work, sweep.grids, sweep.points, sweep.plans
     more = spread(work, plans) if spread else ()
     outcomes = _all(work, plans)
     report = {
-        "base": work.source.name, "grids": [{"name": g.name, "layout": g.layout, "varying": g.varying} for g in found],
+        "base": work.source.name, "grids": [{"name": g.name, "layout": g.layout, "varying": g.varying} for g in result],
         "notes": [*sweep.notes, *more],
         "points": [{"grid": p.grid, "key": p.key, "labels": dict(p.labels)} for p in points],
         "plans": {key: {"plan": describe_plan(plan), "sap": plan.to_json()} for key, (plan, _) in plans.items()},
@@ -112,11 +112,11 @@ def run_sweep(
 def _plans(source: Source, points: Sequence[Point]) -> dict[str, tuple[Plan, str]]:
     """Key -> plan and name for progress; the original first, equal plans once."""
     original = make_plan(PatchSpec(layers="none", heads="all"), source.config, source.path).plan
-    found = {ORIGINAL: (original, ORIGINAL)}
+    results = {ORIGINAL: (original, ORIGINAL)}
     for number, point in enumerate(points, 1):
         name = f"{point.labels['mode']} layers {point.labels['layers']} heads {point.labels['heads']}"
-        found.setdefault(point.key, (point.plan, f"point {number} of {len(points)} ({name})"))
-    return found
+        results.setdefault(point.key, (point.plan, f"point {number} of {len(points)} ({name})"))
+    return results
 
 
 def take_plans(sweep: Sweep) -> None:
@@ -127,10 +127,10 @@ def take_plans(sweep: Sweep) -> None:
 
 def _all(work: Work, plans: Plans) -> list[Outcome]:
     """What nobody else has under way first; then what others have left. Task by task, the original first."""
-    found = {key: work.answer(plan, name) for key, (plan, name) in plans.items()}
+    results = {key: work.answer(plan, name) for key, (plan, name) in plans.items()}
     for key, (plan, name) in plans.items():
-        if found[key] is None:
+        if results[key] is None:
             logger.info(f"waiting for another process: {name}")
-            found[key] = work.answer(plan, name, wait=True)
-    rows = [rows for key in plans if (rows := found[key]) is not None]
+            results[key] = work.answer(plan, name, wait=True)
+    rows = [rows for key in plans if (rows := results[key]) is not None]
     return [outcomes[i] for i in range(len(work.asked)) for outcomes in rows]

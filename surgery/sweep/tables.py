@@ -67,14 +67,14 @@ def layout_of(report: Report, grid: str) -> str:
 
 
 def _axes(report: Report, grid: str) -> Sequence[str]:
-    (found,) = (g for g in report["grids"] if g["name"] == grid)
-    return LAYOUTS.get(found["layout"]) or found["varying"] or list(AXES)
+    (result,) = (g for g in report["grids"] if g["name"] == grid)
+    return LAYOUTS.get(result["layout"]) or result["varying"] or list(AXES)
 
 
 def column(report: Report, task: str, keys: Sequence[str], marked: bool = True) -> list[str]:
     """One task's cells for these plans."""
-    found = results_of(report)
-    rows = [found[task, key] for key in keys]
+    result = results_of(report)
+    rows = [result[task, key] for key in keys]
     ranks = sorted({round(100 * row["main"], 2) for row in rows}, reverse=True)
     return [_cell(row, ranks if marked and len(ranks) > 1 else []) for row in rows]
 
@@ -115,15 +115,15 @@ def _columns_of_bands(report: Report, grid: str) -> Table:
 
 def breakdown_table(report: Report, grid: str, task: str) -> Table | None:
     """The task's groups as columns, as in Tables 4-7; None if it has none."""
-    found, points = results_of(report), points_of(report, grid)
-    base = found[task, "original"]
+    result, points = results_of(report), points_of(report, grid)
+    base = result[task, "original"]
     names = [name for name in base["metrics"] if name.endswith("/accuracy")]
     if not names:
         return None
     axes = _axes(report, grid)
     head = [*(TITLES[a] for a in axes), *(n.removesuffix("/accuracy") for n in names), base["main_name"]]
     rows = [["/" for _ in axes] + _percents(base, names)]
-    rows += [[p["labels"][a] for a in axes] + _percents(found[task, p["key"]], names) for p in points]
+    rows += [[p["labels"][a] for a in axes] + _percents(result[task, p["key"]], names) for p in points]
     return head, rows
 
 

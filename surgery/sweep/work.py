@@ -120,12 +120,12 @@ def measure_heads(source: Source, dtype: str, device: str, partial: Path | None 
     """
     chat = Chat.load(source.path, dtype, device)
     family = model_shape(source.config).family
-    found = calibrate(
+    result = calibrate(
         chat, family, builtin_examples(), "built-in pictures of handwritten digits", partial, weights=source.identity
     )
     del chat
     torch.cuda.empty_cache()  # other processes may want the room
-    return found
+    return result
 
 
 class Measured:
@@ -153,7 +153,7 @@ class Measured:
         questions = len(builtin_examples())
         logger.info(f"ranking heads on {questions} built-in questions; --calibration FILE takes those of your own data")
         partial = self.path.with_name(f"{self.path.name}.partial")
-        found = self.measure(self.source, self.settings.dtype, self.settings.device, partial)
+        result = self.measure(self.source, self.settings.dtype, self.settings.device, partial)
         with disk_errors(f"cannot write {self.path}"):
-            write_json(self.path, found.to_json())
+            write_json(self.path, result.to_json())
             partial.unlink(missing_ok=True)

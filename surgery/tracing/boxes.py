@@ -24,8 +24,8 @@ def read_boxes(path: str | Path) -> list[Box]:
     Raises:
         LostattnError: no such file, no JSON, no boxes.
     """
-    found = _json(path)
-    return parse_boxes(found.get("boxes") if isinstance(found, dict) else found, str(path))
+    result = _json(path)
+    return parse_boxes(result.get("boxes") if isinstance(result, dict) else result, str(path))
 
 
 def parse_boxes(found: Any, where: str) -> list[Box]:
@@ -53,15 +53,15 @@ class Coco:
     """COCO instance annotations, read once."""
 
     def __init__(self, path: str | Path) -> None:
-        found = _json(path)
+        result = _json(path)
         parts = ("images", "annotations", "categories")
-        if not isinstance(found, dict) or not all(isinstance(found.get(p), list) for p in parts):
+        if not isinstance(result, dict) or not all(isinstance(result.get(p), list) for p in parts):
             raise LostattnError(f"{path} is no COCO instances file: it needs lists {', '.join(parts)}")
         try:
-            self.names = {c["name"]: c["id"] for c in found["categories"]}
-            self.images = {Path(i["file_name"]).name: i for i in found["images"]}
+            self.names = {c["name"]: c["id"] for c in result["categories"]}
+            self.images = {Path(i["file_name"]).name: i for i in result["images"]}
             self.boxes: dict[tuple[int, int], list[Box]] = {}
-            for a in found["annotations"]:
+            for a in result["annotations"]:
                 self.boxes.setdefault((a["image_id"], a["category_id"]), []).append(a["bbox"])
         except (KeyError, TypeError) as error:
             raise LostattnError(f"{path} is no COCO instances file: an entry lacks {error}") from error
@@ -79,19 +79,19 @@ class Coco:
             raise LostattnError(
                 f"the COCO file knows no picture named {shown(Path(image).name)}: keep COCO's file names"
             )
-        told = (entry.get("width", size[0]), entry.get("height", size[1]))
-        if told != size:
+        stated = (entry.get("width", size[0]), entry.get("height", size[1]))
+        if stated != size:
             raise LostattnError(
-                f"{Path(image).name} has {size[0]} x {size[1]} pixels, but COCO's has {told[0]} x {told[1]}: take the "
+                f"{Path(image).name} has {size[0]} x {size[1]} pixels, but COCO's has {stated[0]} x {stated[1]}: take the "
                 "original picture"
             )
-        found = self.boxes.get((entry["id"], self.names[name]))
-        if not found:
+        result = self.boxes.get((entry["id"], self.names[name]))
+        if not result:
             there = sorted(n for n, i in self.names.items() if (entry["id"], i) in self.boxes)
             raise LostattnError(
                 f"COCO marks no '{name}' in {Path(image).name}: it marks {', '.join(there) or 'nothing'}"
             )
-        return parse_boxes(found, "COCO")
+        return parse_boxes(result, "COCO")
 
 
 def read_cases(data: str | Path, limit: int | None, coco: Coco | None) -> list[tuple[Example, list[Box]]]:
@@ -100,13 +100,13 @@ def read_cases(data: str | Path, limit: int | None, coco: Coco | None) -> list[t
     Raises:
         LostattnError: a row without boxes, named.
     """
-    found = []
+    results = []
     for row in read_question_rows(data, limit):
         if "answer" not in row.values:
             raise LostattnError(f"row {row.number} has no answer: correct and incorrect answers cannot be told apart")
         example = example_of(row)
-        found.append((example, _row_boxes(row, example, coco)))
-    return found
+        results.append((example, _row_boxes(row, example, coco)))
+    return results
 
 
 def boxes_of(row: Row) -> list[Box] | None:
@@ -116,8 +116,8 @@ def boxes_of(row: Row) -> list[Box] | None:
 
 
 def _row_boxes(row: Row, example: Example, coco: Coco | None) -> list[Box]:
-    if (found := boxes_of(row)) is not None:
-        return found
+    if (result := boxes_of(row)) is not None:
+        return result
     if coco is not None and isinstance(row.get("object"), str):
         return coco.find(file_name_of(row.get("image")), row.text("object"), example.open().size)
     raise LostattnError(

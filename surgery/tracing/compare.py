@@ -55,11 +55,11 @@ def compare(
     for done, (example, boxes) in enumerate(cases, 1):
         image = example.open()
         try:
-            found = trace(chat, image, example.question, boxes, threshold, max_new_tokens)
+            result = trace(chat, image, example.question, boxes, threshold, max_new_tokens)
         except LostattnError as error:
             raise LostattnError(f"row {example.row}: {error}") from error
-        samples.append(_sample(example, found))
-        keep(samples[-1], found)
+        samples.append(_sample(example, result))
+        keep(samples[-1], result)
         progress(done, len(cases))
     return samples
 
@@ -88,8 +88,8 @@ def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
     groups = {
         name: [s for s in samples if s.correct is right] for name, right in (("correct", True), ("incorrect", False))
     }
-    found: dict[str, Any] = {name: _group(group) for name, group in groups.items()}
-    return {**found, "samples": len(samples), "rule": RULE, "paper": PAPER}
+    results: dict[str, Any] = {name: _group(group) for name, group in groups.items()}
+    return {**results, "samples": len(samples), "rule": RULE, "paper": PAPER}
 
 
 def _group(samples: Sequence[Sample]) -> dict[str, Any]:

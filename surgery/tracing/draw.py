@@ -245,22 +245,22 @@ def draw_comparison(summary: dict[str, Any], name: str, path: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=[1, 2])
     groups: Sequence[tuple[str, str]] = (("correct", "#2ca02c"), ("incorrect", "#d62728"))
     for place, (group, colour) in enumerate(groups):
-        found = summary[group]
-        if found["rho"] is None:
+        result = summary[group]
+        if result["rho"] is None:
             left.annotate(f"no {group}\nanswers", (place, 1), ha="center", color="grey")
             continue
-        mean, low, high = (found["rho"][k] for k in ("mean", "low", "high"))
+        mean, low, high = (result["rho"][k] for k in ("mean", "low", "high"))
         error = None if low is None else [[100 * (mean - low)], [100 * (high - mean)]]
         left.bar(place, 100 * mean, yerr=error, capsize=6, color=colour, width=0.6)
         left.annotate(f"{100 * mean:.1f} %", (place + 0.05, 100 * mean), xytext=(8, 4), textcoords="offset points")
-        share, first = 100 * found["key_share_of_tokens"], place == 0
+        share, first = 100 * result["key_share_of_tokens"], place == 0
         marks = {"linestyle": "--", "zorder": 5, "label": "tokens in the key region" if first else None}
         left.hlines(share, place - 0.42, place + 0.42, color="#08519c", **marks)
         paper = 100 * summary["paper"][group]
         left.scatter(place, paper, marker="D", color="black", zorder=5, label="ρ in the paper" if first else None)
-        layers = [(i, x) for i, x in enumerate(found["layers"]) if x is not None]
+        layers = [(i, x) for i, x in enumerate(result["layers"]) if x is not None]
         xs, means = [i for i, _ in layers], [100 * x["mean"] for _, x in layers]
-        right.plot(xs, means, marker="o", color=colour, label=f"{group} (n = {found['n']})")
+        right.plot(xs, means, marker="o", color=colour, label=f"{group} (n = {result['n']})")
         if all(x["low"] is not None for _, x in layers):
             lows, highs = ([100 * x[k] for _, x in layers] for k in ("low", "high"))
             right.fill_between(xs, lows, highs, color=colour, alpha=0.15)

@@ -52,18 +52,18 @@ def prior_maps(
     """
     family = get_family(chat.model.config.model_type)
     family = family.of("video") if "pixel_values_videos" in inputs else family
-    found = PriorMaps()
+    result = PriorMaps()
     for name, mode in MODES.items():
         if mode.needs == "regions":
             if boxes:
-                found.weights[name] = overlap(rectangles, boxes, size)
+                result.weights[name] = overlap(rectangles, boxes, size)
             continue
         plan = _plan(chat, Path(folder), family, name)
         try:
-            found.weights[name] = _weights(chat, family, plan, inputs, len(rectangles)).cpu()
+            result.weights[name] = _weights(chat, family, plan, inputs, len(rectangles)).cpu()
         except LostattnError as error:
-            found.missing[name] = str(error)
-    return found
+            result.missing[name] = str(error)
+    return result
 
 
 def _plan(chat: Chat, folder: Path, family: Family, mode: str) -> Plan:

@@ -74,5 +74,5 @@ def _status(name: str) -> int:
 
 
 def _lifetime_peak() -> int:
-    found = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found if sys.platform == "darwin" else found * 1024
+    result = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return result if sys.platform == "darwin" else result * 1024

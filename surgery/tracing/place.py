@@ -49,8 +49,8 @@ def evidence(chat: Chat, picture: Image.Image | Clip, boxes: Sequence[Box] | Non
 
 
 def _edge(size: Any, name: str) -> int | None:
-    found = size.get(name) if isinstance(size, dict) else getattr(size, name, None)
-    return None if found is None else int(found)
+    result = size.get(name) if isinstance(size, dict) else getattr(size, name, None)
+    return None if result is None else int(result)
 
 
 def _sides(size: Any) -> Size | None:
@@ -74,9 +74,9 @@ def place_tokens(chat: Chat, inputs: dict[str, torch.Tensor], size: Size) -> tor
         LostattnError: the rectangles are not as many as the visual tokens.
     """
     tokens = int((inputs["input_ids"][0] == chat.model.config.image_token_id).sum())
-    found = token_rectangles(chat.model.model, encoder_arguments(chat, inputs), [size], fit_of(chat))[0]
-    if len(found) != tokens:
+    result = token_rectangles(chat.model.model, encoder_arguments(chat, inputs), [size], fit_of(chat))[0]
+    if len(result) != tokens:
         raise LostattnError(
-            f"the prompt has {tokens} visual tokens but the picture makes {len(found)}: the processor does not fit the model"
+            f"the prompt has {tokens} visual tokens but the picture makes {len(result)}: the processor does not fit the model"
         )
-    return found
+    return result

@@ -25,8 +25,8 @@ def video_arguments(chat: Chat, inputs: dict[str, torch.Tensor]) -> dict[str, An
     """
     family = get_family(chat.model.config.model_type).of("video")
     wanted = inspect.signature(chat.model.model.get_video_features).parameters
-    found = family.arguments_of({k: v for k, v in inputs.items() if k in wanted and k != "pixel_values_videos"})
-    return {**found, "pixel_values": inputs["pixel_values_videos"]}
+    result = family.arguments_of({k: v for k, v in inputs.items() if k in wanted and k != "pixel_values_videos"})
+    return {**result, "pixel_values": inputs["pixel_values_videos"]}
 
 
 def steps_of(inputs: dict[str, torch.Tensor]) -> int:

@@ -59,8 +59,8 @@ class Trace:
 
     def mean_ratio(self) -> float | None:
         """Mean of rho over the layers that have edges; None if none has."""
-        found = [r for r in self.ratios() if r is not None]
-        return sum(found) / len(found) if found else None
+        results = [r for r in self.ratios() if r is not None]
+        return sum(results) / len(results) if results else None
 
     def to_json(self) -> dict[str, Any]:
         """Everything but tensors; ratios only if there are boxes."""
@@ -82,14 +82,14 @@ class Trace:
 
 def _layer_json(index: int, graph: LayerGraph, key: torch.Tensor, boxes: bool) -> dict[str, Any]:
     cross = graph.without_loops()
-    found: dict[str, Any] = {"layer": index, "edges": graph.edges, "edges_without_loops": cross.edges}
+    results: dict[str, Any] = {"layer": index, "edges": graph.edges, "edges_without_loops": cross.edges}
     if boxes:
-        found |= {
+        results |= {
             "key_edges": int(graph.touches(key).sum()),
             "rho": graph.degree_ratio(key),
             "rho_without_loops": cross.degree_ratio(key),
         }
-    return found
+    return results
 
 
 def trace(

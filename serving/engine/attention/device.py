@@ -276,8 +276,8 @@ class _DeviceImpl:
                 (layer._k_scale.reshape(-1), layer._v_scale.reshape(-1)) if cache.element_size() == 1 else (None, None)
             )
             self._paged, self._paged_of = PagedCache(k, v, *scales), pages
-        found: PagedCache = self._paged
-        return found
+        result: PagedCache = self._paged
+        return result
 
     _paged: PagedCache | None = None
     _paged_of: Pages | None = None

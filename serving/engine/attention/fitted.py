@@ -39,8 +39,8 @@ class FittedImpl(SummaryImpl):
     ) -> None:  # fmt: skip
         """As in `SapImpl`, with log_mass (B, Hkv)."""
         rows = q[queries.at].unflatten(1, (self.num_kv_heads, self.group))
-        found = decode_attention(queries, rows, pages, self.scale, log_mass, mean, self.levels(q.device))
-        out[queries.at] = found.flatten(1, 2).to(out.dtype)
+        result = decode_attention(queries, rows, pages, self.scale, log_mass, mean, self.levels(q.device))
+        out[queries.at] = result.flatten(1, 2).to(out.dtype)
 
     def seen(self, chunk: PrefillChunk, carried: torch.Tensor | None) -> VisualRows:
         """What the chunk's rows see of the images; every layer has scores of its own, so nothing of it is kept for others."""

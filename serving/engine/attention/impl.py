@@ -130,12 +130,12 @@ class SapImpl(AttentionImpl):
         every = len(queries.entries) == len(q)  # decode rows stand in order
         rows = (q if every else q[queries.at]).unflatten(1, (self.num_kv_heads, self.group))
         attend, level = choose_decode(q.device), self.levels(q.device)
-        found = attend(queries, rows, pages, self.scale, log_mass, mean, level, self.wanted).flatten(1, 2)
+        result = attend(queries, rows, pages, self.scale, log_mass, mean, level, self.wanted).flatten(1, 2)
         for run in self.runs if queries.lengths is None else [slice(None)]:
             if every:
-                out[:, run] = found[:, run]
+                out[:, run] = result[:, run]
             else:
-                out[queries.at, run] = found[:, run].to(out.dtype)
+                out[queries.at, run] = result[:, run].to(out.dtype)
 
     def write(self, layer: Any, k: torch.Tensor, v: torch.Tensor, cache: torch.Tensor, slots: torch.Tensor) -> None:
         """Keys and values into their slots; negative slots take none."""
@@ -172,8 +172,8 @@ class SapImpl(AttentionImpl):
     def levels(self, device: torch.device) -> torch.Tensor:
         """Levels by KV head and query head, float32 (Hkv, G), zeros if the plan has none."""
         if device not in self._levels:
-            found = torch.zeros(self.num_heads, dtype=torch.float32) if self.level is None else self.level
-            self._levels[device] = found.to(device).unflatten(0, (self.num_kv_heads, self.group))
+            result = torch.zeros(self.num_heads, dtype=torch.float32) if self.level is None else self.level
+            self._levels[device] = result.to(device).unflatten(0, (self.num_kv_heads, self.group))
         return self._levels[device]
 
     def process_weights_after_loading(self, *args: Any) -> None:

@@ -56,8 +56,8 @@ class SapMetadata:
 def host_lengths(common: Any) -> np.ndarray:
     """Tokens of each request after the step, int64, by row of the batch."""
     upper = common.seq_lens_cpu_upper_bound
-    found: np.ndarray = (common.seq_lens.cpu() if upper is None else upper).numpy()
-    return found.astype(np.int64)
+    result: np.ndarray = (common.seq_lens.cpu() if upper is None else upper).numpy()
+    return result.astype(np.int64)
 
 
 def is_single_query(query: QuerySpan) -> bool:

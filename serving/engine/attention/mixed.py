@@ -152,8 +152,8 @@ class MixedImpl(SapImpl):
         text = keys.prior[0, query.past :].isnan().nonzero()[:, 0]
         if len(text):
             inputs = self._inputs(q, k, v, keys.prior, keys.layout, self._running(v, keys) if rows > 1 else None)
-            found = patched_heads(inputs, heads)[:, :, text]
-            to[:, torch.tensor(heads, device=to.device)[:, None], text] = found.to(to.dtype)
+            result = patched_heads(inputs, heads)[:, :, text]
+            to[:, torch.tensor(heads, device=to.device)[:, None], text] = result.to(to.dtype)
 
     def _running(self, v: torch.Tensor, keys: RequestKeys) -> tuple[torch.Tensor, torch.Tensor]:
         """Of the KV heads that serve patched heads."""
@@ -213,9 +213,9 @@ class MixedImpl(SapImpl):
             return
         call = Call(CacheState(prior), past, None if bool(rows.all()) else rows, self.plan.queries == "after_image")
         inputs = collect_inputs(self.index, self.layer_plan, call, q, k, v, None, self.scale)
-        found = any_mask_attention(inputs)[0].transpose(0, 1)  # (n, H, D)
+        result = any_mask_attention(inputs)[0].transpose(0, 1)  # (n, H, D)
         at = rows[0].nonzero()[:, 0]
-        out[query.start + first + at] = found[at].to(out.dtype)
+        out[query.start + first + at] = result[at].to(out.dtype)
 
 
 def _as_heads(out: torch.Tensor) -> torch.Tensor:

@@ -54,8 +54,8 @@ class SplitAttention(torch.nn.Module):
         out = torch.empty_like(q)
         for attention, heads, kv in zip((self.summary, self.rest), self.heads, self.kv, strict=True):
             heads, kv = heads.to(q.device), kv.to(q.device)
-            found = attention(q[:, heads].flatten(1), k[:, kv].flatten(1), v[:, kv].flatten(1))
-            out[:, heads] = found.unflatten(1, (len(heads), -1))
+            result = attention(q[:, heads].flatten(1), k[:, kv].flatten(1), v[:, kv].flatten(1))
+            out[:, heads] = result.unflatten(1, (len(heads), -1))
         return out.flatten(1)
 
 

@@ -108,11 +108,11 @@ def local_weights(plan: Plan, layer: int, shard: Shard) -> torch.Tensor | None:
     if layer not in plan.weights:
         return None
     count = plan.kv_heads(layer)
-    found = torch.zeros(count, len(plan.features), dtype=torch.float32)
-    found[list(plan.kv_heads_of(layer))] = torch.tensor(plan.weights[layer], dtype=torch.float32)
+    result = torch.zeros(count, len(plan.features), dtype=torch.float32)
+    result[list(plan.kv_heads_of(layer))] = torch.tensor(plan.weights[layer], dtype=torch.float32)
     # with more ranks than KV heads, several ranks have a copy of one
     first = [shard.rank * shard.heads + g * shard.group for g in range(shard.kv_heads)]
-    return found[[h * count // plan.num_heads for h in first]]
+    return result[[h * count // plan.num_heads for h in first]]
 
 
 def local_layer_plan(
@@ -124,11 +124,11 @@ def local_layer_plan(
         heads: patched query heads among `count`.
         levels: (count,) or None.
     """
-    found = layer_plan(plan, layer, PathSettings(), get_family(plan.family).two_sided)
+    result = layer_plan(plan, layer, PathSettings(), get_family(plan.family).two_sided)
     if plan.dynamic:
-        return found
+        return result
     mask = torch.zeros(count, dtype=torch.bool)
     mask[list(heads)] = True
     return LayerPlan(
-        found.settings, mask, levels, None, heads, found.two_sided, found.rescale, found.blend,
+        result.settings, mask, levels, None, heads, result.two_sided, result.rescale, result.blend,
     )  # fmt: skip

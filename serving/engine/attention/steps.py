@@ -86,12 +86,12 @@ def make_request_keys(slots: tuple[torch.Tensor, torch.Tensor], prior: torch.Ten
 
 def query_spans(requests: Sequence[RequestInfo], starts: Sequence[int], totals: Sequence[int]) -> list[QuerySpan]:
     """Requests with new tokens. `starts` are flat start rows (n + 1), `totals` sequence lengths after the step."""
-    found = []
+    results = []
     for row, request in enumerate(requests):
         start, end, total = starts[row], starts[row + 1], totals[row]
         if end > start:
-            found.append(QuerySpan(row, request, start, end, total - (end - start), total))
-    return found
+            results.append(QuerySpan(row, request, start, end, total - (end - start), total))
+    return results
 
 
 def sees_images(query: QuerySpan) -> bool:
@@ -141,8 +141,8 @@ def _runs(text: int, carry: bool, mask: np.ndarray) -> list[tuple[int, int, bool
 
 def _layout(runs: list[tuple[int, int, bool]], device: torch.device) -> Layout:
     def index(visual: bool) -> torch.Tensor:
-        found = [torch.arange(a, b, device=device) for a, b, kind in runs if kind == visual]
-        return torch.cat(found) if found else torch.zeros(0, dtype=torch.int64, device=device)
+        results = [torch.arange(a, b, device=device) for a, b, kind in runs if kind == visual]
+        return torch.cat(results) if results else torch.zeros(0, dtype=torch.int64, device=device)
 
     return Layout(tuple(runs), index(False), index(True))
 

@@ -25,10 +25,10 @@ def record_blocks() -> None:
 
     @functools.wraps(allocate)
     def allocate_and_note(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        found = allocate(self, request, *args, **kwargs)
+        result = allocate(self, request, *args, **kwargs)
         name = request.request_id
         peaks[name] = max(peaks.get(name, 0), held(self, name))
-        return found
+        return result
 
     @functools.wraps(free)
     def note_and_free(self: Any, request: Any) -> None:

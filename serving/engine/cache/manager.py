@@ -23,10 +23,10 @@ class SummaryManager(SingleTypeKVCacheManager):
     @classmethod
     def spans(cls, request: Any) -> tuple[Span, ...]:
         """Visual spans of a request, worked out once."""
-        found: tuple[Span, ...] | None = getattr(request, "_lostattn_spans", None)
-        if found is None:
-            found = request._lostattn_spans = visual_spans(request.mm_features)
-        return found
+        result: tuple[Span, ...] | None = getattr(request, "_lostattn_spans", None)
+        if result is None:
+            result = request._lostattn_spans = visual_spans(request.mm_features)
+        return result
 
     def _missing(self, request_id: str, have: int, num_tokens: int) -> list[bool]:
         """For every block that a request still needs: is it a hole?"""
@@ -34,9 +34,9 @@ class SummaryManager(SingleTypeKVCacheManager):
         if end <= have:  # most decode steps
             return []
         request = self.requests.get(request_id)
-        found = holes(() if request is None else self.spans(request), self.block_size, have, end)
-        found[-1] = False  # the running summary at the end of the chunk
-        return found
+        result = holes(() if request is None else self.spans(request), self.block_size, have, end)
+        result[-1] = False  # the running summary at the end of the chunk
+        return result
 
     def get_num_blocks_to_allocate(
         self,
@@ -104,14 +104,14 @@ class SummaryManager(SingleTypeKVCacheManager):
         size = kv_cache_spec.block_size
         hashes = resolve_block_hashes(block_hashes, block_pool.hash_block_size, size)
         spans = () if cls.looked_up is None else cls.spans(cls.looked_up)
-        found: list[Any] = []
+        results: list[Any] = []
         for block, block_hash in zip(range(max_length // size), hashes, strict=False):
             hit = block_pool.get_cached_block(block_hash, kv_cache_group_ids)
             if hit is None and not is_hole(spans, size, block):
                 break
-            found.append(hit)
-        while found and (found[-1] is None or len(found) * size % alignment_tokens):
-            found.pop()
+            results.append(hit)
+        while results and (results[-1] is None or len(results) * size % alignment_tokens):
+            results.pop()
         null = block_pool.null_block
         groups = range(len(kv_cache_group_ids))
-        return tuple([null if hit is None else hit[g] for hit in found] for g in groups), len(found) * size
+        return tuple([null if hit is None else hit[g] for hit in results] for g in groups), len(results) * size

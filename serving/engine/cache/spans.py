@@ -23,11 +23,11 @@ def visual_spans(features: Iterable[Any] | None) -> tuple[Span, ...]:
     """Spans of a request's image and video tokens, ascending, from vLLM's multimodal features; neighbours stay apart. A video
     whose timestamps stand between its frames has a span for each of them.
     """
-    found: list[Span] = []
+    results: list[Span] = []
     for feature in features or ():
         if feature.modality in VISUAL:
-            found += [(first, last + 1) for first, last in feature.mm_position.extract_embeds_range()]
-    return tuple(sorted(found))
+            results += [(first, last + 1) for first, last in feature.mm_position.extract_embeds_range()]
+    return tuple(sorted(results))
 
 
 def is_hole(spans: Sequence[Span], size: int, block: int) -> bool:

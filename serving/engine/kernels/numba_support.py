@@ -38,12 +38,12 @@ def _cores() -> set[int]:
     own = os.sched_getaffinity(0)
     if len(own) > 1:
         return own
-    found: set[int] = set()
+    results: set[int] = set()
     for thread in os.listdir("/proc/self/task"):
         with suppress(OSError):  # threads may end meanwhile
             bound = os.sched_getaffinity(int(thread))
-            found |= bound if len(bound) == 1 else set()
-    return found
+            results |= bound if len(bound) == 1 else set()
+    return results
 
 
 def _spread(cores: set[int]) -> None:

@@ -90,24 +90,24 @@ def _product(
         product = builder.fmul(_spread(builder, weight, lanes), values, flags=("contract",))
         new.append(builder.fadd(product, sums[r], flags=("contract",)))
     following = builder.add(i, LONG(1))
-    for phi, old, found in zip([i, *sums], [LONG(0), *first], [following, *new], strict=True):
+    for phi, old, result in zip([i, *sums], [LONG(0), *first], [following, *new], strict=True):
         phi.add_incoming(old, before)
-        phi.add_incoming(found, loop)
+        phi.add_incoming(result, loop)
     builder.cbranch(builder.icmp_signed("<", following, steps), loop, after)
     builder.position_at_end(after)
-    for place, found in zip(places, new, strict=True):
-        builder.store(found, builder.bitcast(place, found.type.as_pointer())).align = 4
+    for place, result in zip(places, new, strict=True):
+        builder.store(result, builder.bitcast(place, result.type.as_pointer())).align = 4
 
 
 def _vector(builder: Any, place: Any, lanes: int) -> Any:
     """Numbers from a place on, as float32."""
     stored = place.type.pointee
-    found = builder.load(builder.bitcast(place, ir.VectorType(stored, lanes).as_pointer()))
-    found.align = 4 if stored == FLOAT else 2
+    result = builder.load(builder.bitcast(place, ir.VectorType(stored, lanes).as_pointer()))
+    result.align = 4 if stored == FLOAT else 2
     if stored == FLOAT:
-        return found
+        return result
     bits = ir.VectorType(INT, lanes)
-    high = builder.shl(builder.zext(found, bits), ir.Constant(bits, [16] * lanes))
+    high = builder.shl(builder.zext(result, bits), ir.Constant(bits, [16] * lanes))
     return builder.bitcast(high, ir.VectorType(FLOAT, lanes))
 
 

@@ -33,12 +33,12 @@ def decode_attention(
     q = (q.float() * scale)[:, None]  # (B, 1, g, G, D)
     log_mass = (log_mass[:, None] if log_mass.dim() == 1 else log_mass)[..., None] + level
     per_block = pages.block_bytes
-    found, start = [], 0
+    result, start = [], 0
     for piece in queries.split(max(SCRATCH_BYTES // per_block, 1)):
         rows = slice(start, start + len(piece.entries))
-        found.append(_attend(piece, q[rows], pages, log_mass[rows], mean[rows]))
+        result.append(_attend(piece, q[rows], pages, log_mass[rows], mean[rows]))
         start = rows.stop
-    return found[0] if len(found) == 1 else torch.cat(found)
+    return result[0] if len(result) == 1 else torch.cat(result)
 
 
 def _attend(

@@ -94,8 +94,8 @@ def torch_rows(
     mean, log_mass = running_summary(rows.prior, values, rows.shares)
     last = mean.new_zeros(1, inputs.k.shape[1], mean.shape[3])
     last[:, used] = mean[:, :, -1]
-    found = patched_heads(replace(inputs, running=(mean, log_mass), summary=(last, log_mass[..., -1])), heads)
-    put_heads(out.transpose(0, 1)[None], heads, found)
+    result = patched_heads(replace(inputs, running=(mean, log_mass), summary=(last, log_mass[..., -1])), heads)
+    put_heads(out.transpose(0, 1)[None], heads, result)
     at = rows.count[kept] - 1
     mass = log_mass[0][..., at]
     return mean[0][:, at].transpose(0, 1), mass if mass.dim() == 1 else mass.T

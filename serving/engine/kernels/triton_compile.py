@@ -57,17 +57,17 @@ def compiling(arch: int) -> Iterator[list[Any]]:
     """Within it, launches compile for a compute capability (80, 90, 100) and add what they compiled to the list."""
     if INTERPRETED:
         raise LostattnError("kernels cannot be compiled under Triton's interpreter: unset TRITON_INTERPRET")
-    found: list[Any] = []
+    results: list[Any] = []
     run, before = JITFunction.run, driver._active
 
     def compile_only(self: Any, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
-        found.append(run(self, *arguments, grid=grid, warmup=True, **options))
-        return found[-1]
+        results.append(run(self, *arguments, grid=grid, warmup=True, **options))
+        return results[-1]
 
     JITFunction.run = compile_only
     driver.set_active(_NoDriver(arch))
     try:
-        yield found
+        yield results
     finally:
         JITFunction.run = run
         driver._active = before
@@ -80,9 +80,11 @@ def resources(kernel: Any) -> Resources:
         file.write(kernel.asm["cubin"])
         file.flush()
         usage, code = (_tool("cuobjdump", option, file.name) for option in ("-res-usage", "-sass"))
-    found = {name: int(count) for name, count in re.findall(r"(REG|STACK):(\d+)", usage)}
+    results = {name: int(count) for name, count in re.findall(r"(REG|STACK):(\d+)", usage)}
     spills, shared = len(re.findall(r"\b(?:LDL|STL)\b", code)), kernel.metadata.shared
-    return Resources(found["REG"], found["STACK"], spills, shared, _occupancy(target, found["REG"], shared, warps))
+    return Resources(
+        results["REG"], results["STACK"], spills, shared, _occupancy(target, results["REG"], shared, warps)
+    )
 
 
 def _tool(*command: str) -> str:

@@ -101,12 +101,12 @@ def _units_up_to(text, b, limit, shape: tl.constexpr):
     """Text units of a request that begin at or below position `limit`."""
     count = tl.load(text.count + b)
     at = text.at + b.to(tl.int64) * text.stride
-    found = 0
+    result = 0
     for first in range(0, count, shape.UNITS):
         i = first + tl.arange(0, shape.UNITS)
         begin = tl.load(at + i, mask=i < count, other=2147483647 // shape.UNIT)
-        found += tl.sum((begin * shape.UNIT <= limit).to(tl.int32), 0)
-    return tl.minimum(found, count)
+        result += tl.sum((begin * shape.UNIT <= limit).to(tl.int32), 0)
+    return tl.minimum(result, count)
 
 
 @triton.jit(do_not_specialize=["requests"])

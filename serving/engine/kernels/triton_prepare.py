@@ -101,7 +101,7 @@ def specify_prepare(
     table: torch.Tensor, lengths: torch.Tensor, spans: Spans, size: int, starts: torch.Tensor | None = None
 ) -> list[tuple[list[tuple[int, int, int]], int, int]]:
     """For every request: its units (number, place, word) and the slots `summary` and `carry`, slot by slot."""
-    found, unit = [], unit_of(size)
+    result, unit = [], unit_of(size)
     for row, length in enumerate(lengths.tolist()):
         own = range(int(spans.at[row]), int(spans.at[row + 1]))
         visual = [any(spans.first[i] <= x < spans.end[i] for i in own) for x in range(length)]
@@ -112,8 +112,8 @@ def specify_prepare(
         units = [(slots[i * unit] // unit, i, w - (w >> 63 << 64)) for i, w in enumerate(words) if w]
         past = length if starts is None else length - int(starts[row + 1] - starts[row])
         summary, carry = (slots[x] if (x := _last(visual, n)) >= 0 else -1 for n in (length, past))
-        found.append((units, summary, carry))
-    return found
+        result.append((units, summary, carry))
+    return result
 
 
 def _last(visual: list[bool], end: int) -> int:
@@ -167,7 +167,7 @@ def prepare_kernel(
     last = tl.load(spans.at + b + 1)
     table += b.to(tl.int64) * s_table
     PER: tl.constexpr = SIZE // UNIT
-    found = 0
+    result = 0
     visual = -1
     carried = -1
     for start in range(0, tl.cdiv(length, UNIT), COLUMNS):
@@ -187,15 +187,15 @@ def prepare_kernel(
             first = tl.load(spans.first + i, mask=i < last, other=2147483647)
         keep = word != 0
         block = tl.load(table + column // PER, mask=keep, other=0)
-        to = found + tl.cumsum(keep.to(tl.int32), 0) - 1 + b.to(tl.int64) * text.stride
+        to = result + tl.cumsum(keep.to(tl.int32), 0) - 1 + b.to(tl.int64) * text.stride
         tl.store(text.blocks + to, block * PER + column % PER, mask=keep)
         tl.store(text.at + to, column, mask=keep)
         tl.store(text.words + to, word, mask=keep)
-        found += tl.sum(keep.to(tl.int32), 0)
-    tl.store(text.count + b, found)
+        result += tl.sum(keep.to(tl.int32), 0)
+    tl.store(text.count + b, result)
     tl.store(text.summary + b, _slot(table, visual, SIZE))
     tl.store(text.carry + b, _slot(table, carried, SIZE))
-    tl.atomic_add(sums, found * UNIT, sem="acq_rel", scope="gpu")
+    tl.atomic_add(sums, result * UNIT, sem="acq_rel", scope="gpu")
     if tl.atomic_add(sums + 1, 1, sem="acq_rel", scope="gpu") == tl.num_programs(0) - 1:
         total = tl.atomic_add(sums, 0, sem="acq_rel", scope="gpu")
         tl.store(text.least, tl.cdiv(total, shares))
@@ -259,8 +259,8 @@ def rows_kernel(seen, starts, lengths, spans, rows, requests, ROWS: tl.constexpr
         last = tl.where((first <= position) & (end > first), tl.minimum(end - 1, position), last)
         i += 1
         first = tl.load(spans.first + i, mask=i < behind, other=2147483647)
-    found = tl.where(last >= past, start + last - past, tl.where(last >= 0, rows + b, -1))
-    tl.store(seen + start + row, found, mask=row < count)
+    result = tl.where(last >= past, start + last - past, tl.where(last >= 0, rows + b, -1))
+    tl.store(seen + start + row, result, mask=row < count)
 
 
 def prepare_rows(seen: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor, spans: Spans) -> None:
@@ -279,7 +279,7 @@ def prepare_rows(seen: torch.Tensor, starts: torch.Tensor, lengths: torch.Tensor
 
 def specify_rows(starts: torch.Tensor, lengths: torch.Tensor, spans: Spans, rows: int) -> list[int]:
     """`seen`, row by row."""
-    found = [-1] * rows
+    result = [-1] * rows
     for i, length in enumerate(lengths.tolist()):
         start, end = int(starts[i]), int(starts[i + 1])
         past = length - (end - start)
@@ -287,5 +287,5 @@ def specify_rows(starts: torch.Tensor, lengths: torch.Tensor, spans: Spans, rows
         visual = [any(spans.first[s] <= x < spans.end[s] for s in own) for x in range(length)]
         for row in range(start, end):
             last = _last(visual, past + row - start + 1)
-            found[row] = -1 if last < 0 else rows + i if last < past else start + last - past
-    return found
+            result[row] = -1 if last < 0 else rows + i if last < past else start + last - past
+    return result

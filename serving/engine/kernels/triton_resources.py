@@ -57,27 +57,27 @@ class Variant(NamedTuple):
 
 def variants() -> list[Variant]:
     """All that are tabled."""
-    found = [Variant("decode", d=d) for d in (32, 64, 80, 96, 112, 128, 256)]
-    found += [
+    results = [Variant("decode", d=d) for d in (32, 64, 80, 96, 112, 128, 256)]
+    results += [
         Variant("decode", parts=1),
         Variant("decode", size=432),
         Variant("decode", size=128),
         Variant("decode", mixed=True),
     ]
-    found += [Variant("decode", group=group) for group in (1, 16)]
-    found += [Variant("decode", "fp16", "fp16"), *(Variant("decode", "fp32", "fp32", d) for d in (64, 128, 256))]
-    found += [Variant("decode", "bf16", "fp8", d) for d in (64, 128, 256)]
-    found += [Variant("prefill", d=d, parts=2048) for d in (32, 64, 80, 128, 256)]
-    found += [Variant("prefill", parts=rows) for rows in (2, 4, 8)]
-    found += [Variant("prefill", parts=2048, mixed=True), Variant("prefill", "bf16", "fp8", parts=2048)]
-    found += [Variant("prefill", "fp32", "fp32", parts=rows) for rows in (2, 2048)]
-    found += [Variant("running", cache=cache, d=d) for cache in ("bf16", "fp8") for d in (64, 128, 256)]
-    found += [Variant("running", "fp32", "fp32")]
-    found += [Variant("whole", cache=cache, d=d) for cache in ("bf16", "fp8") for d in (64, 128, 256)]
+    results += [Variant("decode", group=group) for group in (1, 16)]
+    results += [Variant("decode", "fp16", "fp16"), *(Variant("decode", "fp32", "fp32", d) for d in (64, 128, 256))]
+    results += [Variant("decode", "bf16", "fp8", d) for d in (64, 128, 256)]
+    results += [Variant("prefill", d=d, parts=2048) for d in (32, 64, 80, 128, 256)]
+    results += [Variant("prefill", parts=rows) for rows in (2, 4, 8)]
+    results += [Variant("prefill", parts=2048, mixed=True), Variant("prefill", "bf16", "fp8", parts=2048)]
+    results += [Variant("prefill", "fp32", "fp32", parts=rows) for rows in (2, 2048)]
+    results += [Variant("running", cache=cache, d=d) for cache in ("bf16", "fp8") for d in (64, 128, 256)]
+    results += [Variant("running", "fp32", "fp32")]
+    results += [Variant("whole", cache=cache, d=d) for cache in ("bf16", "fp8") for d in (64, 128, 256)]
     for kernel in ("write", "write-extend", "write-keep"):
-        found += [Variant(kernel, "fp32" if cache == "fp32" else "bf16", cache) for cache in ("bf16", "fp32", "fp8")]
-        found += [Variant(kernel, d=d) for d in (32, 256)]
-    return [*found, Variant("prepare")]
+        results += [Variant(kernel, "fp32" if cache == "fp32" else "bf16", cache) for cache in ("bf16", "fp32", "fp8")]
+        results += [Variant(kernel, d=d) for d in (32, 256)]
+    return [*results, Variant("prepare")]
 
 
 def compiled(variant: Variant, arch: int) -> Iterator[tuple[str, Resources]]:
@@ -101,18 +101,18 @@ def rows_of(chosen: Iterable[Variant], architectures: Iterable[int]) -> list[dic
 def worse(rows: Iterable[dict[str, Any]], known: Iterable[dict[str, Any]]) -> list[str]:
     """What takes more than the table says, or is not in it, or spills: sentences."""
     before = {(row["arch"], row["variant"], row["kernel"]): row for row in known}
-    found = []
+    results = []
     for row in rows:
         key = row["arch"], row["variant"], row["kernel"]
         if row["spills"] or row["stack"]:
-            found.append(f"{key} spills registers")
+            results.append(f"{key} spills registers")
         elif key not in before:
-            found.append(f"{key} is not in the table")
+            results.append(f"{key} is not in the table")
         else:
             for name in ("registers", "shared"):
                 if row[name] > WORSE * before[key][name]:
-                    found.append(f"{key} takes {row[name]} {name} instead of {before[key][name]}")
-    return found
+                    results.append(f"{key} takes {row[name]} {name} instead of {before[key][name]}")
+    return results
 
 
 def markdown(rows: Iterable[dict[str, Any]]) -> str:

@@ -138,11 +138,11 @@ class SapVllm:
         state.prior[:count].fill_(torch.nan)
         if multimodal_embeddings is not None and len(multimodal_embeddings) and is_multimodal is not None:
             pairs = [split_scores(e, state.columns) for e in multimodal_embeddings]
-            found = torch.cat([p for _, p in pairs]).to(state.prior.device)
-            visual = is_multimodal.to(found.device)
-            state.prior[:count].masked_scatter_(visual, found[:, 0].contiguous())
+            result = torch.cat([p for _, p in pairs]).to(state.prior.device)
+            visual = is_multimodal.to(result.device)
+            state.prior[:count].masked_scatter_(visual, result[:, 0].contiguous())
             if state.columns > 1:
-                state.features[:count].masked_scatter_(visual[:, None], found[:, 1:].contiguous())
+                state.features[:count].masked_scatter_(visual[:, None], result[:, 1:].contiguous())
             multimodal_embeddings = [e for e, _ in pairs]
         return super().embed_input_ids(  # type: ignore[misc]
             input_ids, multimodal_embeddings, is_multimodal=is_multimodal
@@ -176,9 +176,9 @@ class SapVllm:
             return
 
         def make(batch_size: int, dtype: torch.dtype, device: torch.device) -> Any:
-            found = plain(batch_size, dtype, device)
-            found.tensors[PRIOR] = torch.zeros(batch_size, columns, dtype=torch.float32, device=device)
-            return found
+            result = plain(batch_size, dtype, device)
+            result.tensors[PRIOR] = torch.zeros(batch_size, columns, dtype=torch.float32, device=device)
+            return result
 
         self.make_empty_intermediate_tensors = make
 

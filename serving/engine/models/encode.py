@@ -49,16 +49,16 @@ def item_scores(
     given = [w.float() for w in get_mode(plan.mode).weights(call)]
     if plan.scores == "fitted":
         pairs = zip(given, call.places(), strict=True)
-        found = [image_features(standardised(w), place, plan) for w, place in pairs]
+        results = [image_features(standardised(w), place, plan) for w, place in pairs]
     else:
-        found = [shape_prior(w, plan) for w in given]
+        results = [shape_prior(w, plan) for w in given]
     if plan.scores == "prob_rescaled":
-        found = [rescale_unit(p) for p in found]
-    if not all(bool(torch.isfinite(p).all()) for p in found):
+        results = [rescale_unit(p) for p in results]
+    if not all(bool(torch.isfinite(p).all()) for p in results):
         raise LostattnError(
             f"the prior of {'a video' if kind == 'video' else 'an image'} is not finite: its pixels hold NaN"
         )
-    return found
+    return results
 
 
 def channels(dtype: torch.dtype) -> int:
