@@ -20,6 +20,7 @@ from .arguments import by_name, cache_among, cache_of_output, rename_cache
 from .attention import NAME
 from .call import CacheState, Call, PathSettings, held_by, remember, state_of
 from .context import EncoderCall
+from .decoder import decoder_layers
 from .errors import LostattnError
 from .family import decoder_of, get_family
 from .features import exact_scores, image_features, standardised
@@ -285,7 +286,8 @@ class SapInner:
         """Facts of this call for the decoder's layers; `state` is the one after it."""
         rows = tokens_of(call).shape[1]
         past = state.length - rows
-        counts, offsets = cache_sizes(cache, rows, past, self.sap_plan.layers)
+        layers = decoder_layers(self.config.get_text_config())  # type: ignore[attr-defined]
+        counts, offsets = cache_sizes(cache, rows, past, {i: layers[i].source for i in self.sap_plan.layers})
         if not state.has_image:
             return Call(None, past, size=rows, counts=counts)
         last = last_rows(call.get("attention_mask"), rows)

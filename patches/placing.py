@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +45,15 @@ def runs_of(row: torch.Tensor) -> list[int]:
     return ((edges == -1).nonzero() - (edges == 1).nonzero())[:, 0].tolist()
 
 
-def cache_sizes(cache: Any, rows: int, past: int, layers: Sequence[int]) -> tuple[dict[int, int], dict[int, int]]:
-    """Of the patched layers: keys that the cache will hand out where these are not `past + rows`, and their first positions."""
+def cache_sizes(cache: Any, rows: int, past: int, sources: Mapping[int, int]) -> tuple[dict[int, int], dict[int, int]]:
+    """Of the patched layers: keys that the cache will hand out where these are not `past + rows`, and their first positions.
+
+    Args:
+        sources: patched layer -> the layer whose keys and values it reads.
+    """
     if cache is None:
         return {}, {}
-    sizes = {layer: sizes_of(cache, rows, layer) for layer in layers}
+    sizes = {layer: sizes_of(cache, rows, source) for layer, source in sources.items()}
     counts = {layer: count for layer, (count, _) in sizes.items() if count != past + rows}
     return counts, {layer: start for layer, (_, start) in sizes.items() if start}
 

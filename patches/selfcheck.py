@@ -149,6 +149,8 @@ def small_config(family: Family, config: Any, plan: Plan) -> Any:
     raw["text_config"] = _small_text(raw["text_config"], config.get_text_config())
     raw["vision_config"] = _small_vision(raw["vision_config"], raw["text_config"]["hidden_size"])
     _number_tokens(raw)
+    if "audio_config" in raw:
+        raw["audio_config"] = None
     if "vision_feature_layer" in raw:
         raw["vision_feature_layer"] = -1
     small = family.config_class(**copy.deepcopy(raw))
@@ -156,8 +158,8 @@ def small_config(family: Family, config: Any, plan: Plan) -> Any:
 
 
 def _small_text(raw: dict[str, Any], text: Any) -> dict[str, Any]:
-    heads, kv_heads = text.num_attention_heads, getattr(text, "num_key_value_heads", None)
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    heads, kv_heads = text.num_attention_heads, raw.get("num_key_value_heads")
+    width = raw.get("head_dim") or text.hidden_size // heads
     kinds = list(dict.fromkeys(getattr(text, "layer_types", None) or ["full_attention"]))
     small = {
         "num_hidden_layers": 2 * len(kinds),
@@ -172,22 +174,37 @@ def _small_text(raw: dict[str, Any], text: Any) -> dict[str, Any]:
     narrow = {
         "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 4, "num_local_experts": 4,
         "n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
-        "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "top_k_experts": 2,
+        "vocab_size_per_layer_input": VOCABULARY,
     }  # fmt: skip
     small |= {key: value for key, value in narrow.items() if raw.get(key) is not None}
     if raw.get("layer_types"):
         small["layer_types"] = kinds * 2
+    if raw.get("num_kv_shared_layers"):
+        small["num_kv_shared_layers"] = len(kinds)
+    if raw.get("per_layer_config"):
+        small["per_layer_config"] = _own_sizes(raw["per_layer_config"], raw["layer_types"], kinds)
     if raw.get("sliding_window"):
         small["sliding_window"] = WINDOW
     return {k: v for k, v in raw.items() if k not in ("transformers_version", "dtype", "torch_dtype")} | small
 
 
+def _own_sizes(own: dict[Any, dict[str, Any]], old: list[str], kinds: list[str]) -> dict[int, dict[str, Any]]:
+    """What is otherwise in layers of a kind than in the whole decoder, for two layers of every kind; KV heads become one."""
+    results = {}
+    for index, kind in enumerate(kinds * 2):
+        values = next((v for i, v in own.items() if old[int(i)] == kind), None)
+        if values:
+            results[index] = {k: 1 if k == "num_key_value_heads" else v for k, v in values.items()}
+    return results
+
+
 def _small_vision(raw: dict[str, Any], hidden: int) -> dict[str, Any]:
     """Two layers, 32 wide, two heads; what is called otherwise in a family is changed where it is there."""
     small = {
-        "depth": 2, "num_hidden_layers": 2, "num_heads": 2, "num_attention_heads": 2, "intermediate_size": 64,
-        "head_dim": WIDTH // 2, "projection_dim": WIDTH, "out_hidden_size": hidden, "deepstack_visual_indexes": [0, 1],
-        "fullatt_block_indexes": [1],
+        "depth": 2, "num_hidden_layers": 2, "num_heads": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "intermediate_size": 64, "head_dim": WIDTH // 2, "projection_dim": WIDTH, "out_hidden_size": hidden,
+        "deepstack_visual_indexes": [0, 1], "fullatt_block_indexes": [1],
     }  # fmt: skip
     small |= {"embed_dim": WIDTH, "hidden_size": hidden} if "embed_dim" in raw else {"hidden_size": WIDTH}
     return raw | {key: value for key, value in small.items() if raw.get(key) is not None}

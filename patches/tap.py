@@ -25,7 +25,8 @@ class Tap:
         block: consecutive patches that form one decoder token (1 if they are not merged).
         pool: `avg` or `max` over the block of queries and the block of keys.
         skip: leading tokens that are no patches (CLS); their row and column are dropped, nothing is renormalised.
-        order: numbers of the patches, token by token, where those of a token do not stand together; None: as they stand.
+        order: numbers of the patches, token by token, where those of a token do not stand together, (N,), or (B, N) where
+            pictures differ; None: as they stand.
         received: per attention call (B, n): attention that each block of keys receives, summed over query blocks,
             averaged over heads.
     """
@@ -46,8 +47,13 @@ class Tap:
                 padding: the mean over the queries leaves them out.
         """
         patches = torch.arange(self.skip, q.shape[2], device=q.device)
-        patches = patches if self.order is None else patches[self.order.to(q.device)]
         seen = None if mask is None else _seen(mask).expand(-1, -1, q.shape[2], -1)
+        if self.order is not None and self.order.dim() == 2:
+            at = patches[self.order.to(q.device)][:, None]
+            q, k = q.take_along_dim(at[..., None], 2), k.take_along_dim(at[..., None], 2)
+            seen = None if seen is None else seen.take_along_dim(at[..., None], 2).take_along_dim(at[:, :, None], 3)
+        elif self.order is not None:
+            patches = patches[self.order.to(q.device)]
         total = q.new_zeros(q.shape[0], len(patches) // self.block, dtype=torch.float32)
         real = q.new_zeros(1, dtype=torch.int64)
         for rows in patches.split(max(ROWS_AT_ONCE // self.block, 1) * self.block):

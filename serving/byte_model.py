@@ -12,8 +12,12 @@ from .cause import cause
 from .shape import Shape
 
 # not read in a decode step: the vision tower and what joins it to the decoder
-_SEEING = re.compile(r"(^|\.)(visual|vision_tower|vision_model|multi_modal_projector|connector|image_newline)(\.|$)")
+_SEEING = re.compile(
+    r"(^|\.)(visual|vision_tower|vision_model|embed_vision|multi_modal_projector|connector|image_newline)(\.|$)"
+)
+_HEARING = re.compile(r"(^|\.)(audio_tower|embed_audio)(\.|$)")
 _EMBEDDING = re.compile(r"(^|\.)embed_tokens\.weight$")
+_ROWS = re.compile(r"(^|\.)embed_tokens_per_layer\.weight$")  # one row a step, whatever the output layer is
 _EXPERT = re.compile(r"(^|\.)experts\.")  # not the shared ones, which every token passes
 _HEAD = re.compile(r"(^|\.)lm_head\.weight$")
 _FLOATS = ("F64", "F32", "F16", "BF16")  # held in the dtype that the model is loaded in
@@ -167,7 +171,8 @@ def is_embedding(name: str) -> bool:
 
 def _read_in_decode(sizes: dict[str, int]) -> dict[str, int]:
     tied = not any(_HEAD.search(name) for name in sizes)
-    return {name: n for name, n in sizes.items() if not is_seeing(name) and (tied or not is_embedding(name))}
+    resting = [name for name in sizes if any(part.search(name) for part in (_SEEING, _HEARING, _ROWS))]
+    return {n: size for n, size in sizes.items() if n not in resting and (tied or not is_embedding(n))}
 
 
 def _sizes(folder: Path, dtype_bytes: int) -> dict[str, int]:

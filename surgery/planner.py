@@ -15,6 +15,7 @@ from ..patches.family import Family
 from ..patches.heads import in_band
 from ..patches.mode import get_mode
 from ..patches.plan import Band, Plan
+from ..serving.byte_model import owning
 from ..serving.shape import Shape, model_shape
 from .calibration import Calibration
 from .efficient.choose import asks_frontier, frontier_of, heads_of, named_groups, steps_for, told
@@ -91,12 +92,28 @@ def make_plan(
         measured = result.get().level
         levels = {layer: tuple(measured[layer][h] for h in heads) for layer, heads in plan.heads.items()}
         plan = replace(plan, levels=levels)
+    notes += _half_shared(plan, shape)
     if folder is not None and plan.pixels is None and plan.heads:
         notes.append(
             "the source does not say how its images are normalised (no preprocessor_config.json): a mode that looks at "
             "pixels will refuse to run unless use_prior gives it the prior"
         )
     return Planned(plan, notes, frontier, steps)
+
+
+def _half_shared(plan: Plan, shape: Shape) -> list[str]:
+    """What is left in of whole groups because layers that read the same keys and values do not all patch them whole."""
+    results = []
+    for owner in owning(shape):
+        readers = [i for i, layer in enumerate(shape.every) if layer.source == owner]
+        groups: list[set[int]] = [set(plan.whole_groups(i)) for i in readers]
+        half = set[int]().union(*groups) - groups[0].intersection(*groups)
+        if half and not plan.dynamic:
+            results.append(
+                f"layers {format_numbers(readers)} read the same keys and values: KV heads {format_numbers(sorted(half))} are "
+                "whole groups in some of them alone, so they keep the images' tokens; name all of these layers to leave them out"
+            )
+    return results
 
 
 def _frontier(

@@ -63,8 +63,8 @@ def exact(model: Any) -> Any:
 
 
 @cache
-def _other_kv_heads(family: str) -> dict[int, int]:
-    return other_kv_heads(decoder_layers(next(iter(TINY[family].configs.values()))().get_text_config()))
+def _other_kv_heads(name: str) -> dict[int, int]:
+    return other_kv_heads(decoder_layers(CONFIGS[name]().get_text_config()))
 
 
 def own_layers(name: str, by_layer: Mapping[int, Any]) -> dict[int, Any]:
@@ -86,7 +86,7 @@ def make_plan(name: str, mode: str = "patch_complexity", heads: Any = None, **ch
         family=family_of(name), mode=mode, preset=preset, num_heads=HEADS, num_kv_heads=KV_HEADS,
         num_layers=TINY[family_of(name)].depth,
         heads=own_layers(name, {0: (0, 1, 2, 3), 1: (0, 3), 2: (2, 3)} if heads is None else heads), options=options,
-        pixels=PIXELS, layer_kv_heads=_other_kv_heads(family_of(name)), **settings,
+        pixels=PIXELS, layer_kv_heads=_other_kv_heads(name), **settings,
     )  # fmt: skip
 
 

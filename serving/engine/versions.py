@@ -17,6 +17,8 @@ TESTED: dict[tuple[int, ...], str] = {
 FIRST, BEFORE = min(TESTED), (max(TESTED)[0], max(TESTED)[1] + 1)
 # families of which it is known why the plugin has no model class for them
 UNSERVED = {
+    "gemma4": "in the larger ones image tokens see each other both ways, in the smaller ones layers share keys and values, and "
+    "patched layers of the engine compute neither",
     "gemma3": "their image tokens see each other both ways, which patched layers and vLLM's CPU kernels do not compute",
 }
 # families whose videos the plugin serves; those of others run in transformers alone, if they have any

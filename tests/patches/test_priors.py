@@ -17,7 +17,8 @@ from lostattn.patches.scores import mean_raw_score, shape_prior
 
 
 def encode(model, inputs):
-    kwargs = {k: inputs[k] for k in ("image_grid_thw", "image_sizes", "pixel_attention_mask") if k in inputs}
+    told = ("image_grid_thw", "image_sizes", "pixel_attention_mask", "image_position_ids")
+    kwargs = {k: inputs[k] for k in told if k in inputs}
     with torch.no_grad():
         return model.model.get_image_features(inputs["pixel_values"], **kwargs)
 
@@ -35,6 +36,11 @@ def perturbed(name, inputs, generator):
     if pixels.dim() == 2:
         row = int(torch.randint(len(pixels), (1,), generator=generator))
         pixels[row] += torch.randn(pixels.shape[1], generator=generator)
+        return pixels
+    if pixels.dim() == 3:  # rows of patches for every picture, the last of them padding
+        real = pixels.any(-1).nonzero()
+        picture, row = real[int(torch.randint(len(real), (1,), generator=generator))].tolist()
+        pixels[picture, row] += torch.randn(pixels.shape[2], generator=generator)
         return pixels
     real = pixels.flatten(-3).any(-1).nonzero()  # all-zero pictures only fill up a batch
     picture = tuple(real[int(torch.randint(len(real), (1,), generator=generator))].tolist())

@@ -115,7 +115,7 @@ def test_the_ratio_is_the_papers():
 def test_mode_region_raises_what_lies_in_the_boxes(name, plain):
     model = tiny.make_patched(plain(name), tiny.make_plan(name, "region"))
     inputs = tiny.make_inputs(name)
-    names = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
+    names = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes", "image_position_ids")
     kwargs = {k: inputs[k] for k in names if k in inputs}
     with tiny.needed(model), torch.no_grad():
         prior = torch.cat(model.model.get_image_features(**kwargs)["sap_prior"])
