@@ -172,7 +172,7 @@ def _dynamic(spec: PatchSpec, heads: Heads, scores: str) -> bool:
 
 
 def _unused(spec: PatchSpec, heads: Heads, dynamic: bool, scores: str, read: bool) -> list[str]:
-    """Wishes that this plan has no use for; `read` tells that the calibration chose the heads."""
+    """Options that this plan has no use for; `read` tells that the calibration chose the heads."""
     ranked = isinstance(heads, tuple)
     unused = {
         "--rank-by ranks the heads of a band": spec.rank_by is not None and not ranked,

@@ -19,7 +19,7 @@ COLDEST, HOTTEST = 1e-30, 1e30
 
 @dataclass(frozen=True)
 class PatchSpec:
-    """Wishes; None means what preset and family say.
+    """All options of a patch; None means what preset and family say.
 
     Attributes:
         preset: `paper`, `reference` or `efficient` (docs/priors.md).

@@ -84,11 +84,11 @@ def calibrate(
     from ..calibrate import calibrate as measure
     from ..chat import Chat
     from ..model_fit import check_fit
-    from .fits import fit_wish, print_fits, run_fits
+    from .fits import fit_options, print_fits, run_fits
     from .frontier import print_groups
 
-    wanted = _group_wish(**of_groups)
-    of_fit = fit_wish(model_shape(source.config), **of_groups)
+    wanted = _group_options(**of_groups)
+    of_fit = fit_options(model_shape(source.config), **of_groups)
     check_fit(source.config, source.tensors)
     chat = Chat.load(source.path, dtype, device)
     partial = out.with_name(out.name + ".partial")
@@ -124,7 +124,7 @@ def calibrate(
 
 
 @dataclass(frozen=True)
-class GroupWish:
+class GroupOptions:
     """How KV groups are to be measured."""
 
     joint: bool
@@ -160,10 +160,10 @@ def _refuse_unused(
             raise LostattnError(f"{name} says how KV groups are measured: add --frontier")
 
 
-def _group_wish(
+def _group_options(
     sensitivity: bool, frontier: bool, mode: str | None, mode_options: tuple[str, ...], seed: int | None,
     width: int | None, max_new_tokens: int | None, fit: bool, **_: Any,
-) -> GroupWish | None:  # fmt: skip
+) -> GroupOptions | None:  # fmt: skip
     """None if no groups are to be measured or fitted."""
     from ...patches.errors import LostattnError
     from ...patches.mode import get_mode
@@ -178,10 +178,10 @@ def _group_wish(
         raise LostattnError(
             f"mode '{result.name}' gives the scores itself, so nothing can be fitted: take another --mode"
         )
-    return GroupWish(frontier, result.name, options, seed or 0, width or 4, max_new_tokens or 16)
+    return GroupOptions(frontier, result.name, options, seed or 0, width or 4, max_new_tokens or 16)
 
 
-def _measure(chat: Any, source: Any, found: Any, examples: Any, wanted: GroupWish, partial: Path) -> Any:
+def _measure(chat: Any, source: Any, found: Any, examples: Any, wanted: GroupOptions, partial: Path) -> Any:
     """The measured KV groups."""
     from ..efficient.search import every_group, measure_groups
 

@@ -18,7 +18,7 @@ Group = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class FitWish:
+class FitOptions:
     """What is to be fitted: these KV groups, or what the frontier lets go.
 
     Attributes:
@@ -65,9 +65,9 @@ def parse_budgets(text: str | None) -> tuple[float, ...]:
     return results
 
 
-def fit_wish(
+def fit_options(
     shape: Shape, fit: bool, groups: str | None, kv_budget: str | None, rounds: int | None, **_: Any
-) -> FitWish | None:
+) -> FitOptions | None:
     """None if nothing is to be fitted.
 
     Raises:
@@ -83,16 +83,16 @@ def fit_wish(
         heads = named_groups(PatchSpec(groups=groups), shape) or {}
         sizes = {layer: shape.heads // shape.every[layer].kv_heads for layer in heads}
         chosen = tuple((x, g) for x, found in sorted(heads.items()) for g in sorted({h // sizes[x] for h in found}))
-    return FitWish(chosen, parse_budgets(kv_budget), rounds)
+    return FitOptions(chosen, parse_budgets(kv_budget), rounds)
 
 
 def run_fits(
-    chat: Any, source: Any, found: Calibration, examples: Sequence[Any], wanted: Any, of_fit: FitWish, out: Path
+    chat: Any, source: Any, found: Calibration, examples: Sequence[Any], wanted: Any, of_fit: FitOptions, out: Path
 ) -> tuple[tuple[Fit, ...], list[Path]]:
     """Fits of all choices of groups, and their partial files.
 
     Args:
-        wanted: mode, options and seed of the plans (`GroupWish`).
+        wanted: mode, options and seed of the plans (`GroupOptions`).
     """
     from ..efficient.fit import FitSettings, fit_groups
     from ..efficient.search import every_group

@@ -54,9 +54,9 @@ def _patience(timeout: float) -> Iterator[None]:
     from huggingface_hub.utils import _http
 
     def limit(request: Any) -> None:
-        wished = request.extensions.get("timeout") or {}
+        asked = request.extensions.get("timeout") or {}
         names = ("connect", "read", "write", "pool")
-        request.extensions["timeout"] = {n: timeout if wished.get(n) is None else wished[n] for n in names}
+        request.extensions["timeout"] = {n: timeout if asked.get(n) is None else asked[n] for n in names}
 
     previous = getattr(_http, "_GLOBAL_CLIENT_FACTORY", _http.default_client_factory)
 

@@ -91,12 +91,12 @@ def make_points(
         try:
             planned = make_plan(spec, config, folder, calibrate)
         except LostattnError as error:
-            raise LostattnError(f"grid '{grid.name}', {_wish(spec)}: {error}") from error
+            raise LostattnError(f"grid '{grid.name}', {_spec_text(spec)}: {error}") from error
         points.append(Point(grid.name, _labels(spec, planned.plan), planned.plan, planned.notes))
     return points
 
 
-def _wish(spec: PatchSpec) -> str:
+def _spec_text(spec: PatchSpec) -> str:
     shown = {axis: getattr(spec, axis) for axis in AXES if getattr(spec, axis) is not None}
     return ", ".join(f"{axis} {value}" for axis, value in shown.items())
 
