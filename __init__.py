@@ -19,10 +19,16 @@ if TYPE_CHECKING:
     from .surgery.spec import PatchSpec as PatchSpec
 
 _HOMES = {
-    "LostattnError": "patches:LostattnError", "Plan": "patches:Plan", "load": "patches:load_patched",
-    "use_prior": "patches:use_prior", "measures": "surgery.measures:", "applied": "surgery.api:applied",
-    "patch": "surgery.api:patch", "plan": "surgery.api:plan", "PatchSpec": "surgery.spec:PatchSpec",
-}  # fmt: skip
+    "LostattnError": "patches:LostattnError",
+    "Plan": "patches:Plan",
+    "load": "patches:load_patched",
+    "use_prior": "patches:use_prior",
+    "measures": "surgery.measures:",
+    "applied": "surgery.api:applied",
+    "patch": "surgery.api:patch",
+    "plan": "surgery.api:plan",
+    "PatchSpec": "surgery.spec:PatchSpec",
+}
 __all__ = ["LostattnError", "PatchSpec", "Plan", "applied", "load", "measures", "patch", "plan", "use_prior"]
 
 

@@ -88,9 +88,13 @@ def self_check(config: Any, plan: Plan) -> str:
             return {"image": _encoded(family, model, features, prior)}
 
         result = model.generate(
-            **prompt, mm_encoder_outputs=image(), max_new_tokens=STEPS, do_sample=False, output_logits=True,
+            **prompt,
+            mm_encoder_outputs=image(),
+            max_new_tokens=STEPS,
+            do_sample=False,
+            output_logits=True,
             return_dict_in_generate=True,
-        )  # fmt: skip
+        )
         calls = sum(model.sap_settings.counts.values())
         cached = torch.stack(result.logits, 1)
         whole = _continued(prompt, result.sequences[:, :-1])
@@ -134,11 +138,18 @@ def small_plan(plan: Plan, text: Any) -> Plan:
     sizes = {layer: HEADS // layers[layer].kv_heads for layer in heads}
     weights = {x: (of_group,) * len({h // sizes[x] for h in heads[x]}) for x in heads} if of_group else {}
     return replace(
-        plan, num_layers=len(layers), num_heads=HEADS, num_kv_heads=usual_kv_heads(layers), heads=heads, levels=levels,
-        band=None, layer_kv_heads=other_kv_heads(layers), weights=weights,
+        plan,
+        num_layers=len(layers),
+        num_heads=HEADS,
+        num_kv_heads=usual_kv_heads(layers),
+        heads=heads,
+        levels=levels,
+        band=None,
+        layer_kv_heads=other_kv_heads(layers),
+        weights=weights,
         queries="all" if plan.queries == "last" else plan.queries,
         scores="fitted" if weights else "log" if levels else "raw",
-    )  # fmt: skip
+    )
 
 
 def small_config(family: Family, config: Any, plan: Plan) -> Any:
@@ -172,11 +183,20 @@ def _small_text(raw: dict[str, Any], text: Any) -> dict[str, Any]:
         "pad_token_id": 0,
     }
     narrow = {
-        "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32, "num_experts": 4, "num_local_experts": 4,
-        "n_routed_experts": 4, "num_experts_per_tok": 2, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
-        "linear_num_key_heads": 2, "linear_num_value_heads": 4, "top_k_experts": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+        "num_experts": 4,
+        "num_local_experts": 4,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "first_k_dense_replace": 1,
+        "n_group": 1,
+        "topk_group": 1,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "top_k_experts": 2,
         "vocab_size_per_layer_input": VOCABULARY,
-    }  # fmt: skip
+    }
     small |= {key: value for key, value in narrow.items() if raw.get(key) is not None}
     if raw.get("layer_types"):
         small["layer_types"] = kinds * 2
@@ -202,10 +222,18 @@ def _own_sizes(own: dict[Any, dict[str, Any]], old: list[str], kinds: list[str])
 def _small_vision(raw: dict[str, Any], hidden: int) -> dict[str, Any]:
     """Two layers, 32 wide, two heads; what is called otherwise in a family is changed where it is there."""
     small = {
-        "depth": 2, "num_hidden_layers": 2, "num_heads": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-        "intermediate_size": 64, "head_dim": WIDTH // 2, "projection_dim": WIDTH, "out_hidden_size": hidden,
-        "deepstack_visual_indexes": [0, 1], "fullatt_block_indexes": [1],
-    }  # fmt: skip
+        "depth": 2,
+        "num_hidden_layers": 2,
+        "num_heads": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "intermediate_size": 64,
+        "head_dim": WIDTH // 2,
+        "projection_dim": WIDTH,
+        "out_hidden_size": hidden,
+        "deepstack_visual_indexes": [0, 1],
+        "fullatt_block_indexes": [1],
+    }
     small |= {"embed_dim": WIDTH, "hidden_size": hidden} if "embed_dim" in raw else {"hidden_size": WIDTH}
     return raw | {key: value for key, value in small.items() if raw.get(key) is not None}
 

@@ -114,9 +114,15 @@ class Client:
         self._client, self._openai = _connect(url, api_key, timeout)
 
     def ask(
-        self, messages: Sequence[dict[str, Any]], max_tokens: int, *, seed: int = 0, token_ids: bool = False, top: int = 0,
+        self,
+        messages: Sequence[dict[str, Any]],
+        max_tokens: int,
+        *,
+        seed: int = 0,
+        token_ids: bool = False,
+        top: int = 0,
         **extra: Any,
-    ) -> Answer:  # fmt: skip
+    ) -> Answer:
         """The greedy answer to a conversation.
 
         Args:
@@ -135,9 +141,14 @@ class Client:
             extra |= {"return_tokens_as_token_ids": True}
         try:
             reply = self._client.chat.completions.create(
-                model=self.model, messages=list(messages), max_tokens=max_tokens, temperature=0.0, seed=seed,
-                extra_body=extra or None, **more,
-            )  # fmt: skip
+                model=self.model,
+                messages=list(messages),
+                max_tokens=max_tokens,
+                temperature=0.0,
+                seed=seed,
+                extra_body=extra or None,
+                **more,
+            )
         except self._openai.APIStatusError as error:
             raise NoAnswer(_said(error), error.status_code, _retry_after(error)) from error
         except self._openai.OpenAIError as error:  # no connection, no answer in time

@@ -136,11 +136,14 @@ def describe_plan(plan: Plan | None) -> dict[str, Any]:
     heads = f"band {plan.band.low:g}-{plan.band.high:g}" if plan.band else f"{sum(map(len, plan.heads.values()))}"
     groups = sum(len(plan.whole_groups(layer)) for layer in plan.layers)
     return {
-        "mode": plan.mode, "preset": plan.preset, "scores": plan.scores, "queries": plan.queries,
+        "mode": plan.mode,
+        "preset": plan.preset,
+        "scores": plan.scores,
+        "queries": plan.queries,
         "layers": _ranges([int(x) for x in layers]),
         "heads": f"{heads} of {plan.num_layers * plan.num_heads}",
         "whole_groups": f"{groups} of {plan.kv_groups}",
-    }  # fmt: skip
+    }
 
 
 def _ranges(numbers: Sequence[int]) -> str:

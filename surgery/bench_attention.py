@@ -117,9 +117,17 @@ def _compare(
     ratios = sorted(b / a for a, b in zip(plain, patched, strict=True))
     quarter = len(ratios) // 4
     return Row(
-        phase, visual, plan, path, 1e3 * statistics.median(plain), 1e3 * statistics.median(patched),
-        statistics.median(ratios), ratios[quarter], ratios[-1 - quarter], len(ratios),
-    )  # fmt: skip
+        phase,
+        visual,
+        plan,
+        path,
+        1e3 * statistics.median(plain),
+        1e3 * statistics.median(patched),
+        statistics.median(ratios),
+        ratios[quarter],
+        ratios[-1 - quarter],
+        len(ratios),
+    )
 
 
 def _pairs(

@@ -192,9 +192,18 @@ def _compare(states: list[torch.Tensor], spectrum: str, dtype: torch.dtype, ours
     difference = max(abs(a - b) / max(abs(b), 1e-300) for a, b in pairs)
     tokens, features = states[0].shape
     return Row(
-        tokens, features, spectrum, int(factorize(states[0]).rank), str(dtype).removeprefix("torch."),
-        other[1], ours[1], other[1] / ours[1], difference, other[2], ours[2],
-    )  # fmt: skip
+        tokens,
+        features,
+        spectrum,
+        int(factorize(states[0]).rank),
+        str(dtype).removeprefix("torch."),
+        other[1],
+        ours[1],
+        other[1] / ours[1],
+        difference,
+        other[2],
+        ours[2],
+    )
 
 
 def _environment(threads: int, repeats: int, straight_repeats: int) -> dict[str, object]:

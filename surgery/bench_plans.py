@@ -35,9 +35,15 @@ logger = logging.getLogger(__name__)
 
 
 def bench_plans(
-    source: Source, calibration: Calibration, asked: Asked, out: Path, counts: Sequence[int] | None = None,
-    random_plans: int = 5, settings: EvalSettings | None = None, without: Collection[str] = (),
-) -> dict[str, Any]:  # fmt: skip
+    source: Source,
+    calibration: Calibration,
+    asked: Asked,
+    out: Path,
+    counts: Sequence[int] | None = None,
+    random_plans: int = 5,
+    settings: EvalSettings | None = None,
+    without: Collection[str] = (),
+) -> dict[str, Any]:
     """Answer the questions with the original and with every plan, greedily.
 
     Args:
@@ -77,11 +83,14 @@ def bench_plans(
         outcomes = answer_plans(source, ways, asked, out, settings)
     backend = InProcess(settings.dtype, settings.device, settings.batch)
     return {
-        "questions": len(asked.items), "settings": dict(frontier.settings), "calibrated_on": calibration.data,
-        "calibration_samples": frontier.samples, "tasks": task_facts([asked], outcomes),
+        "questions": len(asked.items),
+        "settings": dict(frontier.settings),
+        "calibrated_on": calibration.data,
+        "calibration_samples": frontier.samples,
+        "tasks": task_facts([asked], outcomes),
         **circumstances(settings, backend),
         **_rows(chosen, outcomes, frontier, shape.layers, settings.seed),
-    }  # fmt: skip
+    }
 
 
 def way_key(way: Way) -> str:
@@ -142,14 +151,18 @@ def _rows(
             row = measured[key]
             rows.append(
                 {
-                    "plan": name, "kv_groups": len(groups), "visual_kv_saved": saved,
-                    "groups": [list(g) for g in groups], "accuracy": row["accuracy"]["share"],
-                    "agreement": row["agreement"], "versus_original": row["difference"],
+                    "plan": name,
+                    "kv_groups": len(groups),
+                    "visual_kv_saved": saved,
+                    "groups": [list(g) for g in groups],
+                    "accuracy": row["accuracy"]["share"],
+                    "agreement": row["agreement"],
+                    "versus_original": row["difference"],
                     "efficient_minus_this": None
                     if name == "efficient"
                     else asdict(paired_difference(right[key], best, seed)),
                 }
-            )  # fmt: skip
+            )
     return {"original_accuracy": measured[ORIGINAL]["accuracy"]["share"], "rows": rows}
 
 

@@ -24,8 +24,16 @@ from .model_folder import DTYPES, is_patched
 from .processing import load_processor
 
 __all__ = [
-    "DTYPES", "Chat", "batches", "is_patched", "process", "stack", "torch_device", "visual_ids", "without_progress_bars",
-]  # fmt: skip
+    "DTYPES",
+    "Chat",
+    "batches",
+    "is_patched",
+    "process",
+    "stack",
+    "torch_device",
+    "visual_ids",
+    "without_progress_bars",
+]
 
 
 @dataclass

@@ -18,9 +18,18 @@ from ..patches.errors import LostattnError
 from .spectrum import Factors, factorize
 
 __all__ = [
-    "Factors", "StepMeasures", "effective_rank", "factorize", "measure_step", "mixing_information_gain", "residuals", "rid",
-    "spectrum_change", "support_innovation", "token_mixing_entropy",
-]  # fmt: skip
+    "Factors",
+    "StepMeasures",
+    "effective_rank",
+    "factorize",
+    "measure_step",
+    "mixing_information_gain",
+    "residuals",
+    "rid",
+    "spectrum_change",
+    "support_innovation",
+    "token_mixing_entropy",
+]
 
 State = torch.Tensor | Factors
 Combine = Literal["mean", "sum", "l2"]
@@ -136,9 +145,14 @@ def token_mixing_entropy(
 
 
 def mixing_information_gain(
-    x: State, x_new: State, *, dtype: torch.dtype | None = None,
-    sharpen: float = 1.0, rows: Rows = "mean", normalize: bool = False,
-) -> torch.Tensor:  # fmt: skip
+    x: State,
+    x_new: State,
+    *,
+    dtype: torch.dtype | None = None,
+    sharpen: float = 1.0,
+    rows: Rows = "mean",
+    normalize: bool = False,
+) -> torch.Tensor:
     """MixIG = TME(X') - TME(X) (section 3.3), positive if the step makes tokens see each other more evenly.
 
     By Def. 3.7 as it stands |MixIG| <= log 2 = 0.693 (see the bound at `token_mixing_entropy`), yet the paper's Table 1
@@ -159,9 +173,14 @@ def measure_step(x: State, x_new: State, *, eps: float | None = None, dtype: tor
     columns, rows = before.outside(after)
     change, support = _delta_s(before, after), (columns + rows) / 2
     exact = {
-        "erank": _erank(before), "erank_new": _erank(after), "delta_s": change, "column_residual": columns,
-        "row_residual": rows, "delta_d": support, "rid": change + support,
-    }  # fmt: skip
+        "erank": _erank(before),
+        "erank_new": _erank(after),
+        "delta_s": change,
+        "column_residual": columns,
+        "row_residual": rows,
+        "delta_d": support,
+        "rid": change + support,
+    }
     tme, tme_new = token_mixing_entropy(before), token_mixing_entropy(after)
     rounded = {name: value.to(before.dtype) for name, value in exact.items()}
     return StepMeasures(rank=before.rank, tme=tme, tme_new=tme_new, mixig=tme_new - tme, **rounded)

@@ -74,8 +74,11 @@ def mend(folder: Path | None = None) -> str:
     old = [path for place in _folders(folder) for path in _files(place) if path.exists()]
     broken = _broken(before)
     if not broken and not old:
-        return f"nothing to mend: {_and(before)} can be imported by any process" if before else (
-            "nothing to mend: neither torchvision nor torchaudio is installed")  # fmt: skip
+        return (
+            f"nothing to mend: {_and(before)} can be imported by any process"
+            if before
+            else ("nothing to mend: neither torchvision nor torchaudio is installed")
+        )
     place = old[0].parent if old else _writable(_folders(folder))
     _write(place)
     still = _broken(tried_imports())

@@ -116,11 +116,23 @@ def patch_checkpoint(
         LostattnError: any mistake, in one sentence; nothing is written then.
     """
     spec = PatchSpec(
-        preset=preset, mode=mode, layers=layers, heads=heads, rank_by=rank_by, dynamic=dynamic or None,
-        calibration=None if calibration is None else str(calibration), scores=scores, queries=queries, blend=blend,
-        seed=seed, temperature=temperature, options={} if options is None else options,
-        keep_agreement=keep_agreement, kv_budget=kv_budget, groups=groups,
-    )  # fmt: skip
+        preset=preset,
+        mode=mode,
+        layers=layers,
+        heads=heads,
+        rank_by=rank_by,
+        dynamic=dynamic or None,
+        calibration=None if calibration is None else str(calibration),
+        scores=scores,
+        queries=queries,
+        blend=blend,
+        seed=seed,
+        temperature=temperature,
+        options={} if options is None else options,
+        keep_agreement=keep_agreement,
+        kv_budget=kv_budget,
+        groups=groups,
+    )
     with deprecated_say(say):
         written = patch_from_spec(
             src, out, spec, revision=revision, weights=weights, force=force, allow_code=allow_code, full_hash=full_hash
@@ -150,9 +162,15 @@ def patch_from_spec(
         source.real("README.md").read_text(encoding="utf-8", errors="replace") if "README.md" in source.files else None
     )
     card = card_text(
-        plan=plan, source=source, command=command, versions=versions(), predicted=_for_card(prepared.predictions),
-        measured=measured, spec=text, original=original,
-    )  # fmt: skip
+        plan=plan,
+        source=source,
+        command=command,
+        versions=versions(),
+        predicted=_for_card(prepared.predictions),
+        measured=measured,
+        spec=text,
+        original=original,
+    )
     written = write_patched(
         source,
         plan,

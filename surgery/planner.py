@@ -130,14 +130,22 @@ def _frontier(
 def _empty_plan(spec: PatchSpec, shape: Shape, scores: str, folder: Path | None) -> Plan:
     mode = get_mode(spec.mode)
     return Plan(
-        family=shape.family.name, mode=mode.name, preset=spec.preset, scores=scores,
-        queries=spec.queries or ("last" if spec.preset == "reference" else "all"), num_layers=shape.layers,
-        num_heads=shape.heads, num_kv_heads=shape.kv_heads,
-        layer_kv_heads=other_kv_heads(shape.every), blend=spec.blend, seed=spec.seed,
-        temperature=spec.temperature, options=mode.settle(spec.preset, spec.options),
+        family=shape.family.name,
+        mode=mode.name,
+        preset=spec.preset,
+        scores=scores,
+        queries=spec.queries or ("last" if spec.preset == "reference" else "all"),
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        num_kv_heads=shape.kv_heads,
+        layer_kv_heads=other_kv_heads(shape.every),
+        blend=spec.blend,
+        seed=spec.seed,
+        temperature=spec.temperature,
+        options=mode.settle(spec.preset, spec.options),
         pixels=read_pixels(folder) if folder is not None else None,
         video_pixels=read_video_pixels(folder) if folder is not None and shape.family.videos is not None else None,
-    )  # fmt: skip
+    )
 
 
 def _scores(spec: PatchSpec, family: Family) -> str:
@@ -243,9 +251,13 @@ class _Statistics:
     """Measured statistics, read or measured when first needed."""
 
     def __init__(
-        self, spec: PatchSpec, shape: Shape, calibrate: Callable[[], Calibration] | None,
-        identity: Callable[[], str] | None, notes: list[str],
-    ) -> None:  # fmt: skip
+        self,
+        spec: PatchSpec,
+        shape: Shape,
+        calibrate: Callable[[], Calibration] | None,
+        identity: Callable[[], str] | None,
+        notes: list[str],
+    ) -> None:
         self.spec, self.shape, self.calibrate, self.identity, self.notes = spec, shape, calibrate, identity, notes
         self.found: Calibration | None = None
 

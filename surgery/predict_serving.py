@@ -38,11 +38,15 @@ class ServingPrediction:
             asdict(row) | {"prefill_ratio": row.prefill_ratio, "decode_ratio": row.decode_ratio} for row in self.rows
         ]
         return {
-            "gpu": asdict(on.gpu), "tensor_parallel": on.ranks, "assumptions": asdict(on.assumed),
+            "gpu": asdict(on.gpu),
+            "tensor_parallel": on.ranks,
+            "assumptions": asdict(on.assumed),
             "model": asdict(on.size) | {"decode_bytes": on.decode_bytes, "all_bytes": on.all_bytes},
-            "request": asdict(self.request), "rows": rows, "notes": self.notes,
+            "request": asdict(self.request),
+            "rows": rows,
+            "notes": self.notes,
             "fit": {"original": self.fit[0], "patched": self.fit[1]},
-        }  # fmt: skip
+        }
 
 
 def plan_of_config(folder: Path, spec: PatchSpec) -> tuple[Plan, list[str], Mapping[str, Any]]:

@@ -86,8 +86,10 @@ class PatchSpec:
 
     def _check_numbers(self) -> None:
         kinds: tuple[tuple[str, type, type], ...] = (
-            ("blend", Real, float), ("temperature", Real, float), ("seed", Integral, int)
-        )  # fmt: skip
+            ("blend", Real, float),
+            ("temperature", Real, float),
+            ("seed", Integral, int),
+        )
         for name, kind, make in kinds:
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool):

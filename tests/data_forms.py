@@ -29,11 +29,14 @@ def rows(image: Callable[[str], Any], name: str = "image") -> list[dict[str, Any
     """The questions, with their pictures in some writing."""
     return [
         {
-            name: image(colour), "question": QUESTION.format(number), "answer": ("no", "yes")[number % 2],
-            "category": "random", "boxes": BOXES,
+            name: image(colour),
+            "question": QUESTION.format(number),
+            "answer": ("no", "yes")[number % 2],
+            "category": "random",
+            "boxes": BOXES,
         }
         for number, colour in enumerate(COLOURS)
-    ]  # fmt: skip
+    ]
 
 
 def text(colour: str) -> str:

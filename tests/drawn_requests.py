@@ -53,10 +53,13 @@ JUNK: list[Any] = [
     [[]],
 ]
 HEADERS = {
-    "x-data-parallel-rank": ["0", "1", "-1", "7", "x", "9" * 30], "x-request-id": ["same", "", "a/b", "x" * 300],
-    "x-session-id": ["s", ""], "priority": ["0", "-5", "9" * 25], "accept": ["text/event-stream", "*/*"],
+    "x-data-parallel-rank": ["0", "1", "-1", "7", "x", "9" * 30],
+    "x-request-id": ["same", "", "a/b", "x" * 300],
+    "x-session-id": ["s", ""],
+    "priority": ["0", "-5", "9" * 25],
+    "accept": ["text/event-stream", "*/*"],
     "x-vllm-priority": ["1", "9" * 25],
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -78,10 +81,21 @@ def _picture(mode: str, size: tuple[int, int], top: int = 255) -> str:
 
 
 PICTURES = [
-    data_url(png()), _picture("RGB", (112, 84)), _picture("L", (84, 28)), _picture("I;16", (56, 56), 4095),
-    _picture("RGB", (2275, 10)), _picture("RGB", (1, 1)), _picture("L", (28, 900)), _picture("RGB", (300, 300)),
-    data_url(png()[:60]), data_url(b"no picture"), data_url(bomb(30_000, 30_000)), "http://127.0.0.1:1/x.png", "data:,", "",
-]  # fmt: skip
+    data_url(png()),
+    _picture("RGB", (112, 84)),
+    _picture("L", (84, 28)),
+    _picture("I;16", (56, 56), 4095),
+    _picture("RGB", (2275, 10)),
+    _picture("RGB", (1, 1)),
+    _picture("L", (28, 900)),
+    _picture("RGB", (300, 300)),
+    data_url(png()[:60]),
+    data_url(b"no picture"),
+    data_url(bomb(30_000, 30_000)),
+    "http://127.0.0.1:1/x.png",
+    "data:,",
+    "",
+]
 
 
 def requests(schema: dict[str, Any], seed: int, count: int, more: dict[str, Any] | None = None) -> Iterator[Drawn]:
@@ -207,11 +221,17 @@ def _generate(draw: random.Random) -> dict[str, Any]:
 
 
 STARTS: dict[str, Callable[[random.Random], dict[str, Any]]] = {
-    "/chat/completions": _chat, "/chat/completions/batch": _batch, "/v1/completions": _completion, "/v1/responses": _responses,
-    "/v1/messages": _messages, "/count_tokens": _messages, "/tokenize": _tokenize, "/generative_scoring": _scoring,
+    "/chat/completions": _chat,
+    "/chat/completions/batch": _batch,
+    "/v1/completions": _completion,
+    "/v1/responses": _responses,
+    "/v1/messages": _messages,
+    "/count_tokens": _messages,
+    "/tokenize": _tokenize,
+    "/generative_scoring": _scoring,
     "/detokenize": lambda draw: {"model": "digits", "tokens": draw.choice([[1, 2], [], [-1], [10**9], [2**70]])},
     "/generate": _generate,
-}  # fmt: skip
+}
 
 
 class Schema:

@@ -22,9 +22,14 @@ os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 sys.path.insert(0, str(Path(__file__).parent))
 
 OPTIONS = {
-    "max_model_len": 2048, "enforce_eager": True, "dtype": "float32", "max_num_seqs": 8, "block_size": 32,
-    "limit_mm_per_prompt": {"image": 4, "video": 0}, "gpu_memory_utilization": 0.3,
-}  # fmt: skip
+    "max_model_len": 2048,
+    "enforce_eager": True,
+    "dtype": "float32",
+    "max_num_seqs": 8,
+    "block_size": 32,
+    "limit_mm_per_prompt": {"image": 4, "video": 0},
+    "gpu_memory_utilization": 0.3,
+}
 
 
 def run_case(case: dict[str, Any]) -> dict[str, Any]:
@@ -86,9 +91,11 @@ def _row(output: Any) -> dict[str, Any]:
     best = output.outputs[0]
     tokens = list(best.token_ids)
     return {
-        "prompt": list(output.prompt_token_ids), "tokens": tokens, "cached": output.num_cached_tokens,
+        "prompt": list(output.prompt_token_ids),
+        "tokens": tokens,
+        "cached": output.num_cached_tokens,
         "logprobs": [step[t].logprob for step, t in zip(best.logprobs, tokens, strict=True)],
-    }  # fmt: skip
+    }
 
 
 class Watch:
@@ -124,14 +131,22 @@ class Watch:
         manager = self.scheduler.kv_cache_manager
         groups = manager.kv_cache_config.kv_cache_groups
         return {
-            "preempted": self.preempted, "most_blocks": self.most, "blocks": manager.block_pool.num_gpu_blocks,
-            "drafted": self.drafted, "accepted": self.accepted,
+            "preempted": self.preempted,
+            "most_blocks": self.most,
+            "blocks": manager.block_pool.num_gpu_blocks,
+            "drafted": self.drafted,
+            "accepted": self.accepted,
             "groups": [
-                [type(g.kv_cache_spec).__name__, g.kv_cache_spec.block_size, g.kv_cache_spec.page_size_bytes, g.layer_names]
+                [
+                    type(g.kv_cache_spec).__name__,
+                    g.kv_cache_spec.block_size,
+                    g.kv_cache_spec.page_size_bytes,
+                    g.layer_names,
+                ]
                 for g in groups
             ],
             "concurrency": self.scheduler.vllm_config.cache_config.kv_cache_max_concurrency,
-        }  # fmt: skip
+        }
 
 
 def main() -> None:

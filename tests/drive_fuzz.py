@@ -42,12 +42,17 @@ def row(output: Any) -> dict[str, Any]:
     best = output.outputs[0]
     tokens = list(best.token_ids)
     found = [step[t].logprob for step, t in zip(best.logprobs, tokens, strict=True)]
-    gaps = [max((x.logprob for x in step.values()), default=0.0) - min(x.logprob for x in step.values())
-            for step in best.logprobs]  # fmt: skip
+    gaps = [
+        max((x.logprob for x in step.values()), default=0.0) - min(x.logprob for x in step.values())
+        for step in best.logprobs
+    ]
     return {
-        "prompt": list(output.prompt_token_ids), "tokens": tokens, "logprobs": found, "gaps": gaps,
+        "prompt": list(output.prompt_token_ids),
+        "tokens": tokens,
+        "logprobs": found,
+        "gaps": gaps,
         "cached": output.num_cached_tokens or 0,
-    }  # fmt: skip
+    }
 
 
 def answers_alone(folder: str, requests: list[dict[str, Any]]) -> dict[str, Any]:

@@ -129,9 +129,13 @@ def rounding_error(found: dict[str, Any], folder: Path | str, request: dict[str,
     assert found["prompt"] == inputs["input_ids"][0].tolist(), f"{where}: another prompt"
     with torch.no_grad():
         out = model.generate(
-            **inputs, max_new_tokens=len(found["tokens"]), do_sample=False, output_logits=True,
-            return_dict_in_generate=True, logits_processor=[_Prescribed(found["tokens"], len(found["prompt"]))],
-        )  # fmt: skip
+            **inputs,
+            max_new_tokens=len(found["tokens"]),
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+            logits_processor=[_Prescribed(found["tokens"], len(found["prompt"]))],
+        )
     steps = [step[0].float().log_softmax(-1) for step in out.logits]
     told = [step[t].item() for step, t in zip(steps, found["tokens"], strict=True)]
     lost = max(step.max().item() - own for step, own in zip(steps, told, strict=True))

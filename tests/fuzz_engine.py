@@ -42,12 +42,14 @@ def draw_setting(number: int) -> dict[str, Any]:
     size = draw.choice([32, 64])
     needed = GROUPS.get(kind, 1) * (LONGEST // size + 2)  # of one request of the greatest length
     options = {
-        "block_size": size, "max_model_len": LONGEST, "max_num_seqs": AT_ONCE,
+        "block_size": size,
+        "max_model_len": LONGEST,
+        "max_num_seqs": AT_ONCE,
         "max_num_batched_tokens": draw.choice([17, 24, 33, 64, 100, 257, 512, 1000, 2048]),
         "num_gpu_blocks_override": needed + draw.choice([0, 1, 2, 3, 5, 8]),
         "enable_prefix_caching": draw.random() < 0.8,
         "scheduling_policy": draw.choice(["fcfs", "priority"]),
-    }  # fmt: skip
+    }
     favourites = draw.sample(PICTURES, 3)  # few, so that prefixes are found again
     requests = [_draw_request(draw, favourites, options) for _ in range(draw.randint(6, 12))]
     return {"number": number, "kind": kind, "options": options, "requests": requests}
@@ -58,12 +60,14 @@ def _draw_request(draw: random.Random, pictures: list[tuple[int, int]], options:
     question = draw.choice(QUESTIONS) + draw.choice(["", "", " And why?"])
     text = f"<|im_start|>user\n{placeholder('qwen2_5_vl') * count}{question}<|im_end|>\n<|im_start|>assistant\n"
     return {
-        "prompt": text, "pictures": [count, seed], "tokens": draw.randint(1, MOST_TOKENS),
+        "prompt": text,
+        "pictures": [count, seed],
+        "tokens": draw.randint(1, MOST_TOKENS),
         "arrives": draw.choice([0, 0, 0, draw.randint(1, 60)]),
         "aborted": draw.randint(1, 80) if draw.random() < 0.15 else None,
         "priority": draw.randint(0, 3) if options["scheduling_policy"] == "priority" else 0,
         "temperature": 1.0 if draw.random() < 0.15 else 0.0,
-    }  # fmt: skip
+    }
 
 
 def alone(request: dict[str, Any]) -> str:

@@ -15,9 +15,14 @@ from PIL import Image
 
 NAMES = ("base", "sap", "noise")
 TEXT = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "vocab_size": 64, "max_position_embeddings": 512,
-}  # fmt: skip
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 64,
+    "max_position_embeddings": 512,
+}
 
 
 def make_folder(path: Path, heads: dict[str, list[int]] | None) -> Path:
@@ -26,9 +31,17 @@ def make_folder(path: Path, heads: dict[str, list[int]] | None) -> Path:
     config: dict[str, Any] = {"model_type": "qwen2_5_vl", "image_token_id": 9, "dtype": "bfloat16", "text_config": TEXT}
     if heads is not None:
         plan = {
-            "format": 1, "family": "qwen2_5_vl", "mode": "uniform", "preset": "paper", "scores": "raw", "queries": "all",
-            "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "heads": heads,
-        }  # fmt: skip
+            "format": 1,
+            "family": "qwen2_5_vl",
+            "mode": "uniform",
+            "preset": "paper",
+            "scores": "raw",
+            "queries": "all",
+            "num_layers": 2,
+            "num_heads": 4,
+            "num_kv_heads": 2,
+            "heads": heads,
+        }
         config |= {"model_type": "sap_qwen2_5_vl", "sap": plan}
     (path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return path
@@ -46,9 +59,10 @@ def make_asked(count: int, data: str = "pairs.jsonl", max_tokens: int = 64) -> l
     for i in range(count):
         picture = Image.new("RGB", (28 * (1 + i // 2 % 3), 56), (40 * (i // 2) % 256, 90, 160))
         question, answer, options = (
-            (f"Is <b>{i}</b> & co there?", "yes", []), ("Which?", "B", ["cat", "<script>alert(1)</script>"]),
+            (f"Is <b>{i}</b> & co there?", "yes", []),
+            ("Which?", "B", ["cat", "<script>alert(1)</script>"]),
             ("How many?", "7", []),
-        )[i % 3]  # fmt: skip
+        )[i % 3]
         row = Row(i + 1, {"image": picture, "question": question, "answer": answer, "options": options})
         items.append(task.item(row))
     return [Asked(task, items, data, task.prompt_version(), max_tokens)]
@@ -75,9 +89,16 @@ def bench_report() -> dict[str, Any]:
         for number, name in enumerate(NAMES):
             size = (visual + 160) * 1024 // (1 + number % 2 * 3)
             kv.append(
-                {"side": name, "visual": visual, "text": 160, "blocks": size // 4096, "bytes": size, "fit": 2**24 // size,
-                 "predicted_bytes": size}
-            )  # fmt: skip
+                {
+                    "side": name,
+                    "visual": visual,
+                    "text": 160,
+                    "blocks": size // 4096,
+                    "bytes": size,
+                    "fit": 2**24 // size,
+                    "predicted_bytes": size,
+                }
+            )
         for at_once in (1, 8):
             for number, name in enumerate(NAMES):
                 figures: dict[str, Any] = {f: spread(100 * at_once / visual * (1 + 0.3 * number)) for f in FIGURES}
@@ -85,13 +106,27 @@ def bench_report() -> dict[str, Any]:
                     figures["decode_tokens_per_s"] = None
                 ratios = {f: figures[f] and spread(1 + 0.3 * number) for f in FIGURES} if number else {}
                 summary.append(
-                    {"side": name, "visual": visual, "concurrency": at_once, "repeats": 3, "figures": figures,
-                     "ratios": ratios, "predicted_decode_ratio": 1.4 if number else None}
-                )  # fmt: skip
+                    {
+                        "side": name,
+                        "visual": visual,
+                        "concurrency": at_once,
+                        "repeats": 3,
+                        "figures": figures,
+                        "ratios": ratios,
+                        "predicted_decode_ratio": 1.4 if number else None,
+                    }
+                )
     plan = {"mode": "uniform", "layers": "1", "heads": "4 of 8", "whole_groups": "2 of 4"}
     server = {"max_concurrency": 4.5, "longest": 512, "peak_memory": 2**31, "dtype": "bfloat16"}
     return {
-        "base": "base", "settings": BenchSettings().to_json(), "options": ["--x", "1"], "together": True,
-        "models": [{"name": n, "folder": n, "plan": plan, "server": server} for n in NAMES], "kv": kv, "summary": summary,
-        "loads": [], "versions": {"vllm": "0"}, "hardware": "a machine",
-    }  # fmt: skip
+        "base": "base",
+        "settings": BenchSettings().to_json(),
+        "options": ["--x", "1"],
+        "together": True,
+        "models": [{"name": n, "folder": n, "plan": plan, "server": server} for n in NAMES],
+        "kv": kv,
+        "summary": summary,
+        "loads": [],
+        "versions": {"vllm": "0"},
+        "hardware": "a machine",
+    }

@@ -124,10 +124,21 @@ def make_scene(
     free = (torch.randperm(total - 2, generator=rng) + 1).tolist()
     table = torch.full((len(requests), columns), total - 1, dtype=torch.int32)  # a block that holds NaN
     scene = Scene(
-        requests, kind, cache, pages, table, _ints([r.length for r in requests]),
-        _ints([0, *torch.tensor([r.new for r in requests]).cumsum(0).tolist()]), _spans(requests), *[None] * 4,  # type: ignore[arg-type]
-        torch.randn(kv_heads * group, generator=rng), d**-0.5, [], [], [],
-    )  # fmt: skip
+        requests,
+        kind,
+        cache,
+        pages,
+        table,
+        _ints([r.length for r in requests]),
+        _ints([0, *torch.tensor([r.new for r in requests]).cumsum(0).tolist()]),
+        _spans(requests),
+        *[None] * 4,  # type: ignore[arg-type]
+        torch.randn(kv_heads * group, generator=rng),
+        d**-0.5,
+        [],
+        [],
+        [],
+    )
     store = torch.full((total * size,), torch.nan)
     for i, request in enumerate(requests):
         _draw(scene, request, rng, spread, dtype)

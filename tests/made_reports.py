@@ -60,17 +60,29 @@ def results(tasks: tuple[str, ...], names: tuple[str, ...]) -> list[dict[str, An
             right = answers(task, i, n)
             own = paired_difference([False] * n, right)
             row: dict[str, Any] = {
-                "task": task, "model": name, "n": n, "main": own.difference, "main_name": "accuracy", "unparsed": i, "cut": 0,
-                "accuracy": {"share": own.difference, "low": own.low, "high": own.high}, "seconds": 1.0,
-                "metrics": {"n": n, "accuracy": own.difference, "f1": 0.5}, "paths": {"closed": n},
-            }  # fmt: skip
+                "task": task,
+                "model": name,
+                "n": n,
+                "main": own.difference,
+                "main_name": "accuracy",
+                "unparsed": i,
+                "cut": 0,
+                "accuracy": {"share": own.difference, "low": own.low, "high": own.high},
+                "seconds": 1.0,
+                "metrics": {"n": n, "accuracy": own.difference, "f1": 0.5},
+                "paths": {"closed": n},
+            }
             if i:
                 pairs = list(zip(first, right, strict=True))
                 row |= {
-                    "difference": asdict(paired_difference(first, right)), "p": mcnemar(first, right),
-                    "gained": sum(b and not a for a, b in pairs), "lost": sum(a and not b for a, b in pairs),
-                    "agreement": 0.97, "same_text": 0.95, "equivalence": asdict(equivalence(first, right)),
-                }  # fmt: skip
+                    "difference": asdict(paired_difference(first, right)),
+                    "p": mcnemar(first, right),
+                    "gained": sum(b and not a for a, b in pairs),
+                    "lost": sum(a and not b for a, b in pairs),
+                    "agreement": 0.97,
+                    "same_text": 0.95,
+                    "equivalence": asdict(equivalence(first, right)),
+                }
             rows.append(row)
     compared = [row for row in rows if "p" in row]
     for row, p in zip(compared, holm([row["p"] for row in compared]), strict=True):
@@ -81,20 +93,36 @@ def results(tasks: tuple[str, ...], names: tuple[str, ...]) -> list[dict[str, An
 
 def circumstances(command: str) -> dict[str, Any]:
     return {
-        "how": {"backend": "transformers", "dtype": "bfloat16", "options": ["--enforce-eager", "--max-model-len", "4096"]},
-        "seed": 0, "harness": "lostattn", "hardware": "NVIDIA H200 (141 GB), 16 cores", "threads": 8,
+        "how": {
+            "backend": "transformers",
+            "dtype": "bfloat16",
+            "options": ["--enforce-eager", "--max-model-len", "4096"],
+        },
+        "seed": 0,
+        "harness": "lostattn",
+        "hardware": "NVIDIA H200 (141 GB), 16 cores",
+        "threads": 8,
         "versions": {"lostattn": "1", "torch": "2.13.0", "transformers": "5.19.0", "vllm": "0.32.0"},
         "command": f"lostattn {command} ./Qwen2.5-VL-7B ./sap --task pope --data ./POPE --out results",
-    }  # fmt: skip
+    }
 
 
 def task_rows(tasks: tuple[str, ...], found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     n = {row["task"]: row["n"] for row in found}
     return [
-        {"task": t, "n": n[t], "data": f"./{t.upper()}", "prompt": f"{t}-default/1", "max_tokens": 16, "parser": "yesno/3",
-         "main": "accuracy", "clusters": 500 if t == "pope" else None,
-         "first_prompt": "<image>Is there a snowboard in the image?\nAnswer with yes or no."} for t in tasks
-    ]  # fmt: skip
+        {
+            "task": t,
+            "n": n[t],
+            "data": f"./{t.upper()}",
+            "prompt": f"{t}-default/1",
+            "max_tokens": 16,
+            "parser": "yesno/3",
+            "main": "accuracy",
+            "clusters": 500 if t == "pope" else None,
+            "first_prompt": "<image>Is there a snowboard in the image?\nAnswer with yes or no.",
+        }
+        for t in tasks
+    ]
 
 
 def changed(tasks: tuple[str, ...], names: tuple[str, ...], each: int) -> tuple[list[dict[str, Any]], dict[Any, Any]]:
@@ -133,11 +161,21 @@ def evaluation(
     found = results(wanted, names)
     questions, pictures = changed(wanted, names, 5)
     report = {
-        "command_name": command, "tasks": task_rows(wanted, found), "results": found, "changed": questions,
-        "models": [{"name": n, "identity": n, "plan": PLAN if i else None, "sap": {"mode": "noise", "heads": [1]} if i else None}
-                   for i, n in enumerate(names)],
+        "command_name": command,
+        "tasks": task_rows(wanted, found),
+        "results": found,
+        "changed": questions,
+        "models": [
+            {
+                "name": n,
+                "identity": n,
+                "plan": PLAN if i else None,
+                "sap": {"mode": "noise", "heads": [1]} if i else None,
+            }
+            for i, n in enumerate(names)
+        ],
         **circumstances(command),
-    }  # fmt: skip
+    }
     if command == "compare":
         for i, model in enumerate(report["models"]):
             shares = [{"visual": v, "kv_share": 1 - i * 0.08} for v in (256, 1024, 4096, 16384)]
@@ -156,8 +194,17 @@ def benchmark(names: tuple[str, ...] = NAMES[:3], loads: bool = True) -> dict[st
     for visual in (256, 1024, 4096) if loads else ():
         for i, name in enumerate(names):
             size = int((visual / (1 + 0.3 * i) + 160) * 57344)
-            kv.append({"side": name, "visual": visual, "text": 160, "blocks": size // 4096, "bytes": size, "fit": 2**34 // size,
-                       "predicted_bytes": int(size * 0.98)})  # fmt: skip
+            kv.append(
+                {
+                    "side": name,
+                    "visual": visual,
+                    "text": 160,
+                    "blocks": size // 4096,
+                    "bytes": size,
+                    "fit": 2**34 // size,
+                    "predicted_bytes": int(size * 0.98),
+                }
+            )
         for at_once in (1, 8):
             for i, name in enumerate(names):
                 speed = 1 + 0.04 * i * visual / 1024
@@ -168,15 +215,31 @@ def benchmark(names: tuple[str, ...] = NAMES[:3], loads: bool = True) -> dict[st
                 rates["decode_tokens_per_s"] = spread(140 * at_once**0.8 * speed)
                 figures = rates | {f: spread(8 + visual / 9 / speed) for f in ("ttft_ms", "tpot_ms", "itl_ms")}
                 ratios = {f: spread(speed) for f in figures} if i else {}
-                summary.append({"side": name, "visual": visual, "concurrency": at_once, "repeats": 3, "figures": figures,
-                                "ratios": ratios, "predicted_decode_ratio": speed * 1.05 if i else None})  # fmt: skip
+                summary.append(
+                    {
+                        "side": name,
+                        "visual": visual,
+                        "concurrency": at_once,
+                        "repeats": 3,
+                        "figures": figures,
+                        "ratios": ratios,
+                        "predicted_decode_ratio": speed * 1.05 if i else None,
+                    }
+                )
     server = {"max_concurrency": 14.5, "longest": 8192, "peak_memory": 18 * 2**30, "dtype": "bfloat16"}
     settings = {"text_tokens": 96, "output_tokens": 64, "repeats": 3}
     return {
-        "base": names[0], "settings": settings, "options": ["--max-model-len", "8192"], "together": True, "loads": [],
-        "models": [{"name": n, "folder": n, "plan": PLAN, "server": server} for n in names], "kv": kv, "summary": summary,
-        "versions": {"vllm": "0.32.0"}, "hardware": "NVIDIA H200 (141 GB), 16 cores",
-    }  # fmt: skip
+        "base": names[0],
+        "settings": settings,
+        "options": ["--max-model-len", "8192"],
+        "together": True,
+        "loads": [],
+        "models": [{"name": n, "folder": n, "plan": PLAN, "server": server} for n in names],
+        "kv": kv,
+        "summary": summary,
+        "versions": {"vllm": "0.32.0"},
+        "hardware": "NVIDIA H200 (141 GB), 16 cores",
+    }
 
 
 def sweep() -> dict[str, Any]:
@@ -208,10 +271,15 @@ def sweep() -> dict[str, Any]:
     )
     plan = PLAN | {"preset": "paper", "scores": "raw", "queries": "all"}
     return {
-        "base": LONG, "grids": [{"name": n, "layout": layout, "varying": axes} for n, layout, axes in grids], "points": points,
-        "notes": ["layers 20-27 have no heads in the band"], "plans": {k: {"plan": plan, "sap": {"mode": "noise"}} for k in keys},
-        "tasks": task_rows(("pope", "mmmu"), found), "results": found, **circumstances("sweep"),
-    }  # fmt: skip
+        "base": LONG,
+        "grids": [{"name": n, "layout": layout, "varying": axes} for n, layout, axes in grids],
+        "points": points,
+        "notes": ["layers 20-27 have no heads in the band"],
+        "plans": {k: {"plan": plan, "sap": {"mode": "noise"}} for k in keys},
+        "tasks": task_rows(("pope", "mmmu"), found),
+        "results": found,
+        **circumstances("sweep"),
+    }
 
 
 def mean(value: float) -> dict[str, Any]:
@@ -253,16 +321,32 @@ def demo() -> dict[str, Any]:
     rows = results(("digits",), NAMES[:6])
     kinds = {"choice": 0.9, "largest": 0.98, "presence": 0.93, "read": 0.95, "right": 1.0}
     found = [
-        {"name": r["model"], "layers": "1-5", "heads": "12 of 24", "whole_groups": "3 of 12", "accuracy": r["accuracy"]["share"],
-         "by_kind": kinds, "unparsed": 0, "versus_original": r.get("difference"),
-         "verdict": r.get("verdict", ""), "agreement": r.get("agreement"), "paths": {"closed": 9, "plain": 1}, "seconds": 3.0}
+        {
+            "name": r["model"],
+            "layers": "1-5",
+            "heads": "12 of 24",
+            "whole_groups": "3 of 12",
+            "accuracy": r["accuracy"]["share"],
+            "by_kind": kinds,
+            "unparsed": 0,
+            "versus_original": r.get("difference"),
+            "verdict": r.get("verdict", ""),
+            "agreement": r.get("agreement"),
+            "paths": {"closed": 9, "plain": 1},
+            "seconds": 3.0,
+        }
         for r in rows
-    ]  # fmt: skip
+    ]
     layers = [
-        {"name": name, "accuracy": r["accuracy"]["share"], "by_kind": kinds, "difference": r["difference"],
-         "verdict": r["verdict"]}
+        {
+            "name": name,
+            "accuracy": r["accuracy"]["share"],
+            "by_kind": kinds,
+            "difference": r["difference"],
+            "verdict": r["verdict"],
+        }
         for name, r in zip(("layer 0", "layer 1", "layers 0-1", "layers 2-3"), rows[1:5], strict=True)
-    ]  # fmt: skip
+    ]
     names = (
         "efficient",
         "fitted",
@@ -274,18 +358,33 @@ def demo() -> dict[str, Any]:
         "random 1",
     )
     plans = {
-        "original_accuracy": rows[0]["accuracy"]["share"], "calibrated_on": "digits", "calibration_samples": 160,
+        "original_accuracy": rows[0]["accuracy"]["share"],
+        "calibrated_on": "digits",
+        "calibration_samples": 160,
         "rows": [
-            {"plan": name, "kv_groups": 16 * share, "visual_kv_saved": share, "groups": [[0, 1]],
-             "accuracy": rows[1 + i % 5]["accuracy"]["share"], "agreement": 0.9,
-             "versus_original": rows[1 + i % 5]["difference"],
-             "efficient_minus_this": rows[1 + i % 5]["difference"] if i else None}
+            {
+                "plan": name,
+                "kv_groups": 16 * share,
+                "visual_kv_saved": share,
+                "groups": [[0, 1]],
+                "accuracy": rows[1 + i % 5]["accuracy"]["share"],
+                "agreement": 0.9,
+                "versus_original": rows[1 + i % 5]["difference"],
+                "efficient_minus_this": rows[1 + i % 5]["difference"] if i else None,
+            }
             for share in (0.25, 0.5, 0.75)
             for i, name in enumerate(names)
         ],
-    }  # fmt: skip
+    }
     return {
-        "headline": headline(layers, plans), "questions": 500, "seed": 0, "versions": {"torch": "2.13.0"},
-        "hardware": "2 cores", "threads": 1, "parser": "the stripped answer has to be the expected word", "results": found,
-        "layers": layers, "plans": plans,
-    }  # fmt: skip
+        "headline": headline(layers, plans),
+        "questions": 500,
+        "seed": 0,
+        "versions": {"torch": "2.13.0"},
+        "hardware": "2 cores",
+        "threads": 1,
+        "parser": "the stripped answer has to be the expected word",
+        "results": found,
+        "layers": layers,
+        "plans": plans,
+    }

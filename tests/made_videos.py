@@ -41,7 +41,11 @@ def pictures(frames: int, size: tuple[int, int], seed: int) -> list[np.ndarray]:
 def video(frames: int, size: tuple[int, int], seed: int) -> tuple[np.ndarray, dict[str, object]]:
     """A clip's frames (n, h, w, 3) uint8 as if they were decoded, two a second, and what vLLM's decoders say of them."""
     told = {
-        "total_num_frames": frames, "fps": 2.0, "duration": frames / 2, "video_backend": "opencv",
-        "frames_indices": list(range(frames)), "do_sample_frames": False,
-    }  # fmt: skip
+        "total_num_frames": frames,
+        "fps": 2.0,
+        "duration": frames / 2,
+        "video_backend": "opencv",
+        "frames_indices": list(range(frames)),
+        "do_sample_frames": False,
+    }
     return np.stack(pictures(frames, size, seed)), told

@@ -19,9 +19,14 @@ from tiny import TINY, awake
 HEAD, LAYERS, VOCABULARY = 16, 3, 600
 TOWER_HEAD, SIDE = 8, 84  # pixels of a picture, six patches, where a tower takes squares
 FEW = {  # experts, and whatever else has to be small
-    "num_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
-}  # fmt: skip
+    "num_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
 
 
 def shrunken(published: Mapping[str, Any], words: Any) -> Any:
@@ -52,10 +57,15 @@ def _shrink_decoder(text: dict[str, Any], parsed: Any) -> None:
     kinds = list(getattr(parsed, "layer_types", None) or ())
     layers = max(LAYERS, *(kinds.index(kind) + 1 for kind in set(kinds))) if len(set(kinds)) > 1 else LAYERS
     text |= {
-        "hidden_size": head * heads, "intermediate_size": 64, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "num_key_value_heads": parsed.num_key_value_heads, "vocab_size": VOCABULARY,
-        "max_position_embeddings": 4096, "initializer_range": 0.15,
-    }  # fmt: skip
+        "hidden_size": head * heads,
+        "intermediate_size": 64,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": parsed.num_key_value_heads,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.15,
+    }
     if getattr(parsed, "head_dim", None):  # then the width is free
         text |= {"head_dim": head, "hidden_size": heads * max(1, 64 // heads)}
     if len(set(kinds)) > 1:

@@ -39,17 +39,28 @@ def animation() -> bytes:
 
 
 WHOLE = {
-    "1x1": encoded(Image.new("RGB", (1, 1))), "1xN": encoded(Image.new("L", (1, 40))), "Nx1": encoded(Image.new("P", (40, 1))),
-    "grey": encoded(COLOURS.convert("L")), "bits": encoded(COLOURS.convert("1")), "palette": encoded(COLOURS.convert("P")),
-    "cmyk jpeg": encoded(COLOURS.convert("CMYK"), "JPEG"), "cmyk tiff": encoded(COLOURS.convert("CMYK"), "TIFF"),
-    "rgba": encoded(COLOURS.convert("RGBA")), "la": encoded(COLOURS.convert("LA")),
+    "1x1": encoded(Image.new("RGB", (1, 1))),
+    "1xN": encoded(Image.new("L", (1, 40))),
+    "Nx1": encoded(Image.new("P", (40, 1))),
+    "grey": encoded(COLOURS.convert("L")),
+    "bits": encoded(COLOURS.convert("1")),
+    "palette": encoded(COLOURS.convert("P")),
+    "cmyk jpeg": encoded(COLOURS.convert("CMYK"), "JPEG"),
+    "cmyk tiff": encoded(COLOURS.convert("CMYK"), "TIFF"),
+    "rgba": encoded(COLOURS.convert("RGBA")),
+    "la": encoded(COLOURS.convert("LA")),
     "lab": encoded(Image.new("LAB", (3, 3)), "TIFF"),
-    "16 bit": encoded((RAMP * 1000).astype(np.uint16)), "16 bit tiff": encoded((RAMP * 1000).astype(np.uint16), "TIFF"),
+    "16 bit": encoded((RAMP * 1000).astype(np.uint16)),
+    "16 bit tiff": encoded((RAMP * 1000).astype(np.uint16), "TIFF"),
     "32 bit tiff": encoded((RAMP * 10**6).astype(np.int32), "TIFF"),
     "float tiff": encoded((RAMP / 62).astype(np.float32), "TIFF"),
-    "nan tiff": encoded(np.full((7, 9), np.nan, np.float32), "TIFF"), "gif": animation(), "ppm": encoded(COLOURS, "PPM"),
-    "webp": encoded(COLOURS, "WEBP"), "bmp": encoded(COLOURS, "BMP"), "ico": encoded(Image.new("RGB", (16, 16)), "ICO"),
-}  # fmt: skip
+    "nan tiff": encoded(np.full((7, 9), np.nan, np.float32), "TIFF"),
+    "gif": animation(),
+    "ppm": encoded(COLOURS, "PPM"),
+    "webp": encoded(COLOURS, "WEBP"),
+    "bmp": encoded(COLOURS, "BMP"),
+    "ico": encoded(Image.new("RGB", (16, 16)), "ICO"),
+}
 WHITES = {8: 255, 10: 1023, 12: 4095, 14: 16383, 16: 65535}  # brightest number of usual depths
 
 
@@ -79,8 +90,16 @@ def deep_tiff(samples: Any, order: str = "<", photometric: int = 2) -> bytes:
     """An uncompressed TIFF of 16 bits a sample in either order of bytes."""
     height, width, count = samples.shape
     data = samples.astype(f"{order}u2").tobytes()
-    tags = [(256, width), (257, height), (259, 1), (262, photometric), (273, 200), (277, count), (278, height),
-            (279, len(data))]  # fmt: skip
+    tags = [
+        (256, width),
+        (257, height),
+        (259, 1),
+        (262, photometric),
+        (273, 200),
+        (277, count),
+        (278, height),
+        (279, len(data)),
+    ]
     entries = [struct.pack(f"{order}HHII", tag, 4, 1, value) for tag, value in tags]
     entries.insert(2, struct.pack(f"{order}HHII", 258, 3, count, 180))
     start = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)

@@ -86,9 +86,14 @@ def _compressed(format: str, weights: dict[str, Any], inputs: dict[str, Any] | N
         "output_activations": None,
     }
     return {
-        "quant_method": "compressed-tensors", "format": format, "quantization_status": "compressed", "ignore": IGNORE,
-        "config_groups": {"group_0": group}, "kv_cache_scheme": None, "global_compression_ratio": None,
-    }  # fmt: skip
+        "quant_method": "compressed-tensors",
+        "format": format,
+        "quantization_status": "compressed",
+        "ignore": IGNORE,
+        "config_groups": {"group_0": group},
+        "kv_cache_scheme": None,
+        "global_compression_ratio": None,
+    }
 
 
 def _each_token(kind: str) -> dict[str, Any]:
@@ -111,15 +116,29 @@ SCHEMES: dict[str, tuple[Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]],
     ),
     "gptq": (
         gptq,
-        {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False, "sym": True, "lm_head": False,
-         "checkpoint_format": "gptq", "dynamic": {f"-:.*{part}.*": {} for part in PLAIN_PARTS}},
+        {
+            "quant_method": "gptq",
+            "bits": 4,
+            "group_size": GROUP,
+            "desc_act": False,
+            "sym": True,
+            "lm_head": False,
+            "checkpoint_format": "gptq",
+            "dynamic": {f"-:.*{part}.*": {} for part in PLAIN_PARTS},
+        },
     ),
     "awq": (
         awq,
-        {"quant_method": "awq", "bits": 4, "group_size": GROUP, "zero_point": True, "version": "gemm",
-         "modules_to_not_convert": PLAIN_PARTS},
+        {
+            "quant_method": "awq",
+            "bits": 4,
+            "group_size": GROUP,
+            "zero_point": True,
+            "version": "gemm",
+            "modules_to_not_convert": PLAIN_PARTS,
+        },
     ),
-}  # fmt: skip
+}
 
 
 def is_quantised(name: str) -> bool:

@@ -16,8 +16,19 @@ from tiny import CONFIGS, TINY, awake, family_of
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 WIDTH, HEADS, KV_HEADS, LAYERS = 128, 4, 2, 3  # 32 channels a head: the least that vLLM's CPU kernels take
-SPECIAL = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<image>", "<|vision_start|>", "<|vision_end|>",
-           "<|image_pad|>", "<|video_pad|>", "<video>"]  # fmt: skip
+SPECIAL = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<image>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+    "<video>",
+]
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.content is string %}{{ m.content }}{% else %}"
     "{% for c in m.content %}{% if c.type in ('image', 'image_url') %}PICTURE{% elif c.type == 'text' %}{{ c.text }}"

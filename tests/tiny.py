@@ -83,11 +83,18 @@ def make_plan(name: str, mode: str = "patch_complexity", heads: Any = None, **ch
     if "levels" in settings:
         settings["levels"] = own_layers(name, settings["levels"])
     return Plan(
-        family=family_of(name), mode=mode, preset=preset, num_heads=HEADS, num_kv_heads=KV_HEADS,
+        family=family_of(name),
+        mode=mode,
+        preset=preset,
+        num_heads=HEADS,
+        num_kv_heads=KV_HEADS,
         num_layers=TINY[family_of(name)].depth,
-        heads=own_layers(name, {0: (0, 1, 2, 3), 1: (0, 3), 2: (2, 3)} if heads is None else heads), options=options,
-        pixels=PIXELS, layer_kv_heads=_other_kv_heads(name), **settings,
-    )  # fmt: skip
+        heads=own_layers(name, {0: (0, 1, 2, 3), 1: (0, 3), 2: (2, 3)} if heads is None else heads),
+        options=options,
+        pixels=PIXELS,
+        layer_kv_heads=_other_kv_heads(name),
+        **settings,
+    )
 
 
 def make_patched(plain: Any, plan: Plan, **kwargs: Any) -> Any:

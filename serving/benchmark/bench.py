@@ -169,10 +169,10 @@ class _Runner:
 
 def _key(sides: Sequence[Side], settings: BenchSettings, servers: Servers) -> str:
     text = json.dumps(
-        [
-            [s.name, folder_fingerprint(s.folder)] for s in sides
-        ] + [asdict(settings), list(servers.options), serving_versions(), hardware()], default=str,
-    )  # fmt: skip
+        [[s.name, folder_fingerprint(s.folder)] for s in sides]
+        + [asdict(settings), list(servers.options), serving_versions(), hardware()],
+        default=str,
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -238,10 +238,17 @@ def _report(
         expected = predicted_decode(sides, row["visual"], row["concurrency"], settings)
         row["predicted_decode_ratio"] = expected.get(row["side"])
     return {
-        "base": sides[0].name, "settings": settings.to_json(), "options": list(servers.options),
+        "base": sides[0].name,
+        "settings": settings.to_json(),
+        "options": list(servers.options),
         "together": servers.together,
         "models": [
-            {"name": s.name, "folder": str(s.folder), "plan": describe_plan(s.plan), "server": facts[s.name]} for s in sides
+            {"name": s.name, "folder": str(s.folder), "plan": describe_plan(s.plan), "server": facts[s.name]}
+            for s in sides
         ],
-        "kv": probes, "summary": summary, "loads": rows, "versions": serving_versions(), "hardware": hardware(),
-    }  # fmt: skip
+        "kv": probes,
+        "summary": summary,
+        "loads": rows,
+        "versions": serving_versions(),
+        "hardware": hardware(),
+    }

@@ -18,9 +18,13 @@ from ...patches.errors import LostattnError
 from ..disk import disk_errors, read_json, write_json
 
 DECODER = {
-    "hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 6, "num_attention_heads": 8,
-    "num_key_value_heads": 2, "max_position_embeddings": 16384,
-}  # fmt: skip
+    "hidden_size": 1024,
+    "intermediate_size": 2816,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 16384,
+}
 PIXELS = 16384 * 28 * 28
 
 

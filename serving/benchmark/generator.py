@@ -12,10 +12,24 @@ import sys
 from typing import Any
 
 KEPT = (
-    "completed", "duration", "request_throughput", "output_throughput", "total_output_tokens", "input_lens",
-    "output_lens", "ttfts", "itls", "start_times", "errors", "median_ttft_ms", "p99_ttft_ms", "median_tpot_ms",
-    "p99_tpot_ms", "median_itl_ms", "p99_itl_ms",
-)  # fmt: skip
+    "completed",
+    "duration",
+    "request_throughput",
+    "output_throughput",
+    "total_output_tokens",
+    "input_lens",
+    "output_lens",
+    "ttfts",
+    "itls",
+    "start_times",
+    "errors",
+    "median_ttft_ms",
+    "p99_ttft_ms",
+    "median_tpot_ms",
+    "p99_tpot_ms",
+    "median_itl_ms",
+    "p99_itl_ms",
+)
 
 
 def load(arguments: list[str]) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def _noting(update: Callable[..., Any], pool: Any, used: list[int]) -> Callable[
 
 def host_time(
     model: str, requests: int, size: tuple[int, int], block_size: int, steps: int, few_groups: bool = True
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Serve the requests and measure.
 
     Args:
@@ -66,9 +66,17 @@ def host_time(
     if not few_groups:
         grouping.kinds = lambda specs: None
     engine = LLM(
-        model, dtype="float32", load_format="dummy", enforce_eager=True, block_size=block_size, max_model_len=2048,
-        max_num_seqs=requests, enable_prefix_caching=False, limit_mm_per_prompt={"image": 1, "video": 0}, seed=0,
-    )  # fmt: skip
+        model,
+        dtype="float32",
+        load_format="dummy",
+        enforce_eager=True,
+        block_size=block_size,
+        max_model_len=2048,
+        max_num_seqs=requests,
+        enable_prefix_caching=False,
+        limit_mm_per_prompt={"image": 1, "video": 0},
+        seed=0,
+    )
     core: Any = engine.llm_engine.engine_core.engine_core
     scheduler, pool = core.scheduler, core.scheduler.kv_cache_manager.block_pool
     times: dict[str, list[float]] = {"schedule": [], "metadata": [], "step": []}
@@ -85,10 +93,12 @@ def host_time(
     config = scheduler.kv_cache_config
     block = sum(t.size for t in config.kv_cache_tensors[:1]) / config.num_blocks
     return {
-        "model": model, "groups": [g.kv_cache_spec.block_size for g in config.kv_cache_groups],
-        "prompt": len(out[0].prompt_token_ids or ()), "kv_mib": round(max(used) * block / 2**20, 1),
+        "model": model,
+        "groups": [g.kv_cache_spec.block_size for g in config.kv_cache_groups],
+        "prompt": len(out[0].prompt_token_ids or ()),
+        "kv_mib": round(max(used) * block / 2**20, 1),
         **{f"{name}_ms": round(1000 * median(values[-LAST:]), 2) for name, values in times.items()},
-    }  # fmt: skip
+    }
 
 
 def _main() -> None:

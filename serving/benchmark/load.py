@@ -39,15 +39,25 @@ class Load:
         """Of `vllm bench serve`."""
         item = f"{{({self.size.height}, {self.size.width}, {self.size.frames}): 1.0}}"
         values = {
-            "--backend": "openai-chat", "--base-url": server.url.removesuffix("/v1"),
-            "--endpoint": "/v1/chat/completions", "--model": server.name, "--tokenizer": str(tokenizer),
-            "--dataset-name": "random-mm", "--random-mm-bucket-config": item,
-            "--random-mm-base-items-per-request": "1", "--random-mm-num-mm-items-range-ratio": "0",
+            "--backend": "openai-chat",
+            "--base-url": server.url.removesuffix("/v1"),
+            "--endpoint": "/v1/chat/completions",
+            "--model": server.name,
+            "--tokenizer": str(tokenizer),
+            "--dataset-name": "random-mm",
+            "--random-mm-bucket-config": item,
+            "--random-mm-base-items-per-request": "1",
+            "--random-mm-num-mm-items-range-ratio": "0",
             "--random-mm-limit-mm-per-prompt": LIMITS[self.size.frames > 1],
-            "--random-input-len": str(self.text_tokens), "--random-output-len": str(self.output_tokens),
-            "--random-range-ratio": "0", "--num-prompts": str(self.requests), "--num-warmups": str(self.warmups),
-            "--max-concurrency": str(self.concurrency), "--seed": str(self.seed), "--temperature": "0",
-        }  # fmt: skip
+            "--random-input-len": str(self.text_tokens),
+            "--random-output-len": str(self.output_tokens),
+            "--random-range-ratio": "0",
+            "--num-prompts": str(self.requests),
+            "--num-warmups": str(self.warmups),
+            "--max-concurrency": str(self.concurrency),
+            "--seed": str(self.seed),
+            "--temperature": "0",
+        }
         return [part for pair in values.items() for part in pair] + [
             "--ignore-eos",
             "--disable-tqdm",
@@ -97,9 +107,14 @@ class Generator:
         env |= {"no_proxy": "*", "VLLM_NO_USAGE_STATS": "1"}
         with disk_errors(f"cannot write the log {self.log}"), self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(SCRIPT)], env=env, text=True, encoding="utf-8",
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-            )  # fmt: skip
+                [sys.executable, "-P", str(SCRIPT)],
+                env=env,
+                text=True,
+                encoding="utf-8",
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
         return self._process
 
     def close(self) -> None:

@@ -51,9 +51,12 @@ def probe(server: Any, record: Path, side: Side, size: Size, text: str, output_t
             "tells why (is VLLM_PLUGINS set without lostattn?)"
         )
     return {
-        "visual": visual, "text": len(reply.prompt) - visual + reply.output_tokens, "blocks": blocks,
-        "bytes": blocks * pool.block_bytes, "fit": (pool.blocks - 1) // blocks,
-    }  # fmt: skip
+        "visual": visual,
+        "text": len(reply.prompt) - visual + reply.output_tokens,
+        "blocks": blocks,
+        "bytes": blocks * pool.block_bytes,
+        "fit": (pool.blocks - 1) // blocks,
+    }
 
 
 def _turn(text: str, size: Size) -> Turn:

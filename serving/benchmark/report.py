@@ -13,9 +13,17 @@ from ..pages.words import named, number_text, ratio_text, size_text, table
 __all__ = ["number_text", "ratio_text", "size_text", "table"]
 
 HEAD = (
-    "model", "visual tokens", "at once", "output tokens/s", "decode tokens/s", "byte model", "requests/s",
-    "first token", "per token (TPOT)", "between tokens (ITL)",
-)  # fmt: skip
+    "model",
+    "visual tokens",
+    "at once",
+    "output tokens/s",
+    "decode tokens/s",
+    "byte model",
+    "requests/s",
+    "first token",
+    "per token (TPOT)",
+    "between tokens (ITL)",
+)
 MODELS = ("model", "mode", "layers", "heads", "whole KV groups", "vLLM's maximum concurrency", "peak memory")
 KV = (
     "model",
@@ -32,9 +40,15 @@ HOST_NOTE = (
     "scheduling, and building the attention metadata of all KV-cache groups."
 )
 PREDICTED = (
-    "model", "visual tokens", "at once", "output tokens/s", "decode tokens/s", "by the byte model", "KV per request",
+    "model",
+    "visual tokens",
+    "at once",
+    "output tokens/s",
+    "decode tokens/s",
+    "by the byte model",
+    "KV per request",
     "by arithmetic",
-)  # fmt: skip
+)
 PREDICTED_NOTE = (
     "All to the original. The byte model says how much faster decoding would be if reading weights and KV cache were all it "
     "does; the arithmetic counts the KV cache's bytes without the pool's blocks."
@@ -74,7 +88,7 @@ def page(report: Mapping[str, Any]) -> str:
     }
     return render(
         "bench", title=f"{names[0]} and {others} in vLLM", lead=lead(report), bench=context(report, True), facts=facts
-    )  # fmt: skip
+    )
 
 
 def lead(report: Mapping[str, Any]) -> str:
@@ -108,13 +122,24 @@ def context(report: Mapping[str, Any], unfolded: bool = False) -> dict[str, Any]
     """What a page's section about the benchmark shows."""
     drawn = charts(report, legend=False)
     return {
-        "names": [m["name"] for m in report["models"]], "open": unfolded, "load": body(report)[0],
+        "names": [m["name"] for m in report["models"]],
+        "open": unfolded,
+        "load": body(report)[0],
         "charts": [svg(draw, (4.9, 3.2), f"chart of {name}") for name, draw in drawn.items()],
-        "head": HEAD, "rows": speed_rows(report), "legend": LEGEND, "kv_head": KV, "kv": kv_rows(report),
-        "models_head": MODELS, "models": model_rows(report), "predicted_head": PREDICTED,
-        "predicted": prediction_rows(report), "predicted_note": PREDICTED_NOTE,
-        "host_head": HOST, "host": host_rows(report), "host_note": HOST_NOTE,
-    }  # fmt: skip
+        "head": HEAD,
+        "rows": speed_rows(report),
+        "legend": LEGEND,
+        "kv_head": KV,
+        "kv": kv_rows(report),
+        "models_head": MODELS,
+        "models": model_rows(report),
+        "predicted_head": PREDICTED,
+        "predicted": prediction_rows(report),
+        "predicted_note": PREDICTED_NOTE,
+        "host_head": HOST,
+        "host": host_rows(report),
+        "host_note": HOST_NOTE,
+    }
 
 
 def prediction_rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -151,9 +176,20 @@ def body(report: Mapping[str, Any]) -> list[str]:
         f"vLLM options: `{' '.join(report['options'])}`."
     )
     return [
-        load, "", *table(MODELS, model_rows(report)), "", *table(HEAD, speed_rows(report)), "",
-        *_host(report), *table(KV, kv_rows(report)), "", LEGEND, "", conditions(report), "",
-    ]  # fmt: skip
+        load,
+        "",
+        *table(MODELS, model_rows(report)),
+        "",
+        *table(HEAD, speed_rows(report)),
+        "",
+        *_host(report),
+        *table(KV, kv_rows(report)),
+        "",
+        LEGEND,
+        "",
+        conditions(report),
+        "",
+    ]
 
 
 def _host(report: Mapping[str, Any]) -> list[str]:
@@ -169,10 +205,17 @@ def conditions(report: Mapping[str, Any]) -> str:
 def model_rows(report: Mapping[str, Any]) -> list[list[str]]:
     """Plan, capacity and memory of every model."""
     return [
-        [m["name"], m["plan"]["mode"], m["plan"]["layers"], m["plan"]["heads"], m["plan"]["whole_groups"],
-         f"{m['server']['max_concurrency']:.2f} of {m['server']['longest']} tokens", size_text(m["server"].get("peak_memory", 0))]
+        [
+            m["name"],
+            m["plan"]["mode"],
+            m["plan"]["layers"],
+            m["plan"]["heads"],
+            m["plan"]["whole_groups"],
+            f"{m['server']['max_concurrency']:.2f} of {m['server']['longest']} tokens",
+            size_text(m["server"].get("peak_memory", 0)),
+        ]
         for m in report["models"]
-    ]  # fmt: skip
+    ]
 
 
 def speed_rows(report: Mapping[str, Any]) -> list[list[str]]:
@@ -184,10 +227,19 @@ def speed_rows(report: Mapping[str, Any]) -> list[list[str]]:
         }
         predicted = row["predicted_decode_ratio"]
         out.append(
-            [row["side"], str(row["visual"]), str(row["concurrency"]), cell["output_tokens_per_s"],
-             cell["decode_tokens_per_s"], f"{predicted:.2f}x" if predicted else "", cell["requests_per_s"],
-             cell["ttft_ms"], cell["tpot_ms"], cell["itl_ms"]]
-        )  # fmt: skip
+            [
+                row["side"],
+                str(row["visual"]),
+                str(row["concurrency"]),
+                cell["output_tokens_per_s"],
+                cell["decode_tokens_per_s"],
+                f"{predicted:.2f}x" if predicted else "",
+                cell["requests_per_s"],
+                cell["ttft_ms"],
+                cell["tpot_ms"],
+                cell["itl_ms"],
+            ]
+        )
     return out
 
 
@@ -213,10 +265,17 @@ def kv_rows(report: Mapping[str, Any]) -> list[list[str]]:
     """Measured and predicted KV bytes of one request."""
     base = {row["visual"]: row["bytes"] for row in report["kv"] if row["side"] == report["base"]}
     return [
-        [r["side"], str(r["visual"]), str(r["text"]), size_text(r["bytes"]), size_text(r["predicted_bytes"]),
-         f"{r['bytes'] / base[r['visual']]:.2f}x" if base.get(r["visual"]) else "-", str(r["fit"])]
+        [
+            r["side"],
+            str(r["visual"]),
+            str(r["text"]),
+            size_text(r["bytes"]),
+            size_text(r["predicted_bytes"]),
+            f"{r['bytes'] / base[r['visual']]:.2f}x" if base.get(r["visual"]) else "-",
+            str(r["fit"]),
+        ]
         for r in report["kv"]
-    ]  # fmt: skip
+    ]
 
 
 def charts(report: Mapping[str, Any], legend: bool = True) -> dict[str, Draw]:
@@ -231,19 +290,28 @@ def charts(report: Mapping[str, Any], legend: bool = True) -> dict[str, Draw]:
     fit = {n: [(k["visual"], *[k["fit"]] * 3) for k in report["kv"] if k["side"] == n and k["fit"]] for n in names}
     return {
         "visual": lines(
-            f"Throughput, {most} at once", "visual tokens per request", "output tokens/s",
-            _series(at_most, names, "visual", "output_tokens_per_s"), legend,
+            f"Throughput, {most} at once",
+            "visual tokens per request",
+            "output tokens/s",
+            _series(at_most, names, "visual", "output_tokens_per_s"),
+            legend,
         ),
         "concurrency": lines(
-            f"Throughput, {largest} visual tokens", "requests at once", "output tokens/s",
-            _series(at_largest, names, "concurrency", "output_tokens_per_s"), legend,
+            f"Throughput, {largest} visual tokens",
+            "requests at once",
+            "output tokens/s",
+            _series(at_largest, names, "concurrency", "output_tokens_per_s"),
+            legend,
         ),
         "ttft": lines(
-            f"Time to first token, {first[0]['concurrency']} at once", "visual tokens per request", "ms",
-            _series(first, names, "visual", "ttft_ms"), legend,
+            f"Time to first token, {first[0]['concurrency']} at once",
+            "visual tokens per request",
+            "ms",
+            _series(first, names, "visual", "ttft_ms"),
+            legend,
         ),
         "capacity": lines("Requests that fit into the KV pool", "visual tokens per request", "requests", fit, legend),
-    }  # fmt: skip
+    }
 
 
 def _series(rows: Sequence[Mapping[str, Any]], names: Sequence[str], x: str, figure: str) -> dict[str, list[Any]]:

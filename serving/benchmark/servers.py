@@ -81,8 +81,9 @@ class Servers:
         self.alive[side.name] = server.start(tick=self._tick(side.name))
         log = server.log_text()
         self.facts[side.name] = asdict(read_pool(fetch(server.root))) | {
-            "dtype": log_dtype(log), "longest": log_longest(log),
-        }  # fmt: skip
+            "dtype": log_dtype(log),
+            "longest": log_longest(log),
+        }
         return server
 
     def record(self, side: Side) -> Path:

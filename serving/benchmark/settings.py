@@ -47,9 +47,12 @@ class BenchSettings:
 
     def __post_init__(self) -> None:
         numbers = {
-            "visual tokens": self.visual_tokens, "concurrency": self.concurrency, "text tokens": (self.text_tokens,),
-            "repeats": (self.repeats,), "requests": (self.requests or 1,),
-        }  # fmt: skip
+            "visual tokens": self.visual_tokens,
+            "concurrency": self.concurrency,
+            "text tokens": (self.text_tokens,),
+            "repeats": (self.repeats,),
+            "requests": (self.requests or 1,),
+        }
         for what, values in numbers.items():
             if any(v < 1 for v in values):
                 raise LostattnError(f"{what} must be 1 or more, not {min(values)}")

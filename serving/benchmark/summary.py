@@ -15,9 +15,16 @@ from .settings import BenchSettings
 
 # figure -> whether larger is better
 FIGURES = {
-    "output_tokens_per_s": True, "requests_per_s": True, "decode_tokens_per_s": True, "ttft_ms": False,
-    "tpot_ms": False, "itl_ms": False, "schedule_ms": False, "metadata_ms": False, "host_ms": False,
-}  # fmt: skip
+    "output_tokens_per_s": True,
+    "requests_per_s": True,
+    "decode_tokens_per_s": True,
+    "ttft_ms": False,
+    "tpot_ms": False,
+    "itl_ms": False,
+    "schedule_ms": False,
+    "metadata_ms": False,
+    "host_ms": False,
+}
 DTYPE_BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -25,13 +32,20 @@ def measured(raw: Mapping[str, Any], concurrency: int) -> dict[str, Any]:
     """The figures of one load from what vLLM's benchmark gave; times in ms, medians over its requests."""
     steady = steady_decode(raw["start_times"], raw["ttfts"], raw["itls"], concurrency)
     return {
-        "requests": raw["completed"], "seconds": raw["duration"], "input_tokens": max(raw["input_lens"]),
-        "output_tokens_per_s": raw["output_throughput"], "requests_per_s": raw["request_throughput"],
+        "requests": raw["completed"],
+        "seconds": raw["duration"],
+        "input_tokens": max(raw["input_lens"]),
+        "output_tokens_per_s": raw["output_throughput"],
+        "requests_per_s": raw["request_throughput"],
         "decode_tokens_per_s": steady.tokens_per_s if steady else None,
         "decode_seconds": steady.seconds if steady else 0.0,
-        "ttft_ms": raw["median_ttft_ms"], "tpot_ms": raw["median_tpot_ms"], "itl_ms": raw["median_itl_ms"],
-        "ttft_p99_ms": raw["p99_ttft_ms"], "tpot_p99_ms": raw["p99_tpot_ms"], "itl_p99_ms": raw["p99_itl_ms"],
-    }  # fmt: skip
+        "ttft_ms": raw["median_ttft_ms"],
+        "tpot_ms": raw["median_tpot_ms"],
+        "itl_ms": raw["median_itl_ms"],
+        "ttft_p99_ms": raw["p99_ttft_ms"],
+        "tpot_p99_ms": raw["p99_tpot_ms"],
+        "itl_p99_ms": raw["p99_itl_ms"],
+    }
 
 
 def host_figures(found: HostTimes | None) -> dict[str, Any]:
@@ -39,8 +53,11 @@ def host_figures(found: HostTimes | None) -> dict[str, Any]:
     if found is None:
         return {"schedule_ms": None, "metadata_ms": None, "host_ms": None, "host_steps": 0}
     return {
-        "schedule_ms": found.schedule, "metadata_ms": found.metadata, "host_ms": found.host, "host_steps": found.steps,
-    }  # fmt: skip
+        "schedule_ms": found.schedule,
+        "metadata_ms": found.metadata,
+        "host_ms": found.host,
+        "host_steps": found.steps,
+    }
 
 
 def summarize(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, Any]]:
@@ -63,7 +80,7 @@ def summarize(rows: Sequence[Mapping[str, Any]], base: str) -> list[dict[str, An
                 "repeats": len(mine),
                 "figures": {f: _spread([r.get(f) for r in mine.values()]) for f in FIGURES},
                 "ratios": {f: _spread(_ratios(mine, theirs, f)) for f in FIGURES} if side != base else {},
-            }  # fmt: skip
+            }
         )
     return out
 

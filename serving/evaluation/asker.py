@@ -43,9 +43,18 @@ class Asker:
     """One model of one server."""
 
     def __init__(
-        self, url: str, model: str, max_tokens: int, *, seed: int = 0, api_key: str | None = None, timeout: float = 1800.0,
-        image_token: int | None = None, patience: Patience | None = None, sleep: Callable[[float], None] = time.sleep,
-    ) -> None:  # fmt: skip
+        self,
+        url: str,
+        model: str,
+        max_tokens: int,
+        *,
+        seed: int = 0,
+        api_key: str | None = None,
+        timeout: float = 1800.0,
+        image_token: int | None = None,
+        patience: Patience | None = None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Connect to nothing yet.
 
         Args:

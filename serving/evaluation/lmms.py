@@ -65,9 +65,17 @@ def lmms_command() -> list[str]:
 
 
 def arguments(
-    url: str, model: str, tasks: Sequence[str], out: Path, *, folder: Path | None, limit: int | None, at_once: int,
-    max_tokens: int | None = None, seed: int = 0,
-) -> list[str]:  # fmt: skip
+    url: str,
+    model: str,
+    tasks: Sequence[str],
+    out: Path,
+    *,
+    folder: Path | None,
+    limit: int | None,
+    at_once: int,
+    max_tokens: int | None = None,
+    seed: int = 0,
+) -> list[str]:
     """Arguments of `lmms-eval eval` for a model of an OpenAI-style server.
 
     Args:
@@ -76,9 +84,13 @@ def arguments(
     if any(c in model + url for c in ",= "):
         raise LostattnError(f"lmms-eval cannot be given '{model}' at {url}: they may hold no comma, blank or =")
     server = {
-        "model_version": model, "base_url": url, "timeout": TIMEOUT, "max_retries": 5,
-        "num_concurrent": at_once, "httpx_trust_env": False,
-    }  # fmt: skip
+        "model_version": model,
+        "base_url": url,
+        "timeout": TIMEOUT,
+        "max_retries": 5,
+        "num_concurrent": at_once,
+        "httpx_trust_env": False,
+    }
     results = ["--model", "openai", "--model_args", ",".join(f"{k}={v}" for k, v in server.items())]
     results += ["--tasks", ",".join(tasks), "--batch_size", "1", "--output_path", str(out), "--log_samples"]
     results += ["--seed", str(seed)]
@@ -114,20 +126,27 @@ def write_task(name: str, items: Sequence[Item], folder: Path, max_tokens: int) 
 
 
 def _row(item: Item, names: Sequence[str]) -> dict[str, Any]:
-    parts = [{"type": "image", "picture": p, "text": ""} if isinstance(p, int) else {"type": "text", "picture": -1, "text": p}
-             for p in item.prompt]  # fmt: skip
+    parts = [
+        {"type": "image", "picture": p, "text": ""}
+        if isinstance(p, int)
+        else {"type": "text", "picture": -1, "text": p}
+        for p in item.prompt
+    ]
     gold = [item.gold] if isinstance(item.gold, str) else list(item.gold)
     return {"id": item.id, "parts": parts, "pictures": list(names), "gold": gold}
 
 
 def _yaml(name: str, rows: Path, max_tokens: int) -> str:
     plain = {
-        "task": f"{PREFIX}{name}", "dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(rows.resolve())}},
-        "test_split": "test", "output_type": "generate_until",
+        "task": f"{PREFIX}{name}",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(rows.resolve())}},
+        "test_split": "test",
+        "output_type": "generate_until",
         "generation_kwargs": {"max_new_tokens": max_tokens, "temperature": 0, "do_sample": False},
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
         "metadata": [{"version": 1}],
-    }  # fmt: skip
+    }
     tags = {
         "doc_to_visual": "visual",
         "doc_to_text": "text",

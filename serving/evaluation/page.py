@@ -45,16 +45,27 @@ def page(report: Mapping[str, Any], pictures: Mapping[tuple[str, str], Any] | No
     texts = {f"Plan of {m['name']}": json.dumps(m["sap"], indent=1) for m in models if m.get("sap")}
     texts |= {f"First prompt of {t['task']}": t["first_prompt"] for t in report["tasks"]}
     return render(
-        "evaluation", command=report.get("command_name", "eval"), title=words.title(report), subtitle=_subtitle(report),
-        lead=words.lead(report), cards=[_card(report, i) for i in range(len(models))],
-        plot=_forest(report) if compared else None, plot_note=PLOT_NOTE, first=models[0]["name"],
-        single=None if compared else results, table=filled(words.HEAD, words.result_rows(results)),
+        "evaluation",
+        command=report.get("command_name", "eval"),
+        title=words.title(report),
+        subtitle=_subtitle(report),
+        lead=words.lead(report),
+        cards=[_card(report, i) for i in range(len(models))],
+        plot=_forest(report) if compared else None,
+        plot_note=PLOT_NOTE,
+        first=models[0]["name"],
+        single=None if compared else results,
+        table=filled(words.HEAD, words.result_rows(results)),
         changed=_by_task(changed, pictures or {}),
         changed_title="Questions whose answer changed" if moved else "Some questions",
-        bench=bench_report.context(bench) if bench else None, saving_head=saving[0] if saving else [],
-        saving=saving[1] if saving else [], notes=words.notes(report), texts=texts, facts=words.facts(report),
+        bench=bench_report.context(bench) if bench else None,
+        saving_head=saving[0] if saving else [],
+        saving=saving[1] if saving else [],
+        notes=words.notes(report),
+        texts=texts,
+        facts=words.facts(report),
         metrics={t["task"]: words.metric_rows(results, t["task"]) for t in report["tasks"]},
-    )  # fmt: skip
+    )
 
 
 def _subtitle(report: Mapping[str, Any]) -> str:
@@ -68,10 +79,16 @@ def _forest(report: Mapping[str, Any]) -> Forest:
     for task in report["tasks"]:
         mine = [row for row in report["results"] if row["task"] == task["task"]]
         rows = [
-            {"name": row["model"], "number": numbers.get(row["model"], 0), "difference": row["difference"],
-             "right": percent(row["accuracy"]["share"]), "verdict": row["verdict"]}
-            for row in mine if "difference" in row
-        ]  # fmt: skip
+            {
+                "name": row["model"],
+                "number": numbers.get(row["model"], 0),
+                "difference": row["difference"],
+                "right": percent(row["accuracy"]["share"]),
+                "verdict": row["verdict"],
+            }
+            for row in mine
+            if "difference" in row
+        ]
         note = f"{task['n']} questions, {mine[0]['model']} {share_text(mine[0]['accuracy'])}" if mine else ""
         groups.append((task["task"], note, rows))
     return forest(groups, MARGIN)

@@ -10,8 +10,15 @@ from ..benchmark import report as bench_report
 from ..pages.words import MARGIN_TEXT, filled, interval_text, listed, mood, named, p_text, percent, share_text, table
 
 HEAD = (
-    "task", "model", "right % [95 %]", "difference [95 %]", "verdict", "p (Holm)", "gained / lost", "unparsed / cut",
-)  # fmt: skip
+    "task",
+    "model",
+    "right % [95 %]",
+    "difference [95 %]",
+    "verdict",
+    "p (Holm)",
+    "gained / lost",
+    "unparsed / cut",
+)
 MOODS = ("bad", "mild", "calm", "good")  # worst first
 COUNTS = ("n", "unparsed", "guessed", "sets")
 STATISTICS = (
@@ -36,9 +43,11 @@ def result_rows(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         versus = [""] * 4
         if "difference" in row:
             versus = [
-                interval_text(row["difference"]), row["verdict"], f"{p_text(row['p'])} ({p_text(row['p_holm'])})",
+                interval_text(row["difference"]),
+                row["verdict"],
+                f"{p_text(row['p'])} ({p_text(row['p_holm'])})",
                 f"{row['gained']} / {row['lost']}",
-            ]  # fmt: skip
+            ]
         counts = f"{row['unparsed']} / {row['cut']}"
         out.append([row["task"], row["model"], share_text(row["accuracy"]).replace(" %", ""), *versus, counts])
     return out
@@ -56,8 +65,9 @@ def metric_rows(results: Sequence[Mapping[str, Any]], task: str) -> tuple[list[s
     stated = {"same answer": "agreement", "same text": "same_text"}
     rows += [
         [name, *(percent(row[key]) if key in row else "" for row in mine)]
-        for name, key in stated.items() if any(key in row for row in mine)
-    ]  # fmt: skip
+        for name, key in stated.items()
+        if any(key in row for row in mine)
+    ]
     if any("equivalence" in row for row in mine):
         rows.append(["90 % score interval", *(_equivalence(row) for row in mine)])
     if any(row.get("paths") for row in mine):
@@ -138,10 +148,13 @@ def facts(report: Mapping[str, Any]) -> dict[str, str]:
     """What every number depends on: name -> text."""
     how = {k: " ".join(map(str, v)) if isinstance(v, list | tuple) else v for k, v in report["how"].items()}
     return {
-        "asked through": named(how), "seed": str(report["seed"]), "hardware": report["hardware"],
-        "threads of torch": str(report.get("threads") or ""), "versions": named(report["versions"]),
+        "asked through": named(how),
+        "seed": str(report["seed"]),
+        "hardware": report["hardware"],
+        "threads of torch": str(report.get("threads") or ""),
+        "versions": named(report["versions"]),
         "command": report["command"],
-    }  # fmt: skip
+    }
 
 
 def conditions(report: Mapping[str, Any]) -> str:

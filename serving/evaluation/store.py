@@ -74,9 +74,12 @@ class Answers(Replies):
     """
 
     def __init__(
-        self, base: Path, settings: Mapping[str, Any], items: Sequence[Item],
+        self,
+        base: Path,
+        settings: Mapping[str, Any],
+        items: Sequence[Item],
         check: Callable[[int, Reply], None] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Read what is there.
 
         Args:

@@ -105,9 +105,13 @@ def _question(outcomes: Sequence[Outcome], index: int) -> dict[str, Any]:
     item = outcomes[0].score.decisions[index].judged.item
     said = [(o.model, o.score.decisions[index]) for o in outcomes]
     return {
-        "task": outcomes[0].task, "id": item.id, "row": item.row, "question": item.text,
-        "gold": _with_option(item.gold, item.options), "answers": [_answer(model, d) for model, d in said],
-    }  # fmt: skip
+        "task": outcomes[0].task,
+        "id": item.id,
+        "row": item.row,
+        "question": item.text,
+        "gold": _with_option(item.gold, item.options),
+        "answers": [_answer(model, d) for model, d in said],
+    }
 
 
 def _with_option(gold: str | Sequence[str], options: Mapping[str, str]) -> str:
@@ -133,13 +137,18 @@ def _alone(outcome: Outcome, seed: int) -> dict[str, Any]:
     right = outcome.right
     interval = paired_difference([False] * len(right), right, seed, clusters(outcome))
     return {
-        "task": outcome.task, "model": outcome.model, "n": len(right), "main": outcome.main,
+        "task": outcome.task,
+        "model": outcome.model,
+        "n": len(right),
+        "main": outcome.main,
         "main_name": outcome.score.task.main,
         "accuracy": {"share": interval.difference, "low": interval.low, "high": interval.high},
-        "unparsed": int(outcome.score.metrics["unparsed"]), "cut": sum(r.finish == "length" for r in outcome.replies),
-        "metrics": dict(outcome.score.metrics), "seconds": round(outcome.seconds, 3),
+        "unparsed": int(outcome.score.metrics["unparsed"]),
+        "cut": sum(r.finish == "length" for r in outcome.replies),
+        "metrics": dict(outcome.score.metrics),
+        "seconds": round(outcome.seconds, 3),
         "paths": dict(sorted(Counter(r.path for r in outcome.replies).items())),
-    }  # fmt: skip
+    }
 
 
 def _against(base: Outcome, outcome: Outcome, seed: int) -> dict[str, Any]:
@@ -150,8 +159,11 @@ def _against(base: Outcome, outcome: Outcome, seed: int) -> dict[str, Any]:
     ]
     texts = [a.text == b.text for a, b in zip(base.replies, outcome.replies, strict=True)]
     return {
-        "difference": asdict(paired_difference(theirs, ours, seed, labels)), "p": mcnemar(theirs, ours, labels),
+        "difference": asdict(paired_difference(theirs, ours, seed, labels)),
+        "p": mcnemar(theirs, ours, labels),
         "gained": sum(b and not a for a, b in zip(theirs, ours, strict=True)),
-        "lost": sum(a and not b for a, b in zip(theirs, ours, strict=True)), "agreement": share(same), "same_text": share(texts),
+        "lost": sum(a and not b for a, b in zip(theirs, ours, strict=True)),
+        "agreement": share(same),
+        "same_text": share(texts),
         "equivalence": asdict(equivalence(theirs, ours, clusters=labels)),
-    }  # fmt: skip
+    }

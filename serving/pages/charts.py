@@ -127,8 +127,15 @@ def _line(axes: Any, number: int, name: str, points: Sequence[tuple[float, float
     shade, hollow = colour(number), second_round(number)
     axes.fill_between(xs, low, high, color=shade, alpha=0.14, linewidth=0)
     axes.plot(
-        xs, mid, color=shade, label=short(name), marker="o", markersize=max(9 - 2 * number, 5),
-        linewidth=max(4 - number, 1.8), linestyle="--" if hollow else "-", markerfacecolor="none" if hollow else shade,
-    )  # fmt: skip
+        xs,
+        mid,
+        color=shade,
+        label=short(name),
+        marker="o",
+        markersize=max(9 - 2 * number, 5),
+        linewidth=max(4 - number, 1.8),
+        linestyle="--" if hollow else "-",
+        markerfacecolor="none" if hollow else shade,
+    )
     if len(xs) == 1:
         axes.vlines(xs, low, high, color=shade, linewidth=2, alpha=0.6)

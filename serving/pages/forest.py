@@ -66,9 +66,11 @@ def forest(groups: Sequence[tuple[str, str, Sequence[Mapping[str, Any]]]], margi
     step = next((s for s in STEPS if (high - low) / s <= 6), STEPS[-1])
     ticks = [k * step for k in range(int(low / step), int(high / step) + 1)]
     return Forest(
-        [(place(t / 100), f"{t:+g}" if t else "0") for t in ticks], place(0), (place(-margin), place(margin)),
+        [(place(t / 100), f"{t:+g}" if t else "0") for t in ticks],
+        place(0),
+        (place(-margin), place(margin)),
         [Group(title, note, [_lane(row, place) for row in rows]) for title, note, rows in groups],
-    )  # fmt: skip
+    )
 
 
 def _reach(ends: Sequence[float]) -> float:
@@ -83,6 +85,12 @@ def _lane(row: Mapping[str, Any], place: Any) -> Lane:
     at = place(difference["difference"])
     beyond = "<" if at == 0 else ">" if at == 100 else ""
     return Lane(
-        row["name"], row["number"], at, (place(difference["low"]), place(difference["high"])), beyond,
-        interval_text(difference), row["right"], mood(row["verdict"]),
-    )  # fmt: skip
+        row["name"],
+        row["number"],
+        at,
+        (place(difference["low"]), place(difference["high"])),
+        beyond,
+        interval_text(difference),
+        row["right"],
+        mood(row["verdict"]),
+    )

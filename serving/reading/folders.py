@@ -15,9 +15,17 @@ OWN = tuple(f"{name}.{ending}" for name in ("metadata", "data") for ending in EN
 LISTS = tuple(f"metadata.{ending}" for ending in ENDINGS)  # of an imagefolder, also below it
 DEPTH = 3  # folders below that are looked into
 SPLITS = {
-    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
-    "dev": "validation", "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
-}  # fmt: skip
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
 DEFAULT_SPLITS = ("validation", "test", "train")  # the first of these that is there, where nobody names one
 
 

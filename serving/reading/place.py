@@ -113,9 +113,12 @@ def _on_the_hub(text: str, hint: str) -> Place:
     if match is None or not forced and (name.lower().endswith(_ENDINGS) or Path(name).parent.exists()):
         _nowhere(text, hint)
     return Place(
-        text.removeprefix("hf://datasets/"), repo=match["repo"], config=match["config"] or "",
-        revision=match["revision"] or "", split=_split_name(split, text) if mark else "",
-    )  # fmt: skip
+        text.removeprefix("hf://datasets/"),
+        repo=match["repo"],
+        config=match["config"] or "",
+        revision=match["revision"] or "",
+        split=_split_name(split, text) if mark else "",
+    )
 
 
 def _split_name(split: str, text: str) -> str:

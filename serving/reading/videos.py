@@ -86,10 +86,14 @@ class Clip:
     def metadata(self) -> dict[str, Any]:
         """As transformers' processors take it beside the frames (`video_metadata`)."""
         return {
-            "total_num_frames": self.total, "fps": self.rate, "width": self.size[0], "height": self.size[1],
-            "duration": self.total / self.rate, "frames_indices": list(self.places),
+            "total_num_frames": self.total,
+            "fps": self.rate,
+            "width": self.size[0],
+            "height": self.size[1],
+            "duration": self.total / self.rate,
+            "frames_indices": list(self.places),
             "video_backend": "pyav",
-        }  # fmt: skip
+        }
 
     def pictures(self) -> list[Image.Image]:
         """The frames as pictures."""

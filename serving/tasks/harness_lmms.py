@@ -27,13 +27,11 @@ _FIRST = tuple(
         ),
     )
 )
-_PHRASES = tuple(
-    f"{who} {what} is" for who in ("the correct", "the best") for what in ("answer", "option")
-) + (
+_PHRASES = tuple(f"{who} {what} is" for who in ("the correct", "the best") for what in ("answer", "option")) + (
     *("answer is", "correct answer is", "best answer is", "the answer is", "correct option is", "best option is"),
     *("choice is", "the choice is", "correct choice is", "the correct choice is", "my answer is", "my choice is"),
     *("i choose", "i select", "i pick", "옵션", "정답은", "답은", "답:", "答案是", "答案为", "选", "答えは"),
-)  # fmt: skip
+)
 
 
 def exact_word(response: str) -> str | None:

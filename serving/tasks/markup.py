@@ -12,19 +12,55 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 THOUGHTS = (
-    *("think", "thinking", "thought", "thoughts", "reasoning", "reason", "reflection", "scratchpad", "analysis", "rationale"),
-    *("summary", "caption", "seed:think", "plan", "planning", "monologue", "inner_monologue", "cot", "observation", "observe"),
+    *(
+        "think",
+        "thinking",
+        "thought",
+        "thoughts",
+        "reasoning",
+        "reason",
+        "reflection",
+        "scratchpad",
+        "analysis",
+        "rationale",
+    ),
+    *(
+        "summary",
+        "caption",
+        "seed:think",
+        "plan",
+        "planning",
+        "monologue",
+        "inner_monologue",
+        "cot",
+        "observation",
+        "observe",
+    ),
     *("description", "verification", "steps", "look"),
-)  # fmt: skip
+)
 ANSWERS = (
-    *("answer", "final_answer", "final", "conclusion", "solution", "response", "output", "result", "ans", "final_response"),
+    *(
+        "answer",
+        "final_answer",
+        "final",
+        "conclusion",
+        "solution",
+        "response",
+        "output",
+        "result",
+        "ans",
+        "final_response",
+    ),
     *("final_output", "choice", "option", "prediction"),
-)  # fmt: skip
+)
 IN_SQUARE_BRACKETS = ("think", "thinking", "answer")  # other names stand in square brackets in prose too
 # starts and ends of thoughts with a form of their own, as tags
 _OTHERWISE = {
-    "<unused94>": "<think>", "<unused95>": "</think>", "<|channel>thought": "<think>", "<channel|>": "</think>",
-}  # fmt: skip
+    "<unused94>": "<think>",
+    "<unused95>": "</think>",
+    "<|channel>thought": "<think>",
+    "<channel|>": "</think>",
+}
 _SAME = {"thinking": "think", "thoughts": "thought", "seed:think": "think", "begin_of_thought": "thought"}
 
 _NAMES = "|".join(

@@ -65,9 +65,30 @@ _ASKED = re.compile(r"(?:[^\n?]{10,400}\?\s{1,9})+(?:A\s?:\s*)?(?=\S)")
 _DOZEN = re.compile(r"\b(?:an?\s|(\d{1,3})\s)?dozen\b", re.I)
 _OPERATOR = re.compile(rf"^\s*[+×*/÷-]\s*[\d{OPAQUE}]")
 _MANY = {
-    **{"thousand": 1e3, "million": 1e6, "billion": 1e9, "trillion": 1e12, "lakh": 1e5, "crore": 1e7, "bn": 1e9, "mn": 1e6},
-    **{"万": 1e4, "萬": 1e4, "만": 1e4, "亿": 1e8, "億": 1e8, "억": 1e8, "K": 1e3, "k": 1e3, "M": 1e6, "B": 1e9, "": 1.0},
-}  # fmt: skip
+    **{
+        "thousand": 1e3,
+        "million": 1e6,
+        "billion": 1e9,
+        "trillion": 1e12,
+        "lakh": 1e5,
+        "crore": 1e7,
+        "bn": 1e9,
+        "mn": 1e6,
+    },
+    **{
+        "万": 1e4,
+        "萬": 1e4,
+        "만": 1e4,
+        "亿": 1e8,
+        "億": 1e8,
+        "억": 1e8,
+        "K": 1e3,
+        "k": 1e3,
+        "M": 1e6,
+        "B": 1e9,
+        "": 1.0,
+    },
+}
 _OR = re.compile(r"^\s*(?:[a-z°%]+\s*)?(?:or|and)\s+(?:about\s+)?[-+]?\d", re.I)
 
 

@@ -75,9 +75,9 @@ HOLDS = {
         r"없습니다|없어요|보이지 않|없다|아닙니다",
         r"ไม่มี|ไม่ใช่|ไม่เห็น",
         r"\bn['’]y a (?:pas|aucun)|\bne (?:voit|vois) (?:pas|aucun)|\bkeinen?\b|\bkeine\b|"
-r"\bno hay\b|\bno (?:se ve|aparece)|\bn[ãa]o (?:há|tem|existe)\b",
+        r"\bno hay\b|\bno (?:se ve|aparece)|\bn[ãa]o (?:há|tem|existe)\b",
         r"\bnon (?:c['’]è|ci sono)\b|(?<!\w)нет(?!\w)|(?<!\w)не (?:видно|изображ)|لا يوجد|"
-r"नहीं (?:है|हैं|दिख)|không có\b|tidak ada\b|\byok(?:tur)?\b|\bnie ma\b|\bgeen\b",
+        r"नहीं (?:है|हैं|दिख)|không có\b|tidak ada\b|\byok(?:tur)?\b|\bnie ma\b|\bgeen\b",
     ),
     "yes": (
         r"有(?!没有|沒有|可能)|存在",
@@ -85,9 +85,9 @@ r"नहीं (?:है|हैं|दिख)|không có\b|tidak ada\b|\byok(?:t
         r"있습니다|있어요|보입니다|맞습니다",
         r"มี|เห็น",
         r"\bil y a\b|\bes gibt\b|\bhay\b|\bhá\b|\bc['’]è\b|\bci sono\b|(?<!\w)есть(?!\w)|"
-r"(?<!\w)يوجد|\bvar(?:dır)?$|\bcó một\b",
+        r"(?<!\w)يوجد|\bvar(?:dır)?$|\bcó một\b",
     ),
-}  # fmt: skip
+}
 # "yes or no", said as a question or a heading
 _YES_WORDS = "yes|oui|ja|s[íi]|sim|sì|да|نعم|हाँ|हां|có|ya|iya|evet|tak|true|是的?|有|对|はい|네|예|ใช่"
 _NO_WORDS = "no|non|nein|n[ãa]o|нет|لا|नहीं|không|tidak|hay[ıi]r|nie|nee|false|否|不是|没有|不|いいえ|아니[요오]|ไม่ใช่|ไม่"

@@ -60,9 +60,7 @@ def read_rows(
     if not data and not task.hub:
         raise LostattnError(f"task {task.name}: {HINT}")
     place = data if isinstance(data, Place) else find_place(data or task.hub, HINT)
-    return read_place(
-        place, needs(task), splits=task.splits, split=split, subset=task.subset, limit=limit, seed=seed
-    )  # fmt: skip
+    return read_place(place, needs(task), splits=task.splits, split=split, subset=task.subset, limit=limit, seed=seed)
 
 
 def _picture(row: Row, image: Any) -> Any:

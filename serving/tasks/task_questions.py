@@ -39,9 +39,15 @@ def _item(row: Row) -> Item:
     name = str(row.get("id") or row.number)
     kind = {"kind": str(row.get("kind"))} if row.get("kind") else {}
     return Item(
-        id=name, cluster=row.cluster(images, name), groups={"form": form, **kind}, prompt=(0, prompt_of(question, options)),
-        gold=gold, options=options, images=images, details={"form": form, "thing": thing[1] if thing else ""},
-    )  # fmt: skip
+        id=name,
+        cluster=row.cluster(images, name),
+        groups={"form": form, **kind},
+        prompt=(0, prompt_of(question, options)),
+        gold=gold,
+        options=options,
+        images=images,
+        details={"form": form, "thing": thing[1] if thing else ""},
+    )
 
 
 def _gold(row: Row, options: Mapping[str, str]) -> tuple[str, str]:

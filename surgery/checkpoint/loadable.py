@@ -9,9 +9,11 @@ from ...patches.errors import LostattnError
 
 # what transformers needs beside itself; vLLM brings its own
 PACKAGES = {
-    "compressed-tensors": "compressed-tensors", "gptq": "optimum and gptqmodel", "awq": "gptqmodel",
+    "compressed-tensors": "compressed-tensors",
+    "gptq": "optimum and gptqmodel",
+    "awq": "gptqmodel",
     "bitsandbytes": "bitsandbytes",
-}  # fmt: skip
+}
 
 
 def refuse_unloadable(config: Mapping[str, Any], tensors: Iterable[str]) -> None:

@@ -89,9 +89,16 @@ def resolve_source(src: str | Path, revision: str | None = None, *, allow_code: 
     left_out |= dict.fromkeys(weights.unused, UNUSED)
     repo, commit = origin or (None, None)
     return Source(
-        path, repo, commit, config, tuple(name for name in files if name not in left_out), weights.files, left_out,
-        (*weights.notes, *left_out_notes(left_out)), weights.tensors,
-    )  # fmt: skip
+        path,
+        repo,
+        commit,
+        config,
+        tuple(name for name in files if name not in left_out),
+        weights.files,
+        left_out,
+        (*weights.notes, *left_out_notes(left_out)),
+        weights.tensors,
+    )
 
 
 def local_folder(src: str | Path, revision: str | None = None) -> Path | None:

@@ -33,10 +33,21 @@ if TYPE_CHECKING:
 @click.option("--attention", type=PATH, default="auto", show_default=True, help="Force a path of patched models.")
 @json_option
 def ask(
-    folder: str, question: str | None, image: str | None, video: str | None, frames: int | None, data: str | None,
-    samples: int | None, boxes: str | None,
-    compare: str | None, max_new_tokens: int, dtype: str, device: str, attention: str, as_json: bool,
-) -> None:  # fmt: skip
+    folder: str,
+    question: str | None,
+    image: str | None,
+    video: str | None,
+    frames: int | None,
+    data: str | None,
+    samples: int | None,
+    boxes: str | None,
+    compare: str | None,
+    max_new_tokens: int,
+    dtype: str,
+    device: str,
+    attention: str,
+    as_json: bool,
+) -> None:
     """Ask the model in FOLDER (patched or plain) a QUESTION about a picture or a video, or the questions of rows of data.
 
     \b
@@ -73,9 +84,14 @@ def ask(
 
 
 def _refuse(
-    question: str | None, image: str | None, video: str | None, data: str | None, samples: int | None,
-    boxes: str | None, frames: int | None,
-) -> None:  # fmt: skip
+    question: str | None,
+    image: str | None,
+    video: str | None,
+    data: str | None,
+    samples: int | None,
+    boxes: str | None,
+    frames: int | None,
+) -> None:
     """Every option is used, and one picture has its question."""
     from ...patches.errors import LostattnError
 

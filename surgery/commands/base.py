@@ -13,8 +13,16 @@ from .table import print_table
 from .telling import Counter, tell, telling
 
 __all__ = [
-    "Counter", "Group", "Root", "UserMistake", "json_option", "print_json", "print_table", "refuse_ambiguous", "tell",
-]  # fmt: skip
+    "Counter",
+    "Group",
+    "Root",
+    "UserMistake",
+    "json_option",
+    "print_json",
+    "print_table",
+    "refuse_ambiguous",
+    "tell",
+]
 
 _WHOLE = re.compile(r"[-+]?\d{1,40}", re.ASCII)
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?|[-+]?inf(inity)?", re.ASCII | re.IGNORECASE)

@@ -85,10 +85,19 @@ def _attention_on_cpu(sizes: Sequence[int], threads: int, seconds: float, dtype:
         print_json(result)
         return
     rows = [
-        [r["phase"], r["visual"], r["plan"], r["path"], f"{r['sdpa_ms']:.2f}", f"{r['sap_ms']:.2f}",
-         f"{r['ratio']:.2f}x", f"{r['ratio_low']:.2f}-{r['ratio_high']:.2f}", r["pairs"]]
+        [
+            r["phase"],
+            r["visual"],
+            r["plan"],
+            r["path"],
+            f"{r['sdpa_ms']:.2f}",
+            f"{r['sap_ms']:.2f}",
+            f"{r['ratio']:.2f}x",
+            f"{r['ratio_low']:.2f}-{r['ratio_high']:.2f}",
+            r["pairs"],
+        ]
         for r in result["rows"]  # type: ignore[attr-defined]
-    ]  # fmt: skip
+    ]
     print_table(["phase", "visual", "plan", "path", "SDPA ms", "SAP ms", "ratio", "middle half", "pairs"], rows)
     if result["growth"]:
         click.echo(f"all-heads prefill grows {result['growth']:.2f}x from 4096 to 8192 visual tokens")
@@ -179,9 +188,20 @@ def measures(shapes: str, threads: int, as_json: bool) -> None:
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the answers.")
 @json_option
 def plans(
-    src: str, calibration: Path, data: str, questions: int, seed: int, groups: str | None, random_plans: int,
-    max_tokens: int | None, task: str | None, dtype: str, device: str, out: Path, as_json: bool,
-) -> None:  # fmt: skip
+    src: str,
+    calibration: Path,
+    data: str,
+    questions: int,
+    seed: int,
+    groups: str | None,
+    random_plans: int,
+    max_tokens: int | None,
+    task: str | None,
+    dtype: str,
+    device: str,
+    out: Path,
+    as_json: bool,
+) -> None:
     """Preset efficient against the paper's band, first, last and random KV groups, at equal KV saved.
 
     Where the calibration holds a fit of the groups that preset efficient lets go (calibrate --fit), also with fitted scores.
@@ -211,17 +231,27 @@ def plans(
     click.echo(f"original: {100 * result['original_accuracy']:.2f} % of {result['questions']} questions")
     print_table(
         [
-            "KV groups", "visual KV saved", "plan", "accuracy", "same answers", "against original (95 %)",
+            "KV groups",
+            "visual KV saved",
+            "plan",
+            "accuracy",
+            "same answers",
+            "against original (95 %)",
             "efficient minus this (95 %)",
         ],
         [
             [
-                r["kv_groups"], f"{100 * r['visual_kv_saved']:.1f} %", r["plan"], f"{100 * r['accuracy']:.2f} %",
-                f"{100 * r['agreement']:.2f} %", _interval(r["versus_original"]), _interval(r["efficient_minus_this"]),
+                r["kv_groups"],
+                f"{100 * r['visual_kv_saved']:.1f} %",
+                r["plan"],
+                f"{100 * r['accuracy']:.2f} %",
+                f"{100 * r['agreement']:.2f} %",
+                _interval(r["versus_original"]),
+                _interval(r["efficient_minus_this"]),
             ]
             for r in result["rows"]
         ],
-    )  # fmt: skip
+    )
 
 
 def _interval(found: dict[str, Any] | None) -> str:
@@ -295,12 +325,19 @@ def serve(
 
     options = vllm_options()
     settings = BenchSettings(
-        visual_tokens=sizes, concurrency=concurrency,
-        text_tokens=given["text_tokens"], output_tokens=given["output_tokens"], repeats=given["repeats"],
-        requests=given["requests"], warmups=given["warmups"], kv_budget=budget_bytes(given["kv_budget"]),
-        together=given["together"], seed=given["seed"], videos=given["videos"],
+        visual_tokens=sizes,
+        concurrency=concurrency,
+        text_tokens=given["text_tokens"],
+        output_tokens=given["output_tokens"],
+        repeats=given["repeats"],
+        requests=given["requests"],
+        warmups=given["warmups"],
+        kv_budget=budget_bytes(given["kv_budget"]),
+        together=given["together"],
+        seed=given["seed"],
+        videos=given["videos"],
         options=(*options, "--load-format", "dummy") if given["load_format"] == "dummy" else options,
-    )  # fmt: skip
+    )
     if plans:
         from ..bench_sides import plan_folders
 

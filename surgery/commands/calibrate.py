@@ -44,9 +44,18 @@ from .data_option import data_option
 @click.option("--force", is_flag=True, help="Replace an existing file.")
 @json_option
 def calibrate(
-    src: str, data: str, out: Path, samples: int, dtype: str, device: str, revision: str | None, allow_code: bool,
-    force: bool, as_json: bool, **of_groups: Any,
-) -> None:  # fmt: skip
+    src: str,
+    data: str,
+    out: Path,
+    samples: int,
+    dtype: str,
+    device: str,
+    revision: str | None,
+    allow_code: bool,
+    force: bool,
+    as_json: bool,
+    **of_groups: Any,
+) -> None:
     """Measure every head of SRC on image-question pairs: both rankings, visual mass, log level.
 
     With --frontier also every whole KV group: its KL and agreement when patched alone, and a greedy search that measures
@@ -62,18 +71,12 @@ def calibrate(
       lostattn calibrate ./qwen2.5-vl --data questions.jsonl --frontier --fit --kv-budget 0.5 --out qwen.calibration.json
       lostattn patch --preset efficient --scores fitted --kv-budget 0.5 --calibration qwen.calibration.json ./qwen2.5-vl ./out
     """
-    from ...patches.errors import LostattnError
     from ...serving.disk import disk_errors, write_json
     from ..checkpoint.source import resolve_source
     from ..data import find_place, read_examples
     from ..efficient.fits import check_enough
 
-    if out.is_dir():
-        raise LostattnError(f"{out} is a folder: give the name of a file as --out")
-    if out.exists() and not force:
-        raise LostattnError(f"{out} exists: choose another --out, or add --force")
-    if not out.parent.is_dir():
-        raise LostattnError(f"the folder of {out} does not exist: make it first")
+    _check_out(out, force)
     _refuse_unused(**of_groups)
     source = resolve_source(src, revision, allow_code=allow_code)
     place = find_place(data)
@@ -109,11 +112,7 @@ def calibrate(
     if as_json:
         print_json(result.to_json())
         return
-    print_table(["layer", "visual mass (mean of heads)", "most visual head"], [
-        [i, f"{100 * sum(row) / len(row):.1f} %", max(range(result.num_heads), key=lambda h: row[h])]
-        for i, row in enumerate(result.visual_mass)
-        if row
-    ])  # fmt: skip
+    _print_mass(result)
     if result.frontier is not None:
         print_groups(result.frontier)
     print_fits(result, model_shape(source.config).kv_groups)
@@ -121,6 +120,29 @@ def calibrate(
     if of_fit is not None:
         options += f"--scores fitted {of_fit.option()}"
     tell(f"wrote {out}; next: lostattn patch {options}--calibration {out} {src} OUT")
+
+
+def _check_out(out: Path, force: bool) -> None:
+    from ...patches.errors import LostattnError
+
+    if out.is_dir():
+        raise LostattnError(f"{out} is a folder: give the name of a file as --out")
+    if out.exists() and not force:
+        raise LostattnError(f"{out} exists: choose another --out, or add --force")
+    if not out.parent.is_dir():
+        raise LostattnError(f"the folder of {out} does not exist: make it first")
+
+
+def _print_mass(result: Any) -> None:
+    """Visual mass of every layer that has any, and its most visual head."""
+    print_table(
+        ["layer", "visual mass (mean of heads)", "most visual head"],
+        [
+            [i, f"{100 * sum(row) / len(row):.1f} %", max(range(result.num_heads), key=lambda h: row[h])]
+            for i, row in enumerate(result.visual_mass)
+            if row
+        ],
+    )
 
 
 @dataclass(frozen=True)
@@ -136,10 +158,18 @@ class GroupOptions:
 
 
 def _refuse_unused(
-    sensitivity: bool, frontier: bool, mode: str | None, mode_options: tuple[str, ...], seed: int | None,
-    width: int | None, max_new_tokens: int | None, fit: bool, groups: str | None, kv_budget: str | None,
+    sensitivity: bool,
+    frontier: bool,
+    mode: str | None,
+    mode_options: tuple[str, ...],
+    seed: int | None,
+    width: int | None,
+    max_new_tokens: int | None,
+    fit: bool,
+    groups: str | None,
+    kv_budget: str | None,
     rounds: int | None,
-) -> None:  # fmt: skip
+) -> None:
     """Refuse what nobody would look at, before anything long is done."""
     from ...patches.errors import LostattnError
 
@@ -151,9 +181,12 @@ def _refuse_unused(
     if fit and groups is None and not frontier:
         raise LostattnError("--fit needs to know which KV groups: name them with --groups, or add --frontier")
     given = {
-        "--mode": mode, "--option": mode_options or None, "--seed": seed, "--width": width,
+        "--mode": mode,
+        "--option": mode_options or None,
+        "--seed": seed,
+        "--width": width,
         "--max-new-tokens": max_new_tokens,
-    }  # fmt: skip
+    }
     unused = [] if frontier else ["--width"] if sensitivity or fit else list(given)
     for name in unused:
         if given[name] is not None:
@@ -161,9 +194,16 @@ def _refuse_unused(
 
 
 def _group_options(
-    sensitivity: bool, frontier: bool, mode: str | None, mode_options: tuple[str, ...], seed: int | None,
-    width: int | None, max_new_tokens: int | None, fit: bool, **_: Any,
-) -> GroupOptions | None:  # fmt: skip
+    sensitivity: bool,
+    frontier: bool,
+    mode: str | None,
+    mode_options: tuple[str, ...],
+    seed: int | None,
+    width: int | None,
+    max_new_tokens: int | None,
+    fit: bool,
+    **_: Any,
+) -> GroupOptions | None:
     """None if no groups are to be measured or fitted."""
     from ...patches.errors import LostattnError
     from ...patches.mode import get_mode
@@ -187,6 +227,12 @@ def _measure(chat: Any, source: Any, found: Any, examples: Any, wanted: GroupOpt
 
     plan = every_group(source, found, wanted.mode, wanted.options, wanted.seed)
     return measure_groups(
-        chat, plan, examples, joint=wanted.joint, width=wanted.width, max_new_tokens=wanted.max_new_tokens, partial=partial,
+        chat,
+        plan,
+        examples,
+        joint=wanted.joint,
+        width=wanted.width,
+        max_new_tokens=wanted.max_new_tokens,
+        partial=partial,
         progress=Counter("measuring KV groups"),
-    )  # fmt: skip
+    )

@@ -48,14 +48,23 @@ def compare(base: Path, patched: tuple[Path, ...], out: Path, as_json: bool, **g
     from ..evaluation.compare import CompareSettings, compare
 
     bench = BenchSettings(
-        visual_tokens=positive_numbers(given["bench_visual_tokens"], "visual tokens") if given["bench_visual_tokens"] else (),
-        concurrency=positive_numbers(given["bench_concurrency"], "concurrency"), repeats=given["bench_repeats"],
-        output_tokens=32, kv_budget=budget_bytes(given["kv_budget"]), together=given["together"], options=vllm_options(),
-    )  # fmt: skip
+        visual_tokens=positive_numbers(given["bench_visual_tokens"], "visual tokens")
+        if given["bench_visual_tokens"]
+        else (),
+        concurrency=positive_numbers(given["bench_concurrency"], "concurrency"),
+        repeats=given["bench_repeats"],
+        output_tokens=32,
+        kv_budget=budget_bytes(given["kv_budget"]),
+        together=given["together"],
+        options=vllm_options(),
+    )
     settings = CompareSettings(
-        concurrency=given["concurrency"], server=bench, bench=None if given["no_bench"] else bench, seed=given["seed"],
+        concurrency=given["concurrency"],
+        server=bench,
+        bench=None if given["no_bench"] else bench,
+        seed=given["seed"],
         harness=given["harness"],
-    )  # fmt: skip
+    )
     report = compare(base, patched, asked, out, settings)
     if not show_results(report, given["power"], as_json):
         return

@@ -57,10 +57,16 @@ def evaluate(models: tuple[str, ...], out: Path, backend: str, as_json: bool, **
     from ..evaluation.evaluate import EvalSettings, run_eval
 
     settings = EvalSettings(
-        backend=backend, batch=given["batch"], concurrency=given["concurrency"], dtype=given["dtype"],
-        device=given["device"], options=vllm_options(), seed=given["seed"], harness=given["harness"],
+        backend=backend,
+        batch=given["batch"],
+        concurrency=given["concurrency"],
+        dtype=given["dtype"],
+        device=given["device"],
+        options=vllm_options(),
+        seed=given["seed"],
+        harness=given["harness"],
         api_key=given["api_key"],
-    )  # fmt: skip
+    )
     report = run_eval(models, asked, out, settings)
     if show_results(report, given["power"], as_json):
         click.echo(f"\nThe report is the page {out / 'eval.html'}; the same as Markdown and JSON lies beside it.")
@@ -119,16 +125,23 @@ def _via_lmms_eval(models: tuple[str, ...], out: Path, backend: str, as_json: bo
         )
     local = read_asked({**given, "task": ours}) if ours or not own else []
     settings = EvalSettings(
-        backend=backend, concurrency=given["concurrency"], options=vllm_options(), seed=given["seed"],
-        harness=given["harness"], api_key=given["api_key"],
-    )  # fmt: skip
+        backend=backend,
+        concurrency=given["concurrency"],
+        options=vllm_options(),
+        seed=given["seed"],
+        harness=given["harness"],
+        api_key=given["api_key"],
+    )
     report = run_via_lmms(models, own, local, out, settings, given["limit"], given["max_tokens"])
     if as_json:
         print_json(report)
         return
     rows = [
         [row["model"], who, task, metric, f"{value:.4g}" if isinstance(value, float) else value]
-        for row in report["models"] for who in ("lmms-eval", "lostattn")
-        for task, metrics in row[who].items() for metric, value in metrics.items() if "stderr" not in metric
-    ]  # fmt: skip
+        for row in report["models"]
+        for who in ("lmms-eval", "lostattn")
+        for task, metrics in row[who].items()
+        for metric, value in metrics.items()
+        if "stderr" not in metric
+    ]
     print_table(["model", "scored by", "task", "metric", "value"], rows)

@@ -21,11 +21,16 @@ def families(as_json: bool) -> None:
         ["family", "models", "layers", "heads", "video", "vLLM"],
         [
             [
-                s.family, s.models, f"{s.layers[0]}-{s.layers[1]}", f"{s.heads[0]}-{s.heads[1]}", s.video,
+                s.family,
+                s.models,
+                f"{s.layers[0]}-{s.layers[1]}",
+                f"{s.heads[0]}-{s.heads[1]}",
+                s.video,
                 "served" if s.vllm else "not served",
-            ] for s in result
+            ]
+            for s in result
         ],
-    )  # fmt: skip
+    )
     click.echo("\nWhat a family covers, where it is more than its own:")
     print_table(
         ["family", "text models", "vision towers"],

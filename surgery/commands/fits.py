@@ -117,13 +117,25 @@ def print_fits(found: Calibration, kv_groups: int) -> None:
     for fit in found.fits:
         count = sum(map(len, fit.weights.values()))
         rows.append(
-            [count, f"{100 * count / kv_groups:.1f} %", f"{fit.start.kl:.2e}", f"{fit.harm.kl:.2e}",
-             f"{100 * fit.start.agreement:.1f} %", f"{100 * fit.harm.agreement:.1f} %", f"{fit.rounds}"]
-        )  # fmt: skip
+            [
+                count,
+                f"{100 * count / kv_groups:.1f} %",
+                f"{fit.start.kl:.2e}",
+                f"{fit.harm.kl:.2e}",
+                f"{100 * fit.start.agreement:.1f} %",
+                f"{100 * fit.harm.agreement:.1f} %",
+                f"{fit.rounds}",
+            ]
+        )
     print_table(
         [
-            "KV groups fitted", "visual KV saved", "KL before (nats)", "KL after", "answers that stay, before", "after",
+            "KV groups fitted",
+            "visual KV saved",
+            "KL before (nats)",
+            "KL after",
+            "answers that stay, before",
+            "after",
             "rounds",
         ],
         rows,
-    )  # fmt: skip
+    )

@@ -43,9 +43,13 @@ def print_groups(found: Any) -> None:
 
     tell(f"{found.samples} questions; " + ", ".join(f"{k} {shown(v)}" for k, v in found.settings.items()))
     click.echo("\nEvery KV group alone:")
-    print_table(["layer", "KV head", "answers that stay", "KL (nats)"], [
-        [layer, group, f"{100 * h.agreement:.1f} %", f"{h.kl:.2e}"] for (layer, group), h in sorted(found.alone.items())
-    ])  # fmt: skip
+    print_table(
+        ["layer", "KV head", "answers that stay", "KL (nats)"],
+        [
+            [layer, group, f"{100 * h.agreement:.1f} %", f"{h.kl:.2e}"]
+            for (layer, group), h in sorted(found.alone.items())
+        ],
+    )
     if found.steps:
         click.echo("\nMeasured frontier (every row: all groups up to it together):")
         print_table(FRONTIER_HEAD, frontier_rows(found))

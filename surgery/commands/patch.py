@@ -174,9 +174,19 @@ def _plan_bare(src: str, revision: str | None, spec: Any, gpu: dict[str, Any], a
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @json_option
 def patch(
-    src: str, out: Path, spec_file: str | None, mode_options: tuple[str, ...], revision: str | None, allow_code: bool,
-    weights: str, full_hash: bool, force: bool, dry_run: bool, as_json: bool, **options: Any,
-) -> None:  # fmt: skip
+    src: str,
+    out: Path,
+    spec_file: str | None,
+    mode_options: tuple[str, ...],
+    revision: str | None,
+    allow_code: bool,
+    weights: str,
+    full_hash: bool,
+    force: bool,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Write the patched checkpoint of SRC (a folder or a Hub id) to OUT.
 
     \b
@@ -200,9 +210,7 @@ def patch(
         _print_prepared(prepare(source, spec), as_json)
         tell("dry run: nothing was written")
         return
-    prepared, written = patch_from_spec(
-        source, out, spec, weights=weights, force=force, full_hash=full_hash
-    )  # fmt: skip
+    prepared, written = patch_from_spec(source, out, spec, weights=weights, force=force, full_hash=full_hash)
     _print_prepared(prepared, as_json, {"out": str(out), "weights": dict(written.placed)})
     placed = ", ".join(f"{n} {how}" for how, n in written.placed.items())
     tell(f"wrote {out} (weight files: {placed}); next: lostattn verify {out}")
@@ -214,12 +222,17 @@ def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None =
 
     settled, predictions = prepared.planned.plan, prepared.predictions
     if as_json:
-        print_json({
-            "plan": settled.to_json(), "notes": prepared.planned.notes, "predicted": [p.as_row() for p in predictions],
-            "predicted_decode": [p.as_row() for p in prepared.decode],
-            "whole_kv_groups": {str(x): list(settled.whole_groups(x)) for x in settled.layers},
-            **_frontier_json(prepared.planned), **(extra or {}),
-        })  # fmt: skip
+        print_json(
+            {
+                "plan": settled.to_json(),
+                "notes": prepared.planned.notes,
+                "predicted": [p.as_row() for p in predictions],
+                "predicted_decode": [p.as_row() for p in prepared.decode],
+                "whole_kv_groups": {str(x): list(settled.whole_groups(x)) for x in settled.layers},
+                **_frontier_json(prepared.planned),
+                **(extra or {}),
+            }
+        )
         return
     _print_frontier(prepared.planned)
     for text in describe_plan(settled):
@@ -230,11 +243,16 @@ def _print_prepared(prepared: Any, as_json: bool, extra: dict[str, Any] | None =
     print_table(
         ["visual tokens", "attention FLOPs saved (prefill)", "KV cache saved", "KV bytes before", "KV bytes after"],
         [
-            [f"{p.visual_tokens:,}", f"{100 * p.attention_flops_saved / p.attention_flops:.1f} %",
-             f"{100 * p.kv_bytes_saved / p.kv_bytes:.1f} %", f"{p.kv_bytes:,}", f"{p.kv_bytes - p.kv_bytes_saved:,}"]
+            [
+                f"{p.visual_tokens:,}",
+                f"{100 * p.attention_flops_saved / p.attention_flops:.1f} %",
+                f"{100 * p.kv_bytes_saved / p.kv_bytes:.1f} %",
+                f"{p.kv_bytes:,}",
+                f"{p.kv_bytes - p.kv_bytes_saved:,}",
+            ]
             for p in predictions
         ],
-    )  # fmt: skip
+    )
     _print_decode(prepared.decode)
 
 
@@ -246,11 +264,17 @@ def _print_decode(decode: list[Any]) -> None:
     print_table(
         ["visual tokens", "requests", "weights", "KV before", "KV after", "read less"],
         [
-            [f"{p.visual_tokens:,}", p.batch, f"{p.weight_bytes:,}", f"{p.kv_bytes:,}",
-             f"{p.kv_bytes - p.kv_bytes_saved:,}", f"{100 * p.saved_share:.1f} %"]
+            [
+                f"{p.visual_tokens:,}",
+                p.batch,
+                f"{p.weight_bytes:,}",
+                f"{p.kv_bytes:,}",
+                f"{p.kv_bytes - p.kv_bytes_saved:,}",
+                f"{100 * p.saved_share:.1f} %",
+            ]
             for p in decode
         ],
-    )  # fmt: skip
+    )
 
 
 def _frontier_json(planned: Any) -> dict[str, Any]:

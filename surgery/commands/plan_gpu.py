@@ -71,9 +71,15 @@ def _cells(row: Any) -> list[str]:
     old, new = row.original, row.patched
     speeds = [f"{s.tokens_per_s:,.0f}{'' if s.fits else '*'}" for s in (old, new)]
     return [
-        str(row.requests), f"{old.prefill_ms:,.1f}", f"{new.prefill_ms:,.1f}", f"{row.prefill_ratio:.2f}x",
-        f"{old.step_ms:.2f}", f"{new.step_ms:.2f}", *speeds, f"{row.decode_ratio:.2f}x",
-    ]  # fmt: skip
+        str(row.requests),
+        f"{old.prefill_ms:,.1f}",
+        f"{new.prefill_ms:,.1f}",
+        f"{row.prefill_ratio:.2f}x",
+        f"{old.step_ms:.2f}",
+        f"{new.step_ms:.2f}",
+        *speeds,
+        f"{row.decode_ratio:.2f}x",
+    ]
 
 
 def assumption_lines(on: Any) -> list[str]:

@@ -39,9 +39,16 @@ from .task_options import read_asked, task_options
 @click.option("--worker", is_flag=True, hidden=True)
 @json_option
 def sweep(
-    base: str, specs: tuple[str, ...], out: Path, calibration: Path | None, devices: str | None,
-    ray: str | None, worker: bool, as_json: bool, **given: Any,
-) -> None:  # fmt: skip
+    base: str,
+    specs: tuple[str, ...],
+    out: Path,
+    calibration: Path | None,
+    devices: str | None,
+    ray: str | None,
+    worker: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Evaluate many patches of the plain model BASE without writing any: every plan is put into one loaded model.
 
     Every answer is kept: an interrupted run goes on where it stopped. --devices starts a process on each GPU of this machine,

@@ -97,9 +97,15 @@ def read_asked(given: Mapping[str, Any]) -> list[Asked]:
     from ..evaluation.tasks import read_tasks
 
     return read_tasks(
-        given["task"], given["data"], split=given["split"], limit=given["limit"], max_tokens=given["max_tokens"],
-        prompt=given["prompt"], reasoning=given["reasoning"], seed=given["seed"],
-    )  # fmt: skip
+        given["task"],
+        given["data"],
+        split=given["split"],
+        limit=given["limit"],
+        max_tokens=given["max_tokens"],
+        prompt=given["prompt"],
+        reasoning=given["reasoning"],
+        seed=given["seed"],
+    )
 
 
 def _with(command: Callable[..., Any], options: Sequence[Any]) -> Callable[..., Any]:

@@ -77,9 +77,15 @@ def _progress(console: Any) -> Any:
 
     # redrawn seldom: the thread that does it runs beside what is measured
     return Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn(),
-        console=console or Console(stderr=True), redirect_stdout=False, refresh_per_second=4,
-    )  # fmt: skip
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeRemainingColumn(),
+        console=console or Console(stderr=True),
+        redirect_stdout=False,
+        refresh_per_second=4,
+    )
 
 
 tell = Teller()

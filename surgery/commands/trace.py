@@ -167,9 +167,13 @@ def _head(model: Path, chat: Any, settings: dict[str, Any]) -> dict[str, Any]:
     plan = chat.model.sap_plan.to_json() if chat.patched else None
     dtype = str(chat.model.dtype).removeprefix("torch.")
     return {
-        "model": model.resolve().name, "plan": plan, "dtype": dtype, "device": settings["device"],
-        "versions": versions(), "hardware": hardware(),
-    }  # fmt: skip
+        "model": model.resolve().name,
+        "plan": plan,
+        "dtype": dtype,
+        "device": settings["device"],
+        "versions": versions(),
+        "hardware": hardware(),
+    }
 
 
 def _print_layers(report: dict[str, Any]) -> None:

@@ -103,9 +103,14 @@ class Packer:
             [F.pad(row[k], (0, longest - len(row[0])), value=fill) for row in rows] for k, fill in enumerate(fills)
         )
         return Batch(
-            torch.stack(ids), torch.stack(positions, 1), torch.stack(segment), patches_of(pictures(scenes, ink)),
-            torch.stack(labels), torch.stack(hints), torch.cat([cell_labels(scene) for scene in scenes]),
-        )  # fmt: skip
+            torch.stack(ids),
+            torch.stack(positions, 1),
+            torch.stack(segment),
+            patches_of(pictures(scenes, ink)),
+            torch.stack(labels),
+            torch.stack(hints),
+            torch.cat([cell_labels(scene) for scene in scenes]),
+        )
 
     def _row(self, scene: Scene, asked: Sequence[Asked], system: str) -> tuple[torch.Tensor, ...]:
         before = self.encode((f"{START}system\n{system}{END}\n" if system else "") + OPENING)

@@ -18,9 +18,13 @@ def builtin_rows(count: int, seed: int) -> Iterator[dict[str, Any]]:
     """The first `count` held-out questions of a seed, with the boxes of their evidence; pictures in memory."""
     for q in held_out(count, seed):
         yield {
-            "image": q.image, "question": q.question, "answer": q.answer, "options": list(q.options), "kind": q.kind,
+            "image": q.image,
+            "question": q.question,
+            "answer": q.answer,
+            "options": list(q.options),
+            "kind": q.kind,
             "boxes": [list(box) for box in q.boxes],
-        }  # fmt: skip
+        }
 
 
 def builtin_examples(count: int = 32, seed: int = SEED) -> list[Example]:

@@ -25,11 +25,16 @@ def demo_rows(report: Mapping[str, Any], names: Mapping[str, str]) -> list[dict[
         kinds = {k.removesuffix("/accuracy"): v for k, v in row["metrics"].items() if k.endswith("/accuracy")}
         rows.append(
             {
-                "name": names[row["model"]], **{k: model["plan"][k] for k in ("layers", "heads", "whole_groups")},
-                "accuracy": row["accuracy"]["share"], "by_kind": kinds, "unparsed": row["unparsed"],
-                "versus_original": row.get("difference"), "agreement": row.get("agreement"),
-                "verdict": row.get("verdict", ""), "paths": row["paths"],
+                "name": names[row["model"]],
+                **{k: model["plan"][k] for k in ("layers", "heads", "whole_groups")},
+                "accuracy": row["accuracy"]["share"],
+                "by_kind": kinds,
+                "unparsed": row["unparsed"],
+                "versus_original": row.get("difference"),
+                "agreement": row.get("agreement"),
+                "verdict": row.get("verdict", ""),
+                "paths": row["paths"],
                 "seconds": row["seconds"],
             }
-        )  # fmt: skip
+        )
     return rows

@@ -47,12 +47,15 @@ def try_layers(source: Source, asked: Asked, out: Path, settings: EvalSettings) 
     rows = {row["model"]: row for row in outcome_rows(answer_plans(source, ways, asked, out, settings), settings.seed)}
     return [
         {
-            "name": name, "accuracy": row["accuracy"]["share"], "difference": row["difference"], "verdict": row["verdict"],
+            "name": name,
+            "accuracy": row["accuracy"]["share"],
+            "difference": row["difference"],
+            "verdict": row["verdict"],
             "by_kind": {k.removesuffix("/accuracy"): v for k, v in row["metrics"].items() if k.endswith("/accuracy")},
         }
         for name, plan in plans.items()
         for row in [rows[plan_key(plan)]]
-    ]  # fmt: skip
+    ]
 
 
 def try_plans(

@@ -50,11 +50,14 @@ def plan_table(plans: Mapping[str, Any]) -> list[list[str]]:
     head = ["visual KV saved", "plan", "right", "difference to the original (95 %)", "efficient minus this (95 %)"]
     return [head] + [
         [
-            percent(r["visual_kv_saved"]), r["plan"], percent(r["accuracy"]), interval_text(r["versus_original"]),
+            percent(r["visual_kv_saved"]),
+            r["plan"],
+            percent(r["accuracy"]),
+            interval_text(r["versus_original"]),
             interval_text(r["efficient_minus_this"]) if r["efficient_minus_this"] else "",
         ]
         for r in plans["rows"]
-    ]  # fmt: skip
+    ]
 
 
 def note(report: Mapping[str, Any]) -> str:
@@ -94,8 +97,15 @@ def _drawing(plans: Mapping[str, Any]) -> charts.Draw:
         )
         for number, (name, points) in enumerate(series(plans).items()):
             hollow = charts.second_round(number)
-            axes.plot(*zip(*points, strict=True), color=charts.colour(number), label=name, marker="o", linewidth=2.2,
-                      linestyle="--" if hollow else "-", markerfacecolor="none" if hollow else charts.colour(number))  # fmt: skip
+            axes.plot(
+                *zip(*points, strict=True),
+                color=charts.colour(number),
+                label=name,
+                marker="o",
+                linewidth=2.2,
+                linestyle="--" if hollow else "-",
+                markerfacecolor="none" if hollow else charts.colour(number),
+            )
         axes.set_xticks([0, 25, 50, 75])
         axes.legend(fontsize=8, frameon=False, labelcolor=ink, loc="lower left")
 
@@ -144,9 +154,12 @@ def page(report: Mapping[str, Any], gallery: Path) -> str:
 
 def _lane(row: Mapping[str, Any], number: int, difference: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "name": row["name"], "number": number, "difference": difference, "right": percent(row["accuracy"]),
+        "name": row["name"],
+        "number": number,
+        "difference": difference,
+        "right": percent(row["accuracy"]),
         "verdict": row["verdict"],
-    }  # fmt: skip
+    }
 
 
 def markdown(report: Mapping[str, Any]) -> str:

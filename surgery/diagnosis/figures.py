@@ -8,8 +8,12 @@ from ...serving.pages.charts import Draw, dress, need_matplotlib, short
 
 Chart = tuple[Draw, tuple[float, float]]  # how to draw it, and its size in inches
 COLOURS = {
-    "attention": "#3b82d6", "feed_forward": "#d8504a", "noise_delta": "#8a9099", "noise_qkv": "#9a62d0", "noise_ffn": "#a9743b",
-}  # fmt: skip
+    "attention": "#3b82d6",
+    "feed_forward": "#d8504a",
+    "noise_delta": "#8a9099",
+    "noise_qkv": "#9a62d0",
+    "noise_ffn": "#a9743b",
+}
 LABELS = {
     "attention": "attention",
     "feed_forward": "feed-forward",
@@ -63,9 +67,16 @@ def _modules(axes: Any, model: dict[str, Any], marker: str, shown: dict[str, Any
     for module, measures in model["modules"].items():
         x, y = measures["rid"], measures["mixig"]
         bars = axes.errorbar(
-            x["mean"], y["mean"], xerr=_error(x), yerr=_error(y), fmt=marker, color=COLOURS[module], capsize=3, markersize=8,
+            x["mean"],
+            y["mean"],
+            xerr=_error(x),
+            yerr=_error(y),
+            fmt=marker,
+            color=COLOURS[module],
+            capsize=3,
+            markersize=8,
             alpha=0.8,
-        )  # fmt: skip
+        )
         shown.setdefault(LABELS[module], bars)
     if "rope" in model:
         line = axes.axvline(model["rope"]["mean"], color=ROPE, linestyle="--", linewidth=1)

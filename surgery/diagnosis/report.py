@@ -120,10 +120,17 @@ def page(report: dict[str, Any]) -> str:
     settings = {k: str(v) for k, v in report["settings"].items()}
     verdicts = [(name, [_badge(line) for line in model["verdict"]]) for name, model in report["models"].items()]
     return render(
-        "diagnose", title=TITLE, intro=_intro(report), verdicts=verdicts, rows=table(report), moved=comparison(report),
-        models=svg(*draw_models(report), "RID against MixIG"), layers=svg(*draw_layers(report), "RID and MixIG of every layer"),
-        note=SCALE_NOTE, facts={"versions": named(report["versions"]), "settings": named(settings)},
-    )  # fmt: skip
+        "diagnose",
+        title=TITLE,
+        intro=_intro(report),
+        verdicts=verdicts,
+        rows=table(report),
+        moved=comparison(report),
+        models=svg(*draw_models(report), "RID against MixIG"),
+        layers=svg(*draw_layers(report), "RID and MixIG of every layer"),
+        note=SCALE_NOTE,
+        facts={"versions": named(report["versions"]), "settings": named(settings)},
+    )
 
 
 def _badge(line: str) -> tuple[str, str]:

@@ -92,9 +92,16 @@ def fit_groups(
     fitted = plan_of(start, torch.tensor(states[best]["theta"]))
     count = len(examples) // HELD_OUT
     return Fit(
-        settings_for(plan), start.features, fitted.weights, fitted.levels, len(examples) - count, count, best,
-        Harm(*states[0]["held_out"]), Harm(*states[best]["held_out"]),
-    )  # fmt: skip
+        settings_for(plan),
+        start.features,
+        fitted.weights,
+        fitted.levels,
+        len(examples) - count,
+        count,
+        best,
+        Harm(*states[0]["held_out"]),
+        Harm(*states[best]["held_out"]),
+    )
 
 
 def start_of(plan: Plan) -> Plan:
@@ -180,9 +187,13 @@ class Fitter:
         theta = numbers_of(self.plan)
         zeros = torch.zeros_like(theta).tolist()
         return {
-            "theta": theta.tolist(), "exp_avg": zeros, "exp_avg_sq": zeros, "step": 0, "kl": None,
+            "theta": theta.tolist(),
+            "exp_avg": zeros,
+            "exp_avg_sq": zeros,
+            "step": 0,
+            "kl": None,
             "held_out": self.judge(theta),
-        }  # fmt: skip
+        }
 
     def round(self, state: State, number: int) -> State:
         """One pass over the training questions in an order of its own, then the questions held out."""
@@ -205,9 +216,12 @@ class Fitter:
             adam.zero_grad()
         kept = adam.state[theta]
         return {
-            "theta": theta.tolist(), **{name: kept[name].tolist() for name in ("exp_avg", "exp_avg_sq")},
-            "step": int(kept["step"]), "kl": sum(losses) / len(losses), "held_out": self.judge(theta.detach().cpu()),
-        }  # fmt: skip
+            "theta": theta.tolist(),
+            **{name: kept[name].tolist() for name in ("exp_avg", "exp_avg_sq")},
+            "step": int(kept["step"]),
+            "kl": sum(losses) / len(losses),
+            "held_out": self.judge(theta.detach().cpu()),
+        }
 
     def lesson(self, pair: Pair) -> Lesson:
         """A question made ready; it is kept for the next round while memory allows."""

@@ -68,12 +68,16 @@ class Fit:
     def to_json(self) -> dict[str, Any]:
         """JSON form; float32 numbers come back as they were."""
         return {
-            "settings": dict(self.settings), "features": list(self.features),
+            "settings": dict(self.settings),
+            "features": list(self.features),
             "weights": {str(x): [[_short(a) for a in v] for v in vs] for x, vs in sorted(self.weights.items())},
             "levels": {str(x): [_short(a) for a in v] for x, v in sorted(self.levels.items())},
-            "samples": self.samples, "held_out": self.held_out, "rounds": self.rounds,
-            "start": _harm_json(self.start), "harm": _harm_json(self.harm),
-        }  # fmt: skip
+            "samples": self.samples,
+            "held_out": self.held_out,
+            "rounds": self.rounds,
+            "start": _harm_json(self.start),
+            "harm": _harm_json(self.harm),
+        }
 
     @classmethod
     def from_json(cls, raw: Any) -> Fit:

@@ -84,9 +84,13 @@ class Frontier:
             for s in self.steps
         ]
         return {
-            "settings": dict(self.settings), "kv_groups": self.kv_groups, "samples": self.samples,
-            "max_new_tokens": self.max_new_tokens, "alone": alone, "steps": steps,
-        }  # fmt: skip
+            "settings": dict(self.settings),
+            "kv_groups": self.kv_groups,
+            "samples": self.samples,
+            "max_new_tokens": self.max_new_tokens,
+            "alone": alone,
+            "steps": steps,
+        }
 
     @classmethod
     def from_json(cls, raw: Any) -> Frontier:
@@ -163,11 +167,15 @@ def frontier_rows(frontier: Frontier, chosen: int | None = None) -> list[list[ob
     """Rows for a table with `FRONTIER_HEAD`; the chosen step is marked."""
     return [
         [
-            ">" if i == chosen else "", len(frontier.chosen(i)), f"{100 * frontier.saved(i):.1f} %",
-            f"{100 * s.harm.agreement:.1f} %", f"{s.harm.kl:.2e}", _went(s),
+            ">" if i == chosen else "",
+            len(frontier.chosen(i)),
+            f"{100 * frontier.saved(i):.1f} %",
+            f"{100 * s.harm.agreement:.1f} %",
+            f"{s.harm.kl:.2e}",
+            _went(s),
         ]
         for i, s in enumerate(frontier.steps, 1)
-    ]  # fmt: skip
+    ]
 
 
 def _went(step: Step) -> str:

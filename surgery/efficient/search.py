@@ -103,9 +103,14 @@ def measure_groups(
     settings = settings_of(plan)
     total = len(examples) * (1 + _measurements(len(groups), width if joint else 0))
     what = {
-        "journal": JOURNAL, "settings": dict(settings), "levels": plan.to_json().get("levels", {}), "groups": groups,
-        "joint": joint, "width": width, "max_new_tokens": max_new_tokens,
-    }  # fmt: skip
+        "journal": JOURNAL,
+        "settings": dict(settings),
+        "levels": plan.to_json().get("levels", {}),
+        "groups": groups,
+        "joint": joint,
+        "width": width,
+        "max_new_tokens": max_new_tokens,
+    }
     journal = Journal(Progress(partial, fingerprint(chat.model, examples, what)), progress, total)
     answers = [journal.row("answer", 1, original_answer, chat, e, max_new_tokens) for e in examples]
     with swapping(chat.model, plan) as swap:
@@ -138,9 +143,12 @@ def search(
 
 
 def _exchanged(
-    measure: Callable[[Sequence[Sequence[Group]]], Sequence[Harm]], gone: Mapping[Group, float], step: Step,
-    stale: Mapping[Group, float], width: int,
-) -> Step:  # fmt: skip
+    measure: Callable[[Sequence[Sequence[Group]]], Sequence[Harm]],
+    gone: Mapping[Group, float],
+    step: Step,
+    stale: Mapping[Group, float],
+    width: int,
+) -> Step:
     """The step, or one that also takes back an earlier group for the best that is left, if that lowers the joint KL.
 
     Args:

@@ -50,9 +50,12 @@ class CompareSettings:
 
 
 def compare(
-    base: str | Path, patched: Sequence[str | Path], asked: Sequence[Asked], out: str | Path,
+    base: str | Path,
+    patched: Sequence[str | Path],
+    asked: Sequence[Asked],
+    out: str | Path,
     settings: CompareSettings | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Ask every model the same questions through vLLM, measure them, and write the report into `out`.
 
     Args:

@@ -77,9 +77,12 @@ def make_backend(settings: EvalSettings, out: Path) -> Backend:
 
 
 def run_eval(
-    models: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings,
+    models: Sequence[str],
+    asked: Sequence[Asked],
+    out: str | Path,
+    settings: EvalSettings,
     backend: Backend | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Evaluate models, the first of which is what the others are compared with.
 
     Args:
@@ -157,15 +160,24 @@ def _file_name(name: str) -> str:
 def answer_settings(one: Asked, identity: str, **more: Any) -> dict[str, Any]:
     """What a model's answers to a task depend on."""
     return {
-        "task": one.task.name, "prompt": one.prompt_version, "n": len(one.items), "items": one.fingerprint,
-        "model": identity, "max_tokens": one.max_tokens, **more,
-    }  # fmt: skip
+        "task": one.task.name,
+        "prompt": one.prompt_version,
+        "n": len(one.items),
+        "items": one.fingerprint,
+        "model": identity,
+        "max_tokens": one.max_tokens,
+        **more,
+    }
 
 
 def answer_and_score(
-    models: Sequence[Model], asked: Sequence[Asked], out: Path, settings: EvalSettings, backend: Backend,
+    models: Sequence[Model],
+    asked: Sequence[Asked],
+    out: Path,
+    settings: EvalSettings,
+    backend: Backend,
     same_prompts: bool = False,
-) -> list[Outcome]:  # fmt: skip
+) -> list[Outcome]:
     """All outcomes, the models in their order within each task.
 
     Args:
@@ -201,9 +213,13 @@ def _prompts_of(one: Asked, outcomes: Sequence[Outcome], name: str) -> Check | N
 
 
 def _evaluate(
-    model: Model, asked: Sequence[Asked], out: Path, settings: EvalSettings, backend: Backend,
+    model: Model,
+    asked: Sequence[Asked],
+    out: Path,
+    settings: EvalSettings,
+    backend: Backend,
     checks: Sequence[Check | None],
-) -> Iterator[Outcome]:  # fmt: skip
+) -> Iterator[Outcome]:
     """Ask one model what it has not answered yet, and score."""
     stores = [
         Answers(
@@ -237,10 +253,15 @@ def circumstances(settings: EvalSettings, backend: Backend) -> dict[str, Any]:
     import torch
 
     return {
-        "backend": settings.backend, "how": {k: v for k, v in backend.settings.items() if k != "versions"},
-        "seed": settings.seed, "harness": settings.harness, "hardware": hardware(), "versions": dict(backend.versions),
-        "threads": torch.get_num_threads(), "command": command_line(settings.api_key),
-    }  # fmt: skip
+        "backend": settings.backend,
+        "how": {k: v for k, v in backend.settings.items() if k != "versions"},
+        "seed": settings.seed,
+        "harness": settings.harness,
+        "hardware": hardware(),
+        "versions": dict(backend.versions),
+        "threads": torch.get_num_threads(),
+        "command": command_line(settings.api_key),
+    }
 
 
 def command_line(secret: str | None = None) -> str:
@@ -254,26 +275,42 @@ def task_facts(asked: Sequence[Asked], outcomes: Sequence[Outcome]) -> list[dict
     results = {o.task: o for o in reversed(outcomes)}
     return [
         {
-            "task": one.task.name, "n": len(one.items), "data": one.data, "prompt": one.prompt_version,
-            "max_tokens": one.max_tokens, "parser": results[one.task.name].score.parser, "main": one.task.main,
+            "task": one.task.name,
+            "n": len(one.items),
+            "data": one.data,
+            "prompt": one.prompt_version,
+            "max_tokens": one.max_tokens,
+            "parser": results[one.task.name].score.parser,
+            "main": one.task.main,
             "clusters": len(set(labels)) if (labels := clusters(results[one.task.name])) else None,
             "first_prompt": one.items[0].text,
-        } for one in asked
-    ]  # fmt: skip
+        }
+        for one in asked
+    ]
 
 
 def make_report(
-    command_name: str, models: Sequence[Model], asked: Sequence[Asked], outcomes: Sequence[Outcome],
-    settings: EvalSettings, backend: Backend,
-) -> dict[str, Any]:  # fmt: skip
+    command_name: str,
+    models: Sequence[Model],
+    asked: Sequence[Asked],
+    outcomes: Sequence[Outcome],
+    settings: EvalSettings,
+    backend: Backend,
+) -> dict[str, Any]:
     """What `eval` and `compare` write: models, tasks, results, and what they depend on."""
     return {
         "command_name": command_name,
         "models": [
-            {"name": m.name, "identity": m.identity, "plan": describe_plan(m.plan) if m.folder else None,
-             "sap": m.plan.to_json() if m.plan else None} for m in models
+            {
+                "name": m.name,
+                "identity": m.identity,
+                "plan": describe_plan(m.plan) if m.folder else None,
+                "sap": m.plan.to_json() if m.plan else None,
+            }
+            for m in models
         ],
-        "tasks": task_facts(asked, outcomes), "results": outcome_rows(outcomes, settings.seed),
+        "tasks": task_facts(asked, outcomes),
+        "results": outcome_rows(outcomes, settings.seed),
         "changed": [q for one in asked for q in changed_questions([o for o in outcomes if o.task == one.task.name])],
         **circumstances(settings, backend),
-    }  # fmt: skip
+    }

@@ -87,9 +87,15 @@ def _ask(options: PushOptions, prepared: Prepared, confirm: Callable[[str], bool
 def _send(api: HfApi, options: PushOptions, prepared: Prepared) -> Pushed:
     head = _make_room(api, options, prepared)
     delivery = Delivery(
-        options.repo, options.branch, head, prepared.files, prepared.steps, prepared.base, options.create_pr,
+        options.repo,
+        options.branch,
+        head,
+        prepared.files,
+        prepared.steps,
+        prepared.base,
+        options.create_pr,
         options.message or "Push a model patched with lostattn",
-    )  # fmt: skip
+    )
     sent = send(api, delivery)
     return _tagged(api, options, replace(prepared, steps=sent.steps), sent.commit, sent.pull_request)
 
@@ -121,6 +127,13 @@ def _result(
 ) -> Pushed:
     at = f"/tree/{options.branch}" if options.branch else ""
     return Pushed(
-        options.repo, f"{api.endpoint}/{options.repo}{at}", commit, prepared.steps, not prepared.target.private, prepared.new,
-        pull_request, options.tag if commit is not None else None, prepared.notes,
-    )  # fmt: skip
+        options.repo,
+        f"{api.endpoint}/{options.repo}{at}",
+        commit,
+        prepared.steps,
+        not prepared.target.private,
+        prepared.new,
+        pull_request,
+        options.tag if commit is not None else None,
+        prepared.notes,
+    )

@@ -68,14 +68,25 @@ def _from_eval(rows: Sequence[Mapping[str, Any]], raw: Mapping[str, Any]) -> lis
         common = {"dataset": free.get(row.get("task")) or row.get("task"), "n": row.get("n")}
         right, theirs = _mapping(row.get("accuracy")), _mapping(base.get("accuracy"))
         results.append(
-            {**common, "metric": "accuracy", "value": right.get("share"), "low": right.get("low"), "high": right.get("high"),
-             "base": None if base is row else theirs.get("share")}
-        )  # fmt: skip
+            {
+                **common,
+                "metric": "accuracy",
+                "value": right.get("share"),
+                "low": right.get("low"),
+                "high": right.get("high"),
+                "base": None if base is row else theirs.get("share"),
+            }
+        )
         if less := _mapping(row.get("difference")):
             results.append(
-                {**common, "metric": "accuracy_difference", "value": less.get("difference"), "low": less.get("low"),
-                 "high": less.get("high")}
-            )  # fmt: skip
+                {
+                    **common,
+                    "metric": "accuracy_difference",
+                    "value": less.get("difference"),
+                    "low": less.get("low"),
+                    "high": less.get("high"),
+                }
+            )
         if row.get("main_name") != "accuracy":
             main = None if base is row else base.get("main")
             results.append({**common, "metric": row.get("main_name"), "value": row.get("main"), "base": main})

@@ -74,11 +74,17 @@ def eval_results(results: Sequence[Result]) -> list[EvalResult]:
 
     return [
         EvalResult(
-            task_type=TASK, dataset_type=r.dataset_id or r.dataset, dataset_name=r.dataset, dataset_split=r.split,
-            metric_type=r.metric, metric_value=r.value, metric_name=_metric_name(r), metric_args=_args(r),
+            task_type=TASK,
+            dataset_type=r.dataset_id or r.dataset,
+            dataset_name=r.dataset,
+            dataset_split=r.split,
+            metric_type=r.metric,
+            metric_value=r.value,
+            metric_name=_metric_name(r),
+            metric_args=_args(r),
         )
         for r in results
-    ]  # fmt: skip
+    ]
 
 
 def table(results: Sequence[Result]) -> str:

@@ -113,9 +113,13 @@ def _stored(api: HfApi, delivery: Delivery, adds: Sequence[CommitOperationAdd]) 
     if is_xet_available() or not weights:
         return []
     answers = post_lfs_batch_info(
-        [o.upload_info for o in weights.values()], token=None, repo_type="model", repo_id=delivery.repo,
-        revision=None if delivery.create_pr else delivery.revision, endpoint=api.endpoint,
-    )[0]  # fmt: skip
+        [o.upload_info for o in weights.values()],
+        token=None,
+        repo_type="model",
+        repo_id=delivery.repo,
+        revision=None if delivery.create_pr else delivery.revision,
+        endpoint=api.endpoint,
+    )[0]
     return [weights[answer["oid"]] for answer in answers if answer.get("actions") is None]
 
 
@@ -152,7 +156,7 @@ def _copies_and_removals(delivery: Delivery, steps: Iterable[Step]) -> list[Any]
                     src_revision=delivery.base.commit,
                     src_repo_id=delivery.base.repo,
                     src_repo_type="model",
-                )  # fmt: skip
+                )
             )
     return results
 
@@ -170,9 +174,14 @@ def _commit(api: HfApi, delivery: Delivery, operations: Sequence[Any]) -> Commit
     for turn in range(1, TRIES + 1):
         try:
             return api.create_commit(
-                delivery.repo, operations, commit_message=delivery.message, commit_description=delivery.description,
-                revision=delivery.revision, create_pr=delivery.create_pr or None, parent_commit=delivery.parent,
-            )  # fmt: skip
+                delivery.repo,
+                operations,
+                commit_message=delivery.message,
+                commit_description=delivery.description,
+                revision=delivery.revision,
+                create_pr=delivery.create_pr or None,
+                parent_commit=delivery.parent,
+            )
         except Exception as error:
             if arrived := _arrived_unseen(api, delivery, error):
                 return arrived
@@ -199,9 +208,12 @@ def _arrived_unseen(api: HfApi, delivery: Delivery, error: Exception) -> CommitI
     except Exception:
         return None  # the first error says more
     return CommitInfo(
-        f"{api.endpoint}/{delivery.repo}/commit/{head}", commit_message=delivery.message,
-        commit_description=delivery.description, oid=head, _endpoint=api.endpoint,
-    )  # fmt: skip
+        f"{api.endpoint}/{delivery.repo}/commit/{head}",
+        commit_message=delivery.message,
+        commit_description=delivery.description,
+        oid=head,
+        _endpoint=api.endpoint,
+    )
 
 
 def _missing(delivery: Delivery, there: Mapping[str, RemoteFile]) -> list[str]:

@@ -69,9 +69,15 @@ def read_devices(text: str) -> list[str]:
 
 
 def sweep_on(
-    text: str, command: Sequence[str], base: str, specs: Sequence[str], asked: Sequence[Asked], out: str | Path,
-    settings: EvalSettings, calibration: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    text: str,
+    command: Sequence[str],
+    base: str,
+    specs: Sequence[str],
+    asked: Sequence[Asked],
+    out: str | Path,
+    settings: EvalSettings,
+    calibration: Path | None = None,
+) -> dict[str, Any]:
     """As `run_sweep`, with a process of `command` on each of the devices.
 
     Raises:
@@ -117,9 +123,17 @@ def answer_on(devices: Sequence[str], command: Sequence[str], work: Work, plans:
 def _worker(command: Sequence[str], device: str, environment: dict[str, str]) -> Iterator[Worker]:
     """In a session of its own: Ctrl-C reaches this process alone, which ends it. Answers survive a kill at any moment."""
     words = [sys.executable, "-m", "lostattn.surgery.cli", *command[:1], "--worker", "--device", device, *command[1:]]
-    with tempfile.TemporaryFile() as said, subprocess.Popen(
-        words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
-    ) as process:  # fmt: skip
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(
+            words,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=said,
+            start_new_session=True,
+        ) as process,
+    ):
         try:
             yield Worker(device, process, said)
         finally:

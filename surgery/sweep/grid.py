@@ -103,9 +103,12 @@ def _spec_text(spec: PatchSpec) -> str:
 
 def _labels(spec: PatchSpec, plan: Plan) -> dict[str, str]:
     return {
-        "mode": plan.mode, "layers": format_numbers(plan.layers), "heads": _heads_text(spec.heads, plan),
-        "queries": plan.queries, "scores": plan.scores,
-    }  # fmt: skip
+        "mode": plan.mode,
+        "layers": format_numbers(plan.layers),
+        "heads": _heads_text(spec.heads, plan),
+        "queries": plan.queries,
+        "scores": plan.scores,
+    }
 
 
 def _heads_text(wanted: Heads | None, plan: Plan) -> str:

@@ -161,16 +161,26 @@ class Worker:
 
 
 def sweep_over(
-    address: str, base: str, specs: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings,
+    address: str,
+    base: str,
+    specs: Sequence[str],
+    asked: Sequence[Asked],
+    out: str | Path,
+    settings: EvalSettings,
     calibration: Path | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """As `run_sweep`, with the models on the workers of the Ray cluster at `address`; `out` lies on this machine alone."""
     with cluster(address) as result:
         return run_sweep(
-            base, specs, asked, out, replace(settings, device=result.device), calibration,
+            base,
+            specs,
+            asked,
+            out,
+            replace(settings, device=result.device),
+            calibration,
             lambda work, plans: answer_over(result, work, plans),
             lambda source, dtype, device, partial: measure_on(result, source, dtype),
-        )  # fmt: skip
+        )
 
 
 def measure_on(found: Cluster, source: Source, dtype: str) -> Calibration:
@@ -249,6 +259,13 @@ def _order(work: Work, device: str) -> Order:
     source, settings = work.source, work.settings
     items = {one.task.name: [replace(item, folder=item.folder.resolve()) for item in one.items] for one in work.asked}
     return Order(
-        source.repo or str(source.path), source.revision, work.identity, work.versions, settings.dtype, device,
-        settings.batch, items, {one.task.name: one.max_tokens for one in work.asked},
-    )  # fmt: skip
+        source.repo or str(source.path),
+        source.revision,
+        work.identity,
+        work.versions,
+        settings.dtype,
+        device,
+        settings.batch,
+        items,
+        {one.task.name: one.max_tokens for one in work.asked},
+    )

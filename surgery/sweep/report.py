@@ -15,9 +15,11 @@ from .draw import grid_charts, maps_left_out
 from .tables import Report, breakdown_table, grid_table
 
 TITLES = {
-    "table2": "Modes (the paper's Table 2)", "heads": "Heads (Tables 4 and 5)", "layers": "Layers (Tables 6 and 7)",
+    "table2": "Modes (the paper's Table 2)",
+    "heads": "Heads (Tables 4 and 5)",
+    "layers": "Layers (Tables 6 and 7)",
     "table8": "Heads, one model a row (Table 8)",
-}  # fmt: skip
+}
 CELLS = (
     "Cells: main number of the task in percent, best bold, runner-up underlined; in brackets the difference of the share of "
     "right answers to the original's, in percentage points, with its paired 95 % interval."
@@ -92,18 +94,27 @@ def plan_table(report: Report) -> tuple[list[str], list[list[str]]]:
 def page(report: Report) -> str:
     """One HTML page that stands alone."""
     return render(
-        "sweep", base=report["base"], lead=_lead(report), cells=CELLS,
-        grids=[_grid(report, grid) for grid in report["grids"]], plans=plan_table(report), head=HEAD,
-        rows=result_rows(report["results"]), notes=[METHOD, *report["notes"], *notes(report)],
-        sap=json.dumps({key: p["sap"] for key, p in report["plans"].items()}), facts=facts(report),
-    )  # fmt: skip
+        "sweep",
+        base=report["base"],
+        lead=_lead(report),
+        cells=CELLS,
+        grids=[_grid(report, grid) for grid in report["grids"]],
+        plans=plan_table(report),
+        head=HEAD,
+        rows=result_rows(report["results"]),
+        notes=[METHOD, *report["notes"], *notes(report)],
+        sap=json.dumps({key: p["sap"] for key, p in report["plans"].items()}),
+        facts=facts(report),
+    )
 
 
 def _grid(report: Report, grid: Report) -> dict[str, Any]:
     name, charts = grid["name"], grid_charts(report, grid["name"])
     tables = [(t["task"], breakdown_table(report, name, t["task"])) for t in report["tasks"]]
     return {
-        "title": TITLES.get(grid["layout"], name), "table": grid_table(report, name),
+        "title": TITLES.get(grid["layout"], name),
+        "table": grid_table(report, name),
         "charts": [svg(draw, size, chart) for chart, (draw, size) in charts.items()],
-        "wide": any(size[0] > 6 for _, size in charts.values()), "breakdowns": [(task, t) for task, t in tables if t is not None],
-    }  # fmt: skip
+        "wide": any(size[0] > 6 for _, size in charts.values()),
+        "breakdowns": [(task, t) for task, t in tables if t is not None],
+    }

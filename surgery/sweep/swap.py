@@ -34,9 +34,12 @@ def load_with_plan(
     try:
         with without_progress_bars():
             model, info = AutoModelForImageTextToText.from_pretrained(
-                folder, config=patched, trust_remote_code=False, output_loading_info=True,
+                folder,
+                config=patched,
+                trust_remote_code=False,
+                output_loading_info=True,
                 dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            )  # fmt: skip
+            )
             model = model.to(torch_device(device)).eval()
     except LostattnError:
         raise

@@ -41,9 +41,14 @@ class Sweep:
 
 
 def prepare(
-    base: str, specs: Sequence[str], asked: Sequence[Asked], out: str | Path, settings: EvalSettings,
-    calibration: Path | None = None, measure: Measure = measure_heads,
-) -> Sweep:  # fmt: skip
+    base: str,
+    specs: Sequence[str],
+    asked: Sequence[Asked],
+    out: str | Path,
+    settings: EvalSettings,
+    calibration: Path | None = None,
+    measure: Measure = measure_heads,
+) -> Sweep:
     """The exact plans of the grids; arguments and errors as of `run_sweep`."""
     for one in asked:
         one.task.rule(settings.harness)
@@ -97,13 +102,16 @@ def run_sweep(
     more = spread(work, plans) if spread else ()
     outcomes = _all(work, plans)
     report = {
-        "base": work.source.name, "grids": [{"name": g.name, "layout": g.layout, "varying": g.varying} for g in result],
+        "base": work.source.name,
+        "grids": [{"name": g.name, "layout": g.layout, "varying": g.varying} for g in result],
         "notes": [*sweep.notes, *more],
         "points": [{"grid": p.grid, "key": p.key, "labels": dict(p.labels)} for p in points],
         "plans": {key: {"plan": describe_plan(plan), "sap": plan.to_json()} for key, (plan, _) in plans.items()},
-        "tasks": task_facts(asked, outcomes), "results": outcome_rows(outcomes, settings.seed),
-        **circumstances(settings, make_backend(settings, work.out)), "seconds": round(time.monotonic() - began, 1),
-    }  # fmt: skip
+        "tasks": task_facts(asked, outcomes),
+        "results": outcome_rows(outcomes, settings.seed),
+        **circumstances(settings, make_backend(settings, work.out)),
+        "seconds": round(time.monotonic() - began, 1),
+    }
     write_sweep(report, work.out)
     logger.info(f"done in {duration(time.monotonic() - began)}")
     return report

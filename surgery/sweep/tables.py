@@ -10,9 +10,14 @@ from .grid import AXES
 TITLES = {"mode": "Mode", "layers": "Layers", "heads": "Heads", "queries": "Queries", "scores": "Scores"}
 VARIANTS = {"vision_attention": "+ Vis. Attn.", "patch_complexity": "+ Patch Comp.", "noise": "+ Noise"}
 PRINTED = {
-    "pope": "POPE", "realworldqa": "RWQA", "3dsrbench": "3DSRBench", "mmmu": "MMMU", "vmcbench": "VMCBench",
-    "hallusionbench": "HallusionBench", "mathvista": "MathVista",
-}  # fmt: skip
+    "pope": "POPE",
+    "realworldqa": "RWQA",
+    "3dsrbench": "3DSRBench",
+    "mmmu": "MMMU",
+    "vmcbench": "VMCBench",
+    "hallusionbench": "HallusionBench",
+    "mathvista": "MathVista",
+}
 LAYOUTS = {"table2": ("mode", "layers"), "heads": ("heads",), "layers": ("layers",), "table8": ("heads",)}
 Report = Mapping[str, Any]
 Table = tuple[list[str], list[list[str]]]

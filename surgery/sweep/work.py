@@ -83,9 +83,14 @@ class Work:
     def answers(self, one: Asked, key: str) -> Answers:
         """What is answered of a task under a plan. LostattnError if `out` holds answers of other settings."""
         own = answer_settings(
-            one, self.identity, plan=key, dtype=self.settings.dtype, device=self.settings.device.partition(":")[0],
-            batch=self.settings.batch, versions=self.versions,
-        )  # fmt: skip
+            one,
+            self.identity,
+            plan=key,
+            dtype=self.settings.dtype,
+            device=self.settings.device.partition(":")[0],
+            batch=self.settings.batch,
+            versions=self.versions,
+        )
         return Answers(self.out / one.task.name / key, own, one.items)
 
     def _task(self, one: Asked, plan: Plan, key: str, name: str) -> Outcome:

@@ -66,10 +66,18 @@ def compare(
 
 def _sample(example: Example, found: Trace) -> Sample:
     return Sample(
-        example.row, example.question, example.answer, found.answer, is_correct(found.answer, example.answer),
-        found.mean_ratio(), found.ratios(), [g.edges for g in found.layers], int(found.key.sum()), len(found.key),
+        example.row,
+        example.question,
+        example.answer,
+        found.answer,
+        is_correct(found.answer, example.answer),
+        found.mean_ratio(),
+        found.ratios(),
+        [g.edges for g in found.layers],
+        int(found.key.sum()),
+        len(found.key),
         found.memory["tracing_mb"],
-    )  # fmt: skip
+    )
 
 
 def is_correct(answer: str, expected: str) -> bool:

@@ -75,10 +75,18 @@ def _plan(chat: Chat, folder: Path, family: Family, mode: str) -> Plan:
     text = chat.model.config.get_text_config()
     layers = decoder_layers(text)
     return Plan(
-        family.name, mode, "paper", "raw", "all", len(layers), text.num_attention_heads, usual_kv_heads(layers),
-        options=MODES[mode].settle("paper"), pixels=read_pixels(folder),
+        family.name,
+        mode,
+        "paper",
+        "raw",
+        "all",
+        len(layers),
+        text.num_attention_heads,
+        usual_kv_heads(layers),
+        options=MODES[mode].settle("paper"),
+        pixels=read_pixels(folder),
         video_pixels=read_video_pixels(folder),
-    )  # fmt: skip
+    )
 
 
 def _weights(chat: Chat, family: Family, plan: Plan, inputs: dict[str, torch.Tensor], tokens: int) -> torch.Tensor:

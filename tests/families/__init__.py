@@ -16,14 +16,27 @@ import torch
 IMAGE, VIDEO = 150, 151
 LAYERS, HEADS, KV_HEADS = 3, 4, 2
 TEXT = {
-    "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS,
-    "num_key_value_heads": KV_HEADS, "vocab_size": 200, "max_position_embeddings": 2048,
-    "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_range": 0.2,
-}  # fmt: skip
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+    "vocab_size": 200,
+    "max_position_embeddings": 2048,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "initializer_range": 0.2,
+}
 TOWER = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 56,
-    "patch_size": 14, "initializer_range": 0.2,
-}  # fmt: skip
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 56,
+    "patch_size": 14,
+    "initializer_range": 0.2,
+}
 CLIP = {**TOWER, "model_type": "clip_vision_model", "projection_dim": 32}
 SIGLIP = {**TOWER, "model_type": "siglip_vision_model", "vision_use_head": False}
 PINPOINTS = [[56, 112], [112, 56], [112, 112]]

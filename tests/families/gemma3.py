@@ -17,14 +17,21 @@ NAMES = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_
 def config(window: int) -> Any:
     """Queries scaled otherwise than by the width of a head; nine tokens of four patches each."""
     text = {
-        **TEXT, "head_dim": 16, "query_pre_attn_scalar": 24, "sliding_window": window,
+        **TEXT,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 24,
+        "sliding_window": window,
         "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    }  # fmt: skip
+    }
     vision = {**SIGLIP, "image_size": 84}
     return T.Gemma3Config(
-        text_config=text, vision_config=vision, image_token_index=IMAGE, mm_tokens_per_image=9, boi_token_index=152,
+        text_config=text,
+        vision_config=vision,
+        image_token_index=IMAGE,
+        mm_tokens_per_image=9,
+        boi_token_index=152,
         eoi_token_index=153,
-    )  # fmt: skip
+    )
 
 
 def inputs(input_ids: torch.Tensor, images: int, g: torch.Generator) -> Inputs:

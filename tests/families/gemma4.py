@@ -12,36 +12,65 @@ from . import IMAGE, TEXT, VIDEO, Inputs, TinyFamily
 from .shared_squares import name_tokens, square_mean
 
 NAMES = {
-    "boi_token": "<|image>", "eoi_token": "<image|>", "image_token": "<|image|>", "boa_token": "<|audio>",
-    "eoa_token": "<audio|>", "audio_token": "<|audio|>",
-}  # fmt: skip
+    "boi_token": "<|image>",
+    "eoi_token": "<image|>",
+    "image_token": "<|image|>",
+    "boa_token": "<|audio>",
+    "eoa_token": "<audio|>",
+    "audio_token": "<|audio|>",
+}
 GRIDS = [(4, 6), (6, 4), (2, 12)]  # rows and columns of patches, 6 tokens each
 ROOM = 32  # patches of a picture with padding
 VISION = {
-    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 2,
-    "head_dim": 16, "patch_size": 14, "pooling_kernel_size": 2, "position_embedding_size": 64, "initializer_range": 0.2,
-}  # fmt: skip
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "patch_size": 14,
+    "pooling_kernel_size": 2,
+    "position_embedding_size": 64,
+    "initializer_range": 0.2,
+}
 
 
 def config(window: int, **changes: Any) -> Any:
     """Heads of full layers are twice as wide."""
     text = {
-        **TEXT, "head_dim": 16, "global_head_dim": 32, "sliding_window": window, "use_bidirectional_attention": "vision",
-        "layer_types": ["sliding_attention", "full_attention", "full_attention"], "hidden_size_per_layer_input": 0,
-        "vocab_size_per_layer_input": 200, **changes,
-    }  # fmt: skip
+        **TEXT,
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "sliding_window": window,
+        "use_bidirectional_attention": "vision",
+        "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+        "hidden_size_per_layer_input": 0,
+        "vocab_size_per_layer_input": 200,
+        **changes,
+    }
     return T.Gemma4Config(
-        text_config=text, vision_config=dict(VISION), audio_config=None, image_token_id=IMAGE, video_token_id=VIDEO,
-        audio_token_id=154, boi_token_id=152, eoi_token_id=153, boa_token_id=155, eoa_token_index=156,
-    )  # fmt: skip
+        text_config=text,
+        vision_config=dict(VISION),
+        audio_config=None,
+        image_token_id=IMAGE,
+        video_token_id=VIDEO,
+        audio_token_id=154,
+        boi_token_id=152,
+        eoi_token_id=153,
+        boa_token_id=155,
+        eoa_token_index=156,
+    )
 
 
 def small() -> Any:
     """As E2B and E4B: causal, embeddings for every layer, and a last layer that reads the keys and values of the second."""
     return config(
-        512, use_bidirectional_attention=None, num_kv_shared_layers=1, hidden_size_per_layer_input=8,
+        512,
+        use_bidirectional_attention=None,
+        num_kv_shared_layers=1,
+        hidden_size_per_layer_input=8,
         use_double_wide_mlp=True,
-    )  # fmt: skip
+    )
 
 
 def fewer() -> Any:
@@ -85,9 +114,12 @@ def processor(config: Any, words: Any, template: str) -> Any:
     """Pictures of up to 70 tokens that keep their shape."""
     pictures = T.Gemma4ImageProcessor(patch_size=14, pooling_kernel_size=2, max_soft_tokens=70)
     return T.Gemma4Processor(
-        T.Gemma4AudioFeatureExtractor(), pictures, name_tokens(words, NAMES), T.Gemma4VideoProcessor(),
+        T.Gemma4AudioFeatureExtractor(),
+        pictures,
+        name_tokens(words, NAMES),
+        T.Gemma4VideoProcessor(),
         chat_template=template,
-    )  # fmt: skip
+    )
 
 
 TINY = TinyFamily(

@@ -10,12 +10,21 @@ from . import IMAGE, TEXT, VIDEO, TinyFamily
 from .shared_rows import VISION, received_rows, rope, rows_inputs, rows_videos
 
 SPECIAL = (
-    "<|image|>", "<|video|>", "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>",
-)  # fmt: skip
+    "<|image|>",
+    "<|video|>",
+    "<|begin_of_image|>",
+    "<|end_of_image|>",
+    "<|begin_of_video|>",
+    "<|end_of_video|>",
+)
 TOKENS = {
-    "image_token_id": IMAGE, "video_token_id": VIDEO, "image_start_token_id": 154, "image_end_token_id": 155,
-    "video_start_token_id": 156, "video_end_token_id": 157,
-}  # fmt: skip
+    "image_token_id": IMAGE,
+    "video_token_id": VIDEO,
+    "image_start_token_id": 154,
+    "image_end_token_id": 155,
+    "video_start_token_id": 156,
+    "video_end_token_id": 157,
+}
 
 
 def config() -> Any:

@@ -10,9 +10,13 @@ import transformers as T
 from . import TEXT, glm4v
 
 EXPERTS = {
-    "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-    "first_k_dense_replace": 1, "use_qk_norm": False,
-}  # fmt: skip
+    "n_routed_experts": 4,
+    "n_shared_experts": 1,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "first_k_dense_replace": 1,
+    "use_qk_norm": False,
+}
 
 
 def parts() -> tuple[dict[str, Any], dict[str, Any]]:

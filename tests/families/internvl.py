@@ -11,9 +11,11 @@ from . import IMAGE, TEXT, TOWER, Inputs, TinyFamily
 from .shared_squares import HALF, name_tokens, received_squares
 
 NAMES = {
-    "start_image_token": "<img>", "end_image_token": "</img>", "context_image_token": "<IMG_CONTEXT>",
+    "start_image_token": "<img>",
+    "end_image_token": "</img>",
+    "context_image_token": "<IMG_CONTEXT>",
     "video_token": "<video>",
-}  # fmt: skip
+}
 
 
 def config() -> Any:
@@ -41,9 +43,12 @@ def processor(config: Any, words: Any, template: str) -> Any:
     size = dict(zip(("height", "width"), config.vision_config.image_size, strict=True))
     pictures = T.GotOcr2ImageProcessor(size=size, crop_to_patches=True, max_patches=4, **HALF)
     return T.InternVLProcessor(
-        pictures, name_tokens(words, NAMES), T.InternVLVideoProcessor(size=size, **HALF),
-        image_seq_length=config.image_seq_length, chat_template=template,
-    )  # fmt: skip
+        pictures,
+        name_tokens(words, NAMES),
+        T.InternVLVideoProcessor(size=size, **HALF),
+        image_seq_length=config.image_seq_length,
+        chat_template=template,
+    )
 
 
 TINY = TinyFamily(

@@ -31,9 +31,13 @@ def processor(config: Any, words: Any, template: str) -> Any:
         size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_mean=MEAN, image_std=STD
     )
     return T.LlavaProcessor(
-        pictures, words, patch_size=14, vision_feature_select_strategy=config.vision_feature_select_strategy,
-        chat_template=template, num_additional_image_tokens=1,
-    )  # fmt: skip
+        pictures,
+        words,
+        patch_size=14,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        chat_template=template,
+        num_additional_image_tokens=1,
+    )
 
 
 TINY = TinyFamily(

@@ -14,22 +14,32 @@ from .shared_llava import MEAN, PUBLISHED, STD, received_tiles, serve_squares, t
 def config(text: str) -> Any:
     """Up to four tiles."""
     return T.LlavaNextConfig(
-        text_config={**TEXT, "model_type": text}, vision_config=CLIP, image_token_index=IMAGE,
-        image_grid_pinpoints=PINPOINTS, vision_feature_layer=-2,
-    )  # fmt: skip
+        text_config={**TEXT, "model_type": text},
+        vision_config=CLIP,
+        image_token_index=IMAGE,
+        image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=-2,
+    )
 
 
 def processor(config: Any, words: Any, template: str) -> Any:
     """Base picture and tiles."""
     side = config.vision_config.image_size
     pictures = T.LlavaNextImageProcessor(
-        size={"shortest_edge": side}, crop_size={"height": side, "width": side}, image_mean=MEAN, image_std=STD,
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=MEAN,
+        image_std=STD,
         image_grid_pinpoints=config.image_grid_pinpoints,
-    )  # fmt: skip
+    )
     return T.LlavaNextProcessor(
-        pictures, words, patch_size=14, vision_feature_select_strategy=config.vision_feature_select_strategy,
-        chat_template=template, num_additional_image_tokens=1,
-    )  # fmt: skip
+        pictures,
+        words,
+        patch_size=14,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        chat_template=template,
+        num_additional_image_tokens=1,
+    )
 
 
 TINY = TinyFamily(

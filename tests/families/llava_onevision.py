@@ -14,9 +14,14 @@ from .shared_llava import PUBLISHED, received_patches, received_tiles, serve_squ
 def config() -> Any:
     """Up to four tiles."""
     return T.LlavaOnevisionConfig(
-        text_config={**TEXT, "model_type": "qwen2"}, vision_config=SIGLIP, image_token_index=IMAGE, video_token_index=VIDEO,
-        image_grid_pinpoints=PINPOINTS, vision_feature_layer=-1, vision_feature_select_strategy="full",
-    )  # fmt: skip
+        text_config={**TEXT, "model_type": "qwen2"},
+        vision_config=SIGLIP,
+        image_token_index=IMAGE,
+        video_token_index=VIDEO,
+        image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="full",
+    )
 
 
 def processor(config: Any, words: Any, template: str) -> Any:
@@ -25,9 +30,13 @@ def processor(config: Any, words: Any, template: str) -> Any:
     square = {"height": side, "width": side}
     pictures = T.LlavaOnevisionImageProcessor(size=square, image_grid_pinpoints=config.image_grid_pinpoints)
     return T.LlavaOnevisionProcessor(
-        pictures, words, T.LlavaOnevisionVideoProcessor(size=square), num_image_tokens=(side // 14) ** 2,
-        chat_template=template, vision_feature_select_strategy="full",
-    )  # fmt: skip
+        pictures,
+        words,
+        T.LlavaOnevisionVideoProcessor(size=square),
+        num_image_tokens=(side // 14) ** 2,
+        chat_template=template,
+        vision_feature_select_strategy="full",
+    )
 
 
 def videos(count: int, g: torch.Generator) -> Inputs:

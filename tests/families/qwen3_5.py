@@ -12,9 +12,12 @@ from .shared_rows import IDS, VISION, rope, serve_qwen
 
 KINDS = ["linear_attention", "full_attention", "linear_attention", "full_attention", "full_attention"]
 LINEAR = {
-    "linear_conv_kernel_dim": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16, "linear_num_key_heads": 2,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
-}  # fmt: skip
+}
 
 
 def parts() -> tuple[dict[str, Any], dict[str, Any]]:

@@ -14,9 +14,17 @@ PLACEHOLDER = "<|vision_start|><|image_pad|><|vision_end|>"
 VIDEO_GRIDS = [[3, 4, 4], [2, 8, 2]]  # 4 tokens a step
 GRIDS = [[1, 8, 6], [1, 4, 12], [1, 24, 2]]  # 12 tokens each
 VISION = {
-    "depth": 2, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "patch_size": 14, "spatial_merge_size": 2,
-    "temporal_patch_size": 2, "in_channels": 3, "out_hidden_size": 64, "initializer_range": 0.2,
-}  # fmt: skip
+    "depth": 2,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_heads": 2,
+    "patch_size": 14,
+    "spatial_merge_size": 2,
+    "temporal_patch_size": 2,
+    "in_channels": 3,
+    "out_hidden_size": 64,
+    "initializer_range": 0.2,
+}
 
 
 def rope(*section: int) -> dict[str, Any]:

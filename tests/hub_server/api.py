@@ -85,10 +85,13 @@ def info(request: Request, repo: str, revision: str = "main") -> Any:
     card = commit.tree.get("README.md")
     front = card.data.decode().split("---\n") if card else []
     return {
-        "id": repo, "sha": commit.oid, "private": found.private, "gated": "auto" if found.gated else False,
+        "id": repo,
+        "sha": commit.oid,
+        "private": found.private,
+        "gated": "auto" if found.gated else False,
         "cardData": yaml.safe_load(front[1]) if len(front) > 2 else None,
         "siblings": [{"rfilename": name} for name in commit.tree],
-    }  # fmt: skip
+    }
 
 
 @route("GET", rf"/api/models/{REPO}/tree/(?P<revision>[^/]+)")
@@ -125,9 +128,11 @@ def preupload(request: Request, repo: str, revision: str) -> Any:
 def _mode(repo: Repo, there: dict[str, Blob], file: dict[str, Any]) -> dict[str, Any]:
     blob = there.get(file["path"])
     return {
-        "path": file["path"], "uploadMode": "lfs" if is_large(file["path"], file["size"]) else "regular",
-        "shouldIgnore": file["path"] in repo.ignored, "oid": (blob.sha256 or blob.oid) if blob else None,
-    }  # fmt: skip
+        "path": file["path"],
+        "uploadMode": "lfs" if is_large(file["path"], file["size"]) else "regular",
+        "shouldIgnore": file["path"] in repo.ignored,
+        "oid": (blob.sha256 or blob.oid) if blob else None,
+    }
 
 
 @route("POST", rf"/{REPO}\.git/info/lfs/objects/batch")

@@ -23,10 +23,15 @@ def connect(hub: Hub, monkeypatch: pytest.MonkeyPatch, home: Path, token: str | 
     from lostattn.surgery.hub import upload
 
     values: dict[str, Any] = {
-        "ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True, "HF_HUB_CACHE": str(home / "hub"),
-        "HF_TOKEN_PATH": str(home / "token"), "HF_STORED_TOKENS_PATH": str(home / "tokens"), "HF_HOME": str(home),
-    }  # fmt: skip
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_TOKEN_PATH": str(home / "token"),
+        "HF_STORED_TOKENS_PATH": str(home / "tokens"),
+        "HF_HOME": str(home),
+    }
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
     as_user(monkeypatch, token)

@@ -88,7 +88,7 @@ class _Handler(BaseHTTPRequestHandler):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ") or None
         request = Request(
             self.owner.store, token, body, query, self.owner.url, self.owner.storage, self.owner.part_size
-        )  # fmt: skip
+        )
         try:
             found = RESOLVE.fullmatch(path)
             if found is not None or path.startswith("/storage/") and self.command == "GET":

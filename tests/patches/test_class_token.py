@@ -39,8 +39,10 @@ def inputs_for(tokens: int) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(1)
     ids = torch.tensor([[5, 6, 7, *[tiny.IMAGE] * tokens, 8, 9, 10, 11]])
     return {
-        "input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": torch.randn(1, 3, 56, 56, generator=g)
-    }  # fmt: skip
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "pixel_values": torch.randn(1, 3, 56, 56, generator=g),
+    }
 
 
 def prior_of(plain: Any, mode: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -122,9 +122,11 @@ def test_generation_does_not_know_the_picture(queries, plain):
 def test_what_means_nothing_is_refused(plain):
     name = "llava-llama"
     for changes, says in (
-        ({"scores": "log"}, "leave --scores out"), ({"scores": "prob_rescaled"}, "leave --scores out"),
-        ({"blend": 0.5}, "leave --blend out"), ({"levels": {1: (0.0, 1.0)}, "heads": {1: (0, 1)}}, "takes no levels"),
-    ):  # fmt: skip
+        ({"scores": "log"}, "leave --scores out"),
+        ({"scores": "prob_rescaled"}, "leave --scores out"),
+        ({"blend": 0.5}, "leave --blend out"),
+        ({"levels": {1: (0.0, 1.0)}, "heads": {1: (0, 1)}}, "takes no levels"),
+    ):
         with pytest.raises(LostattnError, match=says):
             tiny.make_patched(plain(name), tiny.make_plan(name, "drop", **changes))
     assert tiny.make_patched(plain(name), tiny.make_plan(name, "drop", blend=0.0)).sap_plan.inert

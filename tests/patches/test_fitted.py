@@ -51,9 +51,14 @@ def logits(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
 # -- the forms of the attention
 
 LAYOUTS = (
-    "tttttvvvvvvvvvvvvvvvtttttttt", "vvvvvvvvvvttttt", "ttttttvvvvvvvvvvvv", "ttvvvvttvvvvttvvvvtt", "tvtvtvtvtvtvt",
-    "vvvvvvvvvvvv", "tttttvtttt",
-)  # fmt: skip
+    "tttttvvvvvvvvvvvvvvvtttttttt",
+    "vvvvvvvvvvttttt",
+    "ttttttvvvvvvvvvvvv",
+    "ttvvvvttvvvvttvvvvtt",
+    "tvtvtvtvtvtvt",
+    "vvvvvvvvvvvv",
+    "tttttvtttt",
+)
 
 
 def make_job(
@@ -96,9 +101,13 @@ def by_loops(job: AttentionInputs) -> torch.Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    layout=st.sampled_from(LAYOUTS), heads=st.sets(st.integers(0, 7), min_size=1), kv_heads=st.sampled_from([1, 2, 4, 8]),
-    part=st.floats(0, 1), double=st.booleans(), span=st.sampled_from([1.0, 100.0, 1000.0]),
-)  # fmt: skip
+    layout=st.sampled_from(LAYOUTS),
+    heads=st.sets(st.integers(0, 7), min_size=1),
+    kv_heads=st.sampled_from([1, 2, 4, 8]),
+    part=st.floats(0, 1),
+    double=st.booleans(),
+    span=st.sampled_from([1.0, 100.0, 1000.0]),
+)
 def test_every_form_is_the_formula(
     layout: str, heads: set[int], kv_heads: int, part: float, double: bool, span: float
 ) -> None:

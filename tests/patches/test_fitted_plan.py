@@ -21,9 +21,7 @@ def fitted(features: tuple[str, ...] = FEATURES, weights: Any = None) -> Plan:
     """The plan of `tiny.make_plan` with a vector of ones in every KV head."""
     levels = {0: (0.5, -1.0, 2.0, 0.0), 1: (1.0, -2.0), 2: (0.3, 0.1)}
     ones = {layer: ((1.0,) * len(features),) * heads for layer, heads in ((0, 2), (1, 2), (2, 1))}
-    return tiny.make_plan(
-        "qwen2_5_vl", scores="fitted", features=features, weights=weights or ones, levels=levels
-    )  # fmt: skip
+    return tiny.make_plan("qwen2_5_vl", scores="fitted", features=features, weights=weights or ones, levels=levels)
 
 
 NUMBER = st.floats(-1e4, 1e4, allow_nan=False)
@@ -39,10 +37,19 @@ def plans(draw: Any) -> Plan:
     size = 8 // kv_heads
     weights = {x: tuple(draw(vector) for _ in {h // size for h in hs}) for x, hs in heads.items()}
     return Plan(
-        "qwen2_5_vl", "uniform", "efficient", "fitted", "all", 6, 8, kv_heads,
-        {x: tuple(sorted(hs)) for x, hs in heads.items()}, features=names, weights=weights,
+        "qwen2_5_vl",
+        "uniform",
+        "efficient",
+        "fitted",
+        "all",
+        6,
+        8,
+        kv_heads,
+        {x: tuple(sorted(hs)) for x, hs in heads.items()},
+        features=names,
+        weights=weights,
         levels={x: tuple(draw(NUMBER) for _ in hs) for x, hs in heads.items()},
-    )  # fmt: skip
+    )
 
 
 @given(plans())
@@ -62,15 +69,20 @@ WEIGHTS = {0: ((1.0,), (2.0,)), 1: ((1.0,), (0.0,)), 2: ((1.0,),)}
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"features": ()}, "needs the names"), ({"features": ("row", "row")}, "needs the names"),
-        ({"features": ("colour",)}, "unknown feature 'colour'"), ({"scores": "raw"}, "takes no features"),
-        ({"temperature": 2.0}, "has no temperature"), ({"weights": {}}, "exactly the layers"),
-        ({"levels": {}}, "exactly the layers"), ({"weights": WEIGHTS | {2: ((1.0,), (2.0,))}}, "one vector per KV head"),
-        ({"weights": WEIGHTS | {2: ((1.0, 2.0),)}}, "each of 1"), ({"weights": WEIGHTS | {2: ((math.nan,),)}}, "finite"),
+        ({"features": ()}, "needs the names"),
+        ({"features": ("row", "row")}, "needs the names"),
+        ({"features": ("colour",)}, "unknown feature 'colour'"),
+        ({"scores": "raw"}, "takes no features"),
+        ({"temperature": 2.0}, "has no temperature"),
+        ({"weights": {}}, "exactly the layers"),
+        ({"levels": {}}, "exactly the layers"),
+        ({"weights": WEIGHTS | {2: ((1.0,), (2.0,))}}, "one vector per KV head"),
+        ({"weights": WEIGHTS | {2: ((1.0, 2.0),)}}, "each of 1"),
+        ({"weights": WEIGHTS | {2: ((math.nan,),)}}, "finite"),
         ({"weights": WEIGHTS | {2: ((2e4,),)}}, "within 10000"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_plans_that_cannot_be(change: dict[str, Any], says: str) -> None:
     plan = fitted(("row",), WEIGHTS)
     with pytest.raises(LostattnError, match=says):
@@ -80,10 +92,11 @@ def test_plans_that_cannot_be(change: dict[str, Any], says: str) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"weights": {"0": [1.0]}}, "weights must be"), ({"features": "row"}, "features must be"),
+        ({"weights": {"0": [1.0]}}, "weights must be"),
+        ({"features": "row"}, "features must be"),
         ({"weights": {"0": [["x"]]}}, "weights must be"),
     ],
-)  # fmt: skip
+)
 def test_json_that_is_none(change: dict[str, Any], says: str) -> None:
     with pytest.raises(LostattnError, match=says):
         Plan.from_json(fitted().to_json() | change)

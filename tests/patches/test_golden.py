@@ -42,10 +42,14 @@ def test_reference(case, path, tmp_path):
     meta = json.loads((case / "meta.json").read_text())
     given, wanted = load_file(case / "inputs.safetensors"), load_file(case / "expected.safetensors")
     patch_checkpoint(
-        case.parent.parent / "models" / meta["tiny_model"], tmp_path / "out", preset="reference", mode=MODES[meta["mode"]],
-        layers=meta["affected_layers"], heads=(meta["head_percentile_min"], meta["head_percentile_max"]),
+        case.parent.parent / "models" / meta["tiny_model"],
+        tmp_path / "out",
+        preset="reference",
+        mode=MODES[meta["mode"]],
+        layers=meta["affected_layers"],
+        heads=(meta["head_percentile_min"], meta["head_percentile_max"]),
         blend=meta["align_lambda"],
-    )  # fmt: skip
+    )
     model = load_patched(tmp_path / "out", dtype=torch.float32)
     assert model.sap_plan.dynamic and model.sap_plan.queries == "last" and model.sap_plan.band.rank_by == "score"
     model.sap_settings.force(path)

@@ -105,9 +105,14 @@ def test_dynamic_band_is_per_sample_and_blind_to_padding(rank_by, queries, plain
 
     name = "llava_onevision"
     plan = tiny.make_plan(
-        name, heads={0: (), 1: (), 2: ()}, band=Band(0.3, 0.6, rank_by), queries=queries, preset="reference",
-        scores="prob_rescaled", blend=0.7,
-    )  # fmt: skip
+        name,
+        heads={0: (), 1: (), 2: ()},
+        band=Band(0.3, 0.6, rank_by),
+        queries=queries,
+        preset="reference",
+        scores="prob_rescaled",
+        blend=0.7,
+    )
     model = tiny.make_patched(plain(name), plan)
     prompts = [tiny.make_inputs(name, seed=i, before=3 + 4 * i) for i in (0, 1)]
     batch = logits(model, tiny.left_pad(prompts))

@@ -9,31 +9,70 @@ from hub_configs import QWEN
 from . import Published
 
 SEVEN: dict[str, Any] = {  # the tower's width is `embed_dim`, its `hidden_size` the decoder's
-    "architectures": ["Qwen2VLForConditionalGeneration"], "attention_dropout": 0.0, "bos_token_id": 151643,
-    "eos_token_id": 151645, "hidden_act": "silu", "hidden_size": 3584, "image_token_id": 151655,
-    "initializer_range": 0.02, "intermediate_size": 18944, "max_position_embeddings": 32768, "max_window_layers": 28,
-    "model_type": "qwen2_vl", "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4,
-    "rms_norm_eps": 1e-06, "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]}, "rope_theta": 1000000.0,
-    "sliding_window": 32768, "tie_word_embeddings": False, "torch_dtype": "bfloat16", "use_sliding_window": False,
-    "video_token_id": 151656, "vision_end_token_id": 151653, "vision_start_token_id": 151652, "vision_token_id": 151654,
+    "architectures": ["Qwen2VLForConditionalGeneration"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "hidden_size": 3584,
+    "image_token_id": 151655,
+    "initializer_range": 0.02,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "model_type": "qwen2_vl",
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "video_token_id": 151656,
+    "vision_end_token_id": 151653,
+    "vision_start_token_id": 151652,
+    "vision_token_id": 151654,
     "vision_config": {
-        "depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3, "hidden_size": 3584,
-        "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2,
+        "depth": 32,
+        "embed_dim": 1280,
+        "mlp_ratio": 4,
+        "num_heads": 16,
+        "in_chans": 3,
+        "hidden_size": 3584,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "temporal_patch_size": 2,
     },
     "vocab_size": 152064,
-}  # fmt: skip
+}
 TWO: dict[str, Any] = {
-    **SEVEN, "hidden_size": 1536, "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2,
-    "tie_word_embeddings": True, "vision_config": {**SEVEN["vision_config"], "hidden_size": 1536}, "vocab_size": 151936,
-}  # fmt: skip
+    **SEVEN,
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "tie_word_embeddings": True,
+    "vision_config": {**SEVEN["vision_config"], "hidden_size": 1536},
+    "vocab_size": 151936,
+}
 BIG = {
-    "hidden_size": 8192, "intermediate_size": 29568, "max_window_layers": 80, "num_attention_heads": 64,
-    "num_hidden_layers": 80, "num_key_value_heads": 8,
-}  # fmt: skip
+    "hidden_size": 8192,
+    "intermediate_size": 29568,
+    "max_window_layers": 80,
+    "num_attention_heads": 64,
+    "num_hidden_layers": 80,
+    "num_key_value_heads": 8,
+}
 SEVENTY_TWO: dict[str, Any] = {**SEVEN, **BIG, "vision_config": {**SEVEN["vision_config"], "hidden_size": 8192}}
 SEVENTY_TWO_5: dict[str, Any] = {
-    **QWEN, **BIG, "vision_config": {**QWEN["vision_config"], "out_hidden_size": 8192, "intermediate_size": 3456},
-}  # fmt: skip
+    **QWEN,
+    **BIG,
+    "vision_config": {**QWEN["vision_config"], "out_hidden_size": 8192, "intermediate_size": 3456},
+}
 
 ABOUT_7B = "github.com/zhenhua32/Qwen2-VL READ.md (the printed model)"
 MODELS = {

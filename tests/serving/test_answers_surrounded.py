@@ -15,26 +15,66 @@ from lostattn.serving.tasks.yesno import yes_or_no
 
 COLOURS = {"A": "red", "B": "blue", "C": "green", "D": "yellow"}
 NUMBERS = {
-    "12": "12", "-5": "-5", "12,500": "12500", "3.25": "3.25", "1/2": "0.5", r"\frac12": "0.5", "12{,}500": "12500",
-    "45%": "45%", "12 500": "12500",
-}  # fmt: skip
+    "12": "12",
+    "-5": "-5",
+    "12,500": "12500",
+    "3.25": "3.25",
+    "1/2": "0.5",
+    r"\frac12": "0.5",
+    "12{,}500": "12500",
+    "45%": "45%",
+    "12 500": "12500",
+}
 DRESSES = [
-    "{}", "{}.", "**{}**", "*{}*", " {} \n", r"\boxed{{{}}}", r"$\boxed{{{}}}$", "<answer>{}</answer>", "<ANSWER> {} </ANSWER>",
-    "<answer>\\boxed{{{}}}</answer>", "<|begin_of_box|>{}<|end_of_box|>", "<answer><|begin_of_box|>{}<|end_of_box|></answer>",
-    "<CONCLUSION> {} </CONCLUSION>", "<final_answer>{}</final_answer>", "The answer is {}.", "Answer: {}", "**Answer:** {}",
-    "**Final answer: {}**", "<|begin_of_solution|>{}<|end_of_solution|>", "### Answer\n{}", "答案是{}。", "La réponse est {}.",
-    "정답: {}", "The final answer is: {}",
-]  # fmt: skip
+    "{}",
+    "{}.",
+    "**{}**",
+    "*{}*",
+    " {} \n",
+    r"\boxed{{{}}}",
+    r"$\boxed{{{}}}$",
+    "<answer>{}</answer>",
+    "<ANSWER> {} </ANSWER>",
+    "<answer>\\boxed{{{}}}</answer>",
+    "<|begin_of_box|>{}<|end_of_box|>",
+    "<answer><|begin_of_box|>{}<|end_of_box|></answer>",
+    "<CONCLUSION> {} </CONCLUSION>",
+    "<final_answer>{}</final_answer>",
+    "The answer is {}.",
+    "Answer: {}",
+    "**Answer:** {}",
+    "**Final answer: {}**",
+    "<|begin_of_solution|>{}<|end_of_solution|>",
+    "### Answer\n{}",
+    "答案是{}。",
+    "La réponse est {}.",
+    "정답: {}",
+    "The final answer is: {}",
+]
 BEFORE = [
-    "", "<think>perhaps 7, perhaps B, no, yes</think>\n", "[THINK]A? 3? no[/THINK]", "A or 3, yes</think>\n",
-    "<reasoning>It is A, 4, no.</reasoning>\n", "◁think▷B or 9? yes◁/think▷", "Looking at the picture carefully.\n\n",
-    "<|begin_of_thought|>C, 8, yes?<|end_of_thought|>\n", "ASSISTANT: ", "<|im_start|>assistant\n",
+    "",
+    "<think>perhaps 7, perhaps B, no, yes</think>\n",
+    "[THINK]A? 3? no[/THINK]",
+    "A or 3, yes</think>\n",
+    "<reasoning>It is A, 4, no.</reasoning>\n",
+    "◁think▷B or 9? yes◁/think▷",
+    "Looking at the picture carefully.\n\n",
+    "<|begin_of_thought|>C, 8, yes?<|end_of_thought|>\n",
+    "ASSISTANT: ",
+    "<|im_start|>assistant\n",
     "<SUMMARY>Look.</SUMMARY><CAPTION>A road.</CAPTION><REASONING>So.</REASONING>\n",
-]  # fmt: skip
+]
 BEHIND = [
-    "", "</s>", "<|im_end|>", "<|eot_id|>", "\nUSER: And now?\nASSISTANT: A, 99, no", "</s>no", "\n### Human: B? 77?",
-    "<|im_end|>\n<|im_start|>user\nSure? A? 8?<|im_end|>", "\n\nQuestion: How about the other?\nAnswer: no, A, 44",
-]  # fmt: skip
+    "",
+    "</s>",
+    "<|im_end|>",
+    "<|eot_id|>",
+    "\nUSER: And now?\nASSISTANT: A, 99, no",
+    "</s>no",
+    "\n### Human: B? 77?",
+    "<|im_end|>\n<|im_start|>user\nSure? A? 8?<|im_end|>",
+    "\n\nQuestion: How about the other?\nAnswer: no, A, 44",
+]
 
 
 @st.composite
@@ -68,9 +108,30 @@ def test_yes_in_other_languages(data: st.DataObject, word: str) -> None:
 
 
 LONG = [
-    "<think>", "</answer>", "\\boxed{", "{", "<|begin_of_box|>", "Question: ", "USER: ", "A or B? ", "1 000 ", "\\frac{1}{", "√",
-    "((1+", "是", "答案是", "<          ", "½", "5!", "7x", "(yes/", "Is it 3 or 4? ", "x-", "_a", "two ",
-]  # fmt: skip
+    "<think>",
+    "</answer>",
+    "\\boxed{",
+    "{",
+    "<|begin_of_box|>",
+    "Question: ",
+    "USER: ",
+    "A or B? ",
+    "1 000 ",
+    "\\frac{1}{",
+    "√",
+    "((1+",
+    "是",
+    "答案是",
+    "<          ",
+    "½",
+    "5!",
+    "7x",
+    "(yes/",
+    "Is it 3 or 4? ",
+    "x-",
+    "_a",
+    "two ",
+]
 
 
 @pytest.mark.parametrize("piece", LONG, ids=repr)

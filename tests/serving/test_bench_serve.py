@@ -170,9 +170,15 @@ def test_ratios_pair_within_repeats() -> None:
 
 def test_figures_of_a_load() -> None:
     raw = {
-        "completed": 2, "duration": 9.0, "input_lens": [300, 310], "output_throughput": 4.0, "request_throughput": 0.5,
-        "start_times": [0, 10], "ttfts": [1, 1], "itls": [[0.5] * 4] * 2,
-    } | {f"{p}_{f}_ms": 1.0 for p in ("median", "p99") for f in ("ttft", "tpot", "itl")}  # fmt: skip
+        "completed": 2,
+        "duration": 9.0,
+        "input_lens": [300, 310],
+        "output_throughput": 4.0,
+        "request_throughput": 0.5,
+        "start_times": [0, 10],
+        "ttfts": [1, 1],
+        "itls": [[0.5] * 4] * 2,
+    } | {f"{p}_{f}_ms": 1.0 for p in ("median", "p99") for f in ("ttft", "tpot", "itl")}
     found = measured(raw, 1)
     assert found["decode_tokens_per_s"] == pytest.approx(2) and found["input_tokens"] == 310
     assert measured(raw, 2)["decode_tokens_per_s"] is None

@@ -30,9 +30,15 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 if not (find_spec("vllm") and find_spec("matplotlib")):
     pytest.skip("vLLM and matplotlib are needed", allow_module_level=True)
 BENCH = BenchSettings(
-    visual_tokens=(64, 256), concurrency=(1, 2), output_tokens=8, text_tokens=20, repeats=1, requests=2,
-    options=("--enforce-eager", "--dtype", "float32", "--block-size", "32"), together=True,
-)  # fmt: skip
+    visual_tokens=(64, 256),
+    concurrency=(1, 2),
+    output_tokens=8,
+    text_tokens=20,
+    repeats=1,
+    requests=2,
+    options=("--enforce-eager", "--dtype", "float32", "--block-size", "32"),
+    together=True,
+)
 
 
 @pytest.fixture(scope="module")

@@ -33,8 +33,10 @@ def test_rows_with_everything(folder: Path) -> None:
     full = {**ROW, "answer": "B", "options": ["x", 2], "extra": 1}
     found = read_examples(write(folder, ROW, "", "  ", full, {"file_name": "a.png", "question": "Q", "answer": 3}))
     assert [(e.row, e.question, e.answer, e.options) for e in found] == [
-        (1, "What?", "", ()), (4, "What?", "B", ("x", "2")), (5, "Q", "3", ()),
-    ]  # fmt: skip
+        (1, "What?", "", ()),
+        (4, "What?", "B", ("x", "2")),
+        (5, "Q", "3", ()),
+    ]
     assert found[0].open().getpixel((0, 0)) == (255, 0, 0)
     assert read_examples(write(folder, {**ROW, "answer": None}))[0].answer == ""
 
@@ -65,17 +67,25 @@ def test_other_writings(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("[1]", "row 2 of data.jsonl is no object"), ("5", "is no object: each row needs"), ("null", "is no object"),
-        ({"question": "x"}, "row 2 has no image or no question: each row needs image"), ({"image": "a.png"}, "no question"),
-        ({**ROW, "question": 3}, "no question"), ({**ROW, "question": " "}, "no question"),
+        ("[1]", "row 2 of data.jsonl is no object"),
+        ("5", "is no object: each row needs"),
+        ("null", "is no object"),
+        ({"question": "x"}, "row 2 has no image or no question: each row needs image"),
+        ({"image": "a.png"}, "no question"),
+        ({**ROW, "question": 3}, "no question"),
+        ({**ROW, "question": " "}, "no question"),
         ({**ROW, "image": 5}, "the image is 5"),
-        ({**ROW, "image": [1]}, "the image is"), ({**ROW, "image": {}}, "the image is"), ({**ROW, "image": ""}, "the image is"),
-        ({**ROW, "image": {"path": 3}}, "the image is"), ({**ROW, "options": "abc"}, "options must be a list"),
-        ({**ROW, "answer": ["x"]}, "answer must be one text"), ("{", "row 2 of data.jsonl is not JSON"),
+        ({**ROW, "image": [1]}, "the image is"),
+        ({**ROW, "image": {}}, "the image is"),
+        ({**ROW, "image": ""}, "the image is"),
+        ({**ROW, "image": {"path": 3}}, "the image is"),
+        ({**ROW, "options": "abc"}, "options must be a list"),
+        ({**ROW, "answer": ["x"]}, "answer must be one text"),
+        ("{", "row 2 of data.jsonl is not JSON"),
         ("[" * 100_000, "row 2 of data.jsonl is not JSON"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_rows_that_cannot_be(folder: Path, row: Any, says: str) -> None:
     with pytest.raises(LostattnError, match=says) as error:
         read_examples(write(folder, ROW, row))
@@ -86,9 +96,11 @@ def test_data_that_is_none(folder: Path) -> None:
     (folder / "binary.jsonl").write_bytes(b"\xff\xfe\x00\x01")
     (folder / "empty.jsonl").write_text("\n\n")
     for name, says in (
-        ("none.jsonl", "does not exist: give a JSONL"), ("empty.jsonl", "has no rows"), ("binary.jsonl", "row 1 .* UTF-8"),
+        ("none.jsonl", "does not exist: give a JSONL"),
+        ("empty.jsonl", "has no rows"),
+        ("binary.jsonl", "row 1 .* UTF-8"),
         ("a\0b", "does not exist"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(LostattnError, match=says):
             read_examples(folder / name)
 

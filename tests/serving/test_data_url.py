@@ -16,15 +16,22 @@ PLAIN = base64.b64encode(DATA).decode()
 SAFE = base64.urlsafe_b64encode(DATA).decode()
 
 GOOD = {
-    "as in the books": f"data:image/png;base64,{PLAIN}", "upper": f"DATA:IMAGE/PNG;BASE64,{PLAIN}",
-    "mixed": f"Data:image/PNG;Base64,{PLAIN}", "charset": f"data:image/png;charset=utf-8;base64,{PLAIN}",
-    "name": f"data:image/png;name=a%20b.png;base64,{PLAIN}", "no type": f"data:;base64,{PLAIN}",
-    "spaces": f"  data: image/png ; base64 , {PLAIN}\n", "url-safe": f"data:image/png;base64,{SAFE}",
-    "no padding": f"data:image/png;base64,{SAFE.rstrip('=')}", "percent": f"data:image/png;base64,{quote(PLAIN, safe='')}",
+    "as in the books": f"data:image/png;base64,{PLAIN}",
+    "upper": f"DATA:IMAGE/PNG;BASE64,{PLAIN}",
+    "mixed": f"Data:image/PNG;Base64,{PLAIN}",
+    "charset": f"data:image/png;charset=utf-8;base64,{PLAIN}",
+    "name": f"data:image/png;name=a%20b.png;base64,{PLAIN}",
+    "no type": f"data:;base64,{PLAIN}",
+    "spaces": f"  data: image/png ; base64 , {PLAIN}\n",
+    "url-safe": f"data:image/png;base64,{SAFE}",
+    "no padding": f"data:image/png;base64,{SAFE.rstrip('=')}",
+    "percent": f"data:image/png;base64,{quote(PLAIN, safe='')}",
     "lines": "data:image/png;base64,\r\n" + "\n".join(PLAIN[i : i + 76] for i in range(0, len(PLAIN), 76)),
-    "percent lines": f"data:image/png;base64,{PLAIN[:40]}%0A{PLAIN[40:]}", "quoted head": f"data:image/png%3Bbase64,{PLAIN}",
-    "order": f"data:image/png;base64;charset=x,{PLAIN}", "only the scheme": f"data:base64;base64,{PLAIN}",
-}  # fmt: skip
+    "percent lines": f"data:image/png;base64,{PLAIN[:40]}%0A{PLAIN[40:]}",
+    "quoted head": f"data:image/png%3Bbase64,{PLAIN}",
+    "order": f"data:image/png;base64;charset=x,{PLAIN}",
+    "only the scheme": f"data:base64;base64,{PLAIN}",
+}
 
 
 @pytest.mark.parametrize("name", GOOD)
@@ -36,15 +43,23 @@ def test_every_form_is_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("data:", "needs a comma"), ("data:image/png;base64", "needs a comma"), ("data:,", "must be base64"),
-        ("data:image/png,abc", "must be base64"), ("data:image/png,%89PNG%0D%0A", "must be base64"),
-        ("data:image/png;base32,AAAA", "must be base64"), ("data:image/png;base64,", "holds no data"),
-        ("data:image/png;base64, \n", "holds no data"), ("data:image/png;base64,====", "holds no data"),
-        ("data:image/png;base64,@@@@", "damaged or cut off"), ("data:image/png;base64,AAAAA", "damaged or cut off"),
-        ("data:image/png;base64,AA=A", "damaged or cut off"), ("data:image/png;base64,AAAA\u00e9", "damaged or cut off"),
-        ("data:image/png;base64,AAAA#x", "damaged or cut off"), ("data:image/png;base64,%ZZ", "damaged or cut off"),
+        ("data:", "needs a comma"),
+        ("data:image/png;base64", "needs a comma"),
+        ("data:,", "must be base64"),
+        ("data:image/png,abc", "must be base64"),
+        ("data:image/png,%89PNG%0D%0A", "must be base64"),
+        ("data:image/png;base32,AAAA", "must be base64"),
+        ("data:image/png;base64,", "holds no data"),
+        ("data:image/png;base64, \n", "holds no data"),
+        ("data:image/png;base64,====", "holds no data"),
+        ("data:image/png;base64,@@@@", "damaged or cut off"),
+        ("data:image/png;base64,AAAAA", "damaged or cut off"),
+        ("data:image/png;base64,AA=A", "damaged or cut off"),
+        ("data:image/png;base64,AAAA\u00e9", "damaged or cut off"),
+        ("data:image/png;base64,AAAA#x", "damaged or cut off"),
+        ("data:image/png;base64,%ZZ", "damaged or cut off"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_one_sentence(url: str, said: str) -> None:
     for reading in (read_data_url, split_data_url):
         with pytest.raises(LostattnError, match=said) as error:

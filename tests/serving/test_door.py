@@ -63,11 +63,16 @@ def test_the_background_of_the_owners_choice() -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("data:image/png,abc", "must be base64"), ("data:image/png;base64,AAAA", "no picture that Pillow can read"),
-        ("file:///etc/passwd", "reads no files"), (" FILE:///etc/passwd", "reads no files"), ("x", "fetches no URLs"),
-        ("http://127.0.0.1/a.png", "fetches no URLs"), ("", "fetches no URLs"), ("data:", "needs a comma"),
+        ("data:image/png,abc", "must be base64"),
+        ("data:image/png;base64,AAAA", "no picture that Pillow can read"),
+        ("file:///etc/passwd", "reads no files"),
+        (" FILE:///etc/passwd", "reads no files"),
+        ("x", "fetches no URLs"),
+        ("http://127.0.0.1/a.png", "fetches no URLs"),
+        ("", "fetches no URLs"),
+        ("data:", "needs a comma"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_picture_is_a_sentence(url: str, said: str) -> None:
     with pytest.raises(LostattnError, match=said):
         connector().fetch_image(url)
@@ -95,10 +100,12 @@ def test_features_made_elsewhere_are_refused(door: Any) -> None:
 @pytest.mark.parametrize(
     ("raised", "said"),
     [
-        (ZeroDivisionError("float division"), "float division"), (AssertionError(), "AssertionError"),
-        (RuntimeError("no placeholder"), "no placeholder"), (ValueError("own words"), "own words"),
+        (ZeroDivisionError("float division"), "float division"),
+        (AssertionError(), "AssertionError"),
+        (RuntimeError("no placeholder"), "no placeholder"),
+        (ValueError("own words"), "own words"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_processors_reason_reaches_the_client(door: Any, raised: Exception, said: str, wrapped: bool) -> None:
     def fail(*_: Any) -> Any:

@@ -100,9 +100,11 @@ def test_adapters_are_as_if_merged(root: Path, tmp_path: Path) -> None:
 def test_drafts_from_the_text_change_no_answer(root: Path, tmp_path: Path) -> None:
     """Several text rows of a request in one step, some of which are rejected."""
     wave = [
-        ask(2, 0, "What is this? What is this? What is this?", 40), ask(1, 1, "abcabcabcabcabc", 40),
-        ask(0, 0, "Hello. Hello. Hello.", 40), ask(1, 2, "one two one two one two", 40),
-    ]  # fmt: skip
+        ask(2, 0, "What is this? What is this? What is this?", 40),
+        ask(1, 1, "abcabcabcabcabc", 40),
+        ask(0, 0, "Hello. Hello. Hello.", 40),
+        ask(1, 2, "one two one two one two", 40),
+    ]
     options = {"speculative_config": NGRAM, "max_num_batched_tokens": 128}
     cases = [{"folder": str(root / name), "waves": [wave, wave], "options": options} for name in PLANS]
     for name, found in zip(PLANS, drive(cases, tmp_path), strict=True):
@@ -128,13 +130,22 @@ def test_refused_when_the_engine_starts(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "base", tmp_path / "draft")
     refused: list[tuple[dict[str, Any], str]] = [
         ({"kv_cache_dtype": "fp8"}, "give --kv-cache-dtype bfloat16"),
-        ({"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}}, "leave out --kv-transfer-config"),
+        (
+            {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
+            "leave out --kv-transfer-config",
+        ),
         ({"enable_lora": True, "enable_tower_connector_lora": True}, "leave out --enable-tower-connector-lora"),
         (
-            {"speculative_config": {"method": "draft_model", "model": str(tmp_path / "draft"), "num_speculative_tokens": 2}},
+            {
+                "speculative_config": {
+                    "method": "draft_model",
+                    "model": str(tmp_path / "draft"),
+                    "num_speculative_tokens": 2,
+                }
+            },
             "use method ngram",
         ),
-    ]  # fmt: skip
+    ]
     cases = [{"folder": str(root / "whole"), "options": options, "refused": True} for options, _ in refused]
     for (options, word), found in zip(refused, drive(cases, tmp_path), strict=True):
         assert word in found["refused"], f"{options}: {found['refused']}"

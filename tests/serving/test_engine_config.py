@@ -23,9 +23,17 @@ pytestmark = pytest.mark.vllm
 def plan(**changes: Any) -> Plan:
     mode = changes.pop("mode", "uniform")
     values: dict[str, Any] = {
-        "family": "qwen2_5_vl", "mode": mode, "preset": "paper", "scores": "raw", "queries": "all", "num_layers": 2,
-        "num_heads": 4, "num_kv_heads": 2, "heads": {0: (0, 1)}, "options": get_mode(mode).settle("paper"),
-    }  # fmt: skip
+        "family": "qwen2_5_vl",
+        "mode": mode,
+        "preset": "paper",
+        "scores": "raw",
+        "queries": "all",
+        "num_layers": 2,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "heads": {0: (0, 1)},
+        "options": get_mode(mode).settle("paper"),
+    }
     return Plan(**{**values, **changes})
 
 
@@ -43,14 +51,19 @@ def config(of: Plan, **changes: Any) -> Any:
         compilation_config=SimpleNamespace(cudagraph_mm_encoder=True),
         cache_config=SimpleNamespace(cache_dtype="auto", enable_prefix_caching=True),
         parallel_config=SimpleNamespace(
-            decode_context_parallel_size=1, prefill_context_parallel_size=1, enable_dbo=False, ubatch_size=0,
+            decode_context_parallel_size=1,
+            prefill_context_parallel_size=1,
+            enable_dbo=False,
+            ubatch_size=0,
             tensor_parallel_size=1,
         ),
         scheduler_config=SimpleNamespace(
-            disable_hybrid_kv_cache_manager=None, scheduler_cls=None, max_num_batched_tokens=8192,
+            disable_hybrid_kv_cache_manager=None,
+            scheduler_cls=None,
+            max_num_batched_tokens=8192,
             enable_chunked_prefill=True,
         ),
-    )  # fmt: skip
+    )
     for name, value in changes.items():
         *path, last = name.split("__")
         part = found

@@ -109,11 +109,17 @@ def common(lengths: list[int]) -> Any:
     fields = {f.name for f in dataclasses.fields(CommonAttentionMetadata)}
     rows, starts = len(lengths), torch.arange(len(lengths) + 1, dtype=torch.int32)
     known = {
-        "query_start_loc": starts, "query_start_loc_cpu": starts, "num_reqs": rows, "num_actual_tokens": rows,
-        "seq_lens": torch.tensor(lengths, dtype=torch.int32), "max_query_len": 1, "max_seq_len": max(lengths),
+        "query_start_loc": starts,
+        "query_start_loc_cpu": starts,
+        "num_reqs": rows,
+        "num_actual_tokens": rows,
+        "seq_lens": torch.tensor(lengths, dtype=torch.int32),
+        "max_query_len": 1,
+        "max_seq_len": max(lengths),
         "seq_lens_cpu_upper_bound": torch.tensor(lengths, dtype=torch.int32),
-        "block_table_tensor": torch.ones(rows, 64, dtype=torch.int32), "slot_mapping": torch.arange(rows) + SIZE,
-    }  # fmt: skip
+        "block_table_tensor": torch.ones(rows, 64, dtype=torch.int32),
+        "slot_mapping": torch.arange(rows) + SIZE,
+    }
     return CommonAttentionMetadata(**{k: v for k, v in known.items() if k in fields})
 
 
@@ -127,9 +133,14 @@ def batch(asked: list[str]) -> Batch:
 
 CASES = [
     (device.DeviceSummaryBuilder, device.DeviceSummaryImpl, {}, 0, ["write_kernel", "decode_kernel"]),
-    (device.DeviceMixedBuilder, device.DeviceMixedImpl, {"store": PriorStore(), "layer_plan": None}, 1,
-     ["write_kernel", "decode_kernel"]),
-]  # fmt: skip
+    (
+        device.DeviceMixedBuilder,
+        device.DeviceMixedImpl,
+        {"store": PriorStore(), "layer_plan": None},
+        1,
+        ["write_kernel", "decode_kernel"],
+    ),
+]
 
 
 @pytest.mark.parametrize(("make", "kind", "more", "native", "wanted"), CASES, ids=["summary", "mixed"])

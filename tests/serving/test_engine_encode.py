@@ -30,9 +30,14 @@ def test_scores_travel_bit_by_bit(dtype: torch.dtype) -> None:
 def test_fitted_features_are_those_of_transformers(mode: str) -> None:
     """The same images through the patched model's own encoder."""
     plan = tiny.make_plan(
-        "qwen2_5_vl", mode, heads={0: (0, 1)}, scores="fitted", features=FEATURES, weights={0: ((1.0,) * len(FEATURES),)},
+        "qwen2_5_vl",
+        mode,
+        heads={0: (0, 1)},
+        scores="fitted",
+        features=FEATURES,
+        weights={0: ((1.0,) * len(FEATURES),)},
         levels={0: (0.0, 0.0)},
-    )  # fmt: skip
+    )
     model, inputs = tiny.make_patched(tiny.make_plain("qwen2_5_vl"), plan), tiny.make_inputs("qwen2_5_vl", 2)
     pixels, grid = inputs["pixel_values"], inputs["image_grid_thw"]
     with torch.no_grad():
@@ -64,9 +69,18 @@ def test_bytes_and_normalised_pixels_give_one_prior(mode: str) -> None:
     """vLLM may hand on bytes and normalise them inside the tower, where transformers normalises first."""
     pixels = Pixels((0.48, 0.46, 0.41), (0.27, 0.26, 0.28))
     values: dict[str, Any] = {
-        "family": "qwen2_5_vl", "mode": mode, "preset": "paper", "scores": "raw", "queries": "all", "num_layers": 1,
-        "num_heads": 2, "num_kv_heads": 1, "heads": {0: (0, 1)}, "options": get_mode(mode).settle("paper"), "pixels": pixels,
-    }  # fmt: skip
+        "family": "qwen2_5_vl",
+        "mode": mode,
+        "preset": "paper",
+        "scores": "raw",
+        "queries": "all",
+        "num_layers": 1,
+        "num_heads": 2,
+        "num_kv_heads": 1,
+        "heads": {0: (0, 1)},
+        "options": get_mode(mode).settle("paper"),
+        "pixels": pixels,
+    }
     vision = SimpleNamespace(patch_size=14, spatial_merge_size=2, in_channels=3, temporal_patch_size=2)
     inner = SimpleNamespace(config=SimpleNamespace(vision_config=vision))
     raw = torch.randint(0, 256, (96, 3, 1, 196), dtype=torch.uint8).expand(-1, -1, 2, -1)

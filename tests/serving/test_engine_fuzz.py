@@ -94,9 +94,11 @@ def test_a_wrong_answer_is_told() -> None:
     assert "logprob of token 1" in str(fuzz.difference({**right, "logprobs": [-1.0, -1.1, -1.0]}, right))
     assert fuzz.difference({**right, "prompt": [2]}, right) == "another prompt"
     setting = {
-        "number": 3, "kind": "mixed", "options": {},
+        "number": 3,
+        "kind": "mixed",
+        "options": {},
         "requests": [{"pictures": [0, 0], "prompt": "x", "tokens": 3, "aborted": None, "temperature": 0.0}],
-    }  # fmt: skip
+    }
     fine = {"rows": [right], "seen": {"free": 9, "blocks": 10}}
     known = {fuzz.alone(setting["requests"][0]): right}
     assert judge(setting, fine, known) == []

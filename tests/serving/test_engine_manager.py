@@ -199,11 +199,16 @@ def test_what_is_computed_in_this_step_is_not_found() -> None:
 layouts = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 180)), max_size=3)
 actions = st.lists(
     st.tuples(
-        st.sampled_from(["add", "decode", "preempt", "finish"]), st.integers(0, 5), layouts, st.integers(1, 30),
-        st.sampled_from([16, 33, 64, 1000]), st.integers(0, 1),
+        st.sampled_from(["add", "decode", "preempt", "finish"]),
+        st.integers(0, 5),
+        layouts,
+        st.integers(1, 30),
+        st.sampled_from([16, 33, 64, 1000]),
+        st.integers(0, 1),
     ),
-    min_size=1, max_size=12,
-)  # fmt: skip
+    min_size=1,
+    max_size=12,
+)
 
 
 @settings(max_examples=150)

@@ -49,18 +49,25 @@ class Engine:
         from vllm.engine.arg_utils import EngineArgs
 
         args = EngineArgs(
-            model=str(folder), max_model_len=512, enforce_eager=True, block_size=SIZE,
-            max_num_batched_tokens=128, async_scheduling=False,
-        )  # fmt: skip
+            model=str(folder),
+            max_model_len=512,
+            enforce_eager=True,
+            block_size=SIZE,
+            max_num_batched_tokens=128,
+            async_scheduling=False,
+        )
         config = args.create_engine_config()
         config.cache_config.num_gpu_blocks = blocks
         kind = spec_of[folder.name]
         spec = kind(block_size=SIZE, num_kv_heads=1, head_size=32, dtype=torch.float32)
         cache = KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer.0"], spec)])
         self.scheduler = make_scheduler(
-            vllm_config=config, kv_cache_config=cache, structured_output_manager=StructuredOutputManager(config), block_size=SIZE,
+            vllm_config=config,
+            kv_cache_config=cache,
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=SIZE,
             hash_block_size=SIZE,
-        )  # fmt: skip
+        )
         kv_cache_utils.init_none_hash(sha256)
         self.hasher = kv_cache_utils.get_request_block_hasher(SIZE, sha256)
         self.pool = self.scheduler.kv_cache_manager.block_pool
@@ -70,9 +77,15 @@ class Engine:
         feature = MultiModalFeatureSpec(None, "image", f"image of {image}", PlaceholderRange(offset=0, length=image))
         ids = [7] * image + [9] * tail
         self.scheduler.add_request(
-            Request(name, ids, SamplingParams(max_tokens=96, ignore_eos=True), None, mm_features=[feature],
-                    block_hasher=self.hasher)
-        )  # fmt: skip
+            Request(
+                name,
+                ids,
+                SamplingParams(max_tokens=96, ignore_eos=True),
+                None,
+                mm_features=[feature],
+                block_hasher=self.hasher,
+            )
+        )
 
     def step(self) -> dict[str, int]:
         """One step; returns how many prompt tokens of new requests were found in the cache."""

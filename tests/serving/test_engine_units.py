@@ -150,9 +150,16 @@ def test_a_chunk_knows_its_keys_and_what_it_leaves() -> None:
 
 def plan(**changes: Any) -> Plan:
     values: dict[str, Any] = {
-        "family": "llava", "mode": "uniform", "preset": "paper", "scores": "raw", "queries": "all", "num_layers": 2,
-        "num_heads": 8, "num_kv_heads": 4, "heads": {0: (0, 1, 4), 1: tuple(range(8))},
-    }  # fmt: skip
+        "family": "llava",
+        "mode": "uniform",
+        "preset": "paper",
+        "scores": "raw",
+        "queries": "all",
+        "num_layers": 2,
+        "num_heads": 8,
+        "num_kv_heads": 4,
+        "heads": {0: (0, 1, 4), 1: tuple(range(8))},
+    }
     return Plan(**{**values, **changes})
 
 

@@ -34,10 +34,19 @@ def pope(n: int, per_picture: int = 1) -> list[Item]:
     task = get_task("pope")
     return [
         task.item(
-            Row(i, {"question": f"Is there a dog in the image {i}?", "question_id": i, "category": "random",
-                    "answer": "no" if i % 2 else "yes", "image": f"{i // per_picture}.png"})
-        ) for i in range(n)
-    ]  # fmt: skip
+            Row(
+                i,
+                {
+                    "question": f"Is there a dog in the image {i}?",
+                    "question_id": i,
+                    "category": "random",
+                    "answer": "no" if i % 2 else "yes",
+                    "image": f"{i // per_picture}.png",
+                },
+            )
+        )
+        for i in range(n)
+    ]
 
 
 def store(tmp_path: Path, items: list[Item], **changes: Any) -> Answers:
@@ -67,8 +76,10 @@ def test_finished_answers_are_in_the_items_order_and_read_again(tmp_path: Path) 
     assert not first.part.exists()
     rows = [json.loads(line) for line in first.final.read_text().splitlines()]
     assert [(r["index"], r["id"], r["response"], r["correct"]) for r in rows] == [
-        (0, items[0].id, "a", False), (1, items[1].id, "b", True), (2, items[2].id, "c", False)
-    ]  # fmt: skip
+        (0, items[0].id, "a", False),
+        (1, items[1].id, "b", True),
+        (2, items[2].id, "c", False),
+    ]
     assert store(tmp_path, items).replies == first.replies
 
 

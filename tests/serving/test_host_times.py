@@ -128,8 +128,12 @@ def test_what_the_engine_writes(hooked: Any, tmp_path: Path) -> None:
     state.prepare_attn(batch, "full", for_capture=True)
     rows = [json.loads(line) for line in (tmp_path / "record").read_text().splitlines()]
     assert [(r["what"], r["requests"], r["tokens"]) for r in rows] == [
-        ("schedule", 2, 2), ("schedule", 1, 40), ("metadata", 2, 2), ("metadata", 1, 40), ("metadata", 2, 2),
-    ]  # fmt: skip
+        ("schedule", 2, 2),
+        ("schedule", 1, 40),
+        ("metadata", 2, 2),
+        ("metadata", 1, 40),
+        ("metadata", 2, 2),
+    ]
     assert all(r["ms"] >= 0 for r in rows)
 
 

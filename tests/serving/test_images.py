@@ -150,13 +150,17 @@ def test_of_an_animation_the_first_frame() -> None:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"", "no picture that Pillow can read"), (b"hello", "no picture"), (b"<svg></svg>", "no picture"),
-        (encoded(COLOURS)[:60], "cut off, damaged"), (encoded(COLOURS, "JPEG")[:-40], "cut off, damaged"),
-        (png_header(50_000, 50_000), "decompression bomb"), (png_header(100, 100), "cut off, damaged"),
+        (b"", "no picture that Pillow can read"),
+        (b"hello", "no picture"),
+        (b"<svg></svg>", "no picture"),
+        (encoded(COLOURS)[:60], "cut off, damaged"),
+        (encoded(COLOURS, "JPEG")[:-40], "cut off, damaged"),
+        (png_header(50_000, 50_000), "decompression bomb"),
+        (png_header(100, 100), "cut off, damaged"),
         (encoded(COLOURS, "EPS"), "no picture"),
     ],
     ids=["empty", "text", "svg", "cut png", "cut jpeg", "bomb", "liar", "postscript"],
-)  # fmt: skip
+)
 def test_broken_pictures_are_one_sentence(data: bytes, says: str) -> None:
     with pytest.raises(LostattnError, match=says) as error:
         open_image(data)

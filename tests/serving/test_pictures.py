@@ -31,25 +31,47 @@ def encoded(kind: str = "PNG") -> bytes:
 PNG = encoded()
 TEXT = base64.b64encode(PNG).decode()
 WRITINGS: dict[str, Any] = {
-    "file name": "a.png", "path object": Path("a.png"), "file in a folder": "sub/b.png", "with dots": "sub/../a.png",
-    "bytes": PNG, "bytearray": bytearray(PNG), "memoryview": memoryview(PNG), "numbers": list(PNG),
-    "base64": TEXT, "base64 with line breaks": "\n".join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76)) + "\n",
-    "base64 without padding": TEXT.rstrip("="), "base64 for URLs": base64.urlsafe_b64encode(PNG).decode(),
-    "data URL": f"data:image/png;base64,{TEXT}", "data URL in capitals": f"DATA:IMAGE/PNG;BASE64,{TEXT}",
-    "data URL with parameters": f"data:image/png;name=a.png;base64,{TEXT}", "data URL without a type": f"data:;base64,{TEXT}",
+    "file name": "a.png",
+    "path object": Path("a.png"),
+    "file in a folder": "sub/b.png",
+    "with dots": "sub/../a.png",
+    "bytes": PNG,
+    "bytearray": bytearray(PNG),
+    "memoryview": memoryview(PNG),
+    "numbers": list(PNG),
+    "base64": TEXT,
+    "base64 with line breaks": "\n".join(TEXT[i : i + 76] for i in range(0, len(TEXT), 76)) + "\n",
+    "base64 without padding": TEXT.rstrip("="),
+    "base64 for URLs": base64.urlsafe_b64encode(PNG).decode(),
+    "data URL": f"data:image/png;base64,{TEXT}",
+    "data URL in capitals": f"DATA:IMAGE/PNG;BASE64,{TEXT}",
+    "data URL with parameters": f"data:image/png;name=a.png;base64,{TEXT}",
+    "data URL without a type": f"data:;base64,{TEXT}",
     "quoted data URL": "data:image/png," + "".join(f"%{b:02x}" for b in PNG),
-    "datasets": {"bytes": PNG, "path": None}, "datasets by path": {"bytes": None, "path": "a.png"},
-    "datasets with both": {"bytes": PNG, "path": "gone.png"}, "empty bytes beside a path": {"bytes": b"", "path": "a.png"},
-    "base64 in bytes' field": {"bytes": TEXT}, "url of data": {"url": f"data:image/png;base64,{TEXT}"},
+    "datasets": {"bytes": PNG, "path": None},
+    "datasets by path": {"bytes": None, "path": "a.png"},
+    "datasets with both": {"bytes": PNG, "path": "gone.png"},
+    "empty bytes beside a path": {"bytes": b"", "path": "a.png"},
+    "base64 in bytes' field": {"bytes": TEXT},
+    "url of data": {"url": f"data:image/png;base64,{TEXT}"},
     "chat": {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{TEXT}"}},
     "chat of Qwen": {"type": "image", "image": "a.png"},
     "chat of Anthropic": {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": TEXT}},
-    "list": [{"bytes": PNG, "path": None}], "list of a name": ["a.png"], "tuple": ("a.png",), "nested": [[[PNG]]],
-    "list with nothing beside it": [None, {"bytes": None, "path": None}, {"bytes": PNG}], "list of base64": [TEXT],
-    "array": PIXELS, "nested numbers": PIXELS.tolist(), "batch of one": PIXELS[None], "wide numbers": PIXELS.astype(np.int64),
-    "array of objects": np.array([{"bytes": PNG}], dtype=object), "array of bytes": np.frombuffer(PNG, np.uint8),
-    "opened": Image.fromarray(PIXELS), "list of opened": [Image.fromarray(PIXELS)],
-}  # fmt: skip
+    "list": [{"bytes": PNG, "path": None}],
+    "list of a name": ["a.png"],
+    "tuple": ("a.png",),
+    "nested": [[[PNG]]],
+    "list with nothing beside it": [None, {"bytes": None, "path": None}, {"bytes": PNG}],
+    "list of base64": [TEXT],
+    "array": PIXELS,
+    "nested numbers": PIXELS.tolist(),
+    "batch of one": PIXELS[None],
+    "wide numbers": PIXELS.astype(np.int64),
+    "array of objects": np.array([{"bytes": PNG}], dtype=object),
+    "array of bytes": np.frombuffer(PNG, np.uint8),
+    "opened": Image.fromarray(PIXELS),
+    "list of opened": [Image.fromarray(PIXELS)],
+}
 WRITINGS |= {f"base64 of {kind}": base64.b64encode(encoded(kind)).decode() for kind in KINDS[:-1]}
 
 
@@ -149,9 +171,14 @@ LONG = st.text(min_size=200, max_size=3000).filter(lambda t: len(set(t)) > 30)
 @given(LONG, st.sampled_from(["plain", "list", "path", "url", "data", "dict", "base64"]))
 def test_no_message_quotes_a_long_value(text: str, how: str) -> None:
     value: Any = {
-        "plain": text, "list": [text, text], "path": {"bytes": None, "path": text}, "url": f"https://x/{text}",
-        "data": f"data:image/png;base64,{text}", "dict": {text: text}, "base64": base64.b64encode(text.encode()).decode(),
-    }[how]  # fmt: skip
+        "plain": text,
+        "list": [text, text],
+        "path": {"bytes": None, "path": text},
+        "url": f"https://x/{text}",
+        "data": f"data:image/png;base64,{text}",
+        "dict": {text: text},
+        "base64": base64.b64encode(text.encode()).decode(),
+    }[how]
     with pytest.raises(LostattnError) as error:
         Example(1, value, "Q", folder=Path("/nonexistent")).open()
     said = str(error.value)

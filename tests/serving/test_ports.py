@@ -92,9 +92,16 @@ def test_free_ports_and_hosts_that_are_not_here() -> None:
 
 @pytest.mark.parametrize(
     ("host", "reached"),
-    [("0.0.0.0", "127.0.0.1"), ("", "127.0.0.1"), ("::", "::1"), ("0:0:0:0:0:0:0:0", "::1"), ("::1", "::1"),
-     ("localhost", "localhost"), ("10.0.0.5", "10.0.0.5")],
-)  # fmt: skip
+    [
+        ("0.0.0.0", "127.0.0.1"),
+        ("", "127.0.0.1"),
+        ("::", "::1"),
+        ("0:0:0:0:0:0:0:0", "::1"),
+        ("::1", "::1"),
+        ("localhost", "localhost"),
+        ("10.0.0.5", "10.0.0.5"),
+    ],
+)
 def test_where_a_server_is_reached(host: str, reached: str) -> None:
     assert reached_at(host) == reached
 

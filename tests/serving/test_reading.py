@@ -62,13 +62,25 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(read_examples("someone/colours")) == 5 and len(read_examples("someone/colours#train")) == 2
         for data, says in (
             ("someone/colours:none", "no configuration none: choose one of all, some"),
-            ("someone/colours#dev", "no split dev: choose one of train, test"), ("someone/else", "cannot be had from the Hub"),
-        ):  # fmt: skip
+            ("someone/colours#dev", "no split dev: choose one of train, test"),
+            ("someone/else", "cannot be had from the Hub"),
+        ):
             with pytest.raises(LostattnError, match=says):
                 read_examples(data)
         before = len(asked)
-        for data in ("questions/pope.jsonl", "./someone/colours", "../x/y", "/abs/x", "https://huggingface.co/datasets/a/b",
-                     "someone", "some one/x", "someone/colours/more", ".hidden/x", "data.csv", "a/b.parquet"):  # fmt: skip
+        for data in (
+            "questions/pope.jsonl",
+            "./someone/colours",
+            "../x/y",
+            "/abs/x",
+            "https://huggingface.co/datasets/a/b",
+            "someone",
+            "some one/x",
+            "someone/colours/more",
+            ".hidden/x",
+            "data.csv",
+            "a/b.parquet",
+        ):
             with pytest.raises(LostattnError, match="does not exist|nothing is fetched|none is fetched"):
                 read_examples(data)
         monkeypatch.chdir(tmp_path)
@@ -238,8 +250,12 @@ def test_any_row_is_read_or_refused_in_a_sentence(found: dict[str, Any], long: s
     """JSON of any shape, with a long text wherever a text stands: no other error, and no long quote."""
     path = tmp_path_factory.mktemp("rows") / "q.jsonl"
     path.write_text(json.dumps(lengthened(found, long)) + "\n")
-    for read in (lambda: read_examples(str(path))[0].open(), lambda: read_items(POPE, str(path))[0].pictures(),
-                 lambda: read_items(DIGITS, str(path))[0].pictures(), lambda: read_cases(str(path), None, None)):  # fmt: skip
+    for read in (
+        lambda: read_examples(str(path))[0].open(),
+        lambda: read_items(POPE, str(path))[0].pictures(),
+        lambda: read_items(DIGITS, str(path))[0].pictures(),
+        lambda: read_cases(str(path), None, None),
+    ):
         try:
             read()
         except LostattnError as error:

@@ -279,9 +279,15 @@ def test_the_browser_would_tell(tmp_path: Path) -> None:
 
 def _command(folder: Path) -> list[str]:
     return [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
-        "--disable-background-networking", "--disable-component-update", "--no-first-run",
-    ]  # fmt: skip
+        str(BROWSER),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={folder / 'profile'}",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+    ]
 
 
 def browse(text: str, folder: Path, width: int) -> tuple[list[str], set[str], Path]:

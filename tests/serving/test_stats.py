@@ -163,8 +163,10 @@ def brute_power(n: int, discordant: float, difference: float, alpha: float) -> f
     down, up = (discordant + difference) / 2, (discordant - difference) / 2
     table = [
         ((lost, won, n - lost - won), scipy_stats.binomtest(lost, lost + won).pvalue)
-        for lost in range(n + 1) for won in range(n + 1 - lost) if lost + won
-    ]  # fmt: skip
+        for lost in range(n + 1)
+        for won in range(n + 1 - lost)
+        if lost + won
+    ]
     chance = scipy_stats.multinomial(n, [down, up, 1 - down - up])
     return float(sum(chance.pmf(counts) for counts, p in table if p <= alpha))
 

@@ -19,22 +19,40 @@ def right(name: str, values: dict[str, Any], response: str, harness: str = "lost
 
 OPEN = {"id": "validation_Math_1", "question": "<image 1> What?", "question_type": "open", "options": "[]"}
 CHOICE = {
-    "id": "validation_Art_2", "question": "Who? <image 1>", "question_type": "multiple-choice",
+    "id": "validation_Art_2",
+    "question": "Who? <image 1>",
+    "question_type": "multiple-choice",
     "options": "['Monet', 'Manet', 'Degas']",
     "answer": "B",
-}  # fmt: skip
+}
 
 MMMU = [
-    ("7.5", "7.5", True), ("7.5", "The answer is 7.50.", True), ("7.5", "It is 7.5 cm", True), ("7.5", "x = 7.5", True),
-    ("7.5", "7.4", False), ("1200", "1,200", True),
-    ("1,200", "1200", True), ("1200", "1.2e3", True), ("7.5", "first 7\nthen 7.5", True), ("7.5", "75", False),
-    ("-5", "-5", True), ("0.333", "0.33", True),
-    ("cat", "Cat.", True), ("cat", "It is a cat", True), ("cat", "The answer is dog", False),
-    ("cat", "a black cat sits", True), ("['cat', 'tom cat']", "tom cat", True),
-    ("['5', 'five']", "five", True), ("cat", "", None), ("cat", " . ", None), ("cat", "I cannot determine it.", None),
-    ("24/7", "24/7", True), ("x", "y", False),
-    ("7", "<think>8</think><answer>7</answer>", True), ("cat", "<think>cat", None),
-]  # fmt: skip
+    ("7.5", "7.5", True),
+    ("7.5", "The answer is 7.50.", True),
+    ("7.5", "It is 7.5 cm", True),
+    ("7.5", "x = 7.5", True),
+    ("7.5", "7.4", False),
+    ("1200", "1,200", True),
+    ("1,200", "1200", True),
+    ("1200", "1.2e3", True),
+    ("7.5", "first 7\nthen 7.5", True),
+    ("7.5", "75", False),
+    ("-5", "-5", True),
+    ("0.333", "0.33", True),
+    ("cat", "Cat.", True),
+    ("cat", "It is a cat", True),
+    ("cat", "The answer is dog", False),
+    ("cat", "a black cat sits", True),
+    ("['cat', 'tom cat']", "tom cat", True),
+    ("['5', 'five']", "five", True),
+    ("cat", "", None),
+    ("cat", " . ", None),
+    ("cat", "I cannot determine it.", None),
+    ("24/7", "24/7", True),
+    ("x", "y", False),
+    ("7", "<think>8</think><answer>7</answer>", True),
+    ("cat", "<think>cat", None),
+]
 
 
 @pytest.mark.parametrize(("gold", "said", "is_right"), MMMU, ids=repr)
@@ -45,14 +63,19 @@ def test_mmmu_open(gold: str, said: str, is_right: bool | None) -> None:
 @pytest.mark.parametrize(
     ("said", "ours", "lmms", "kit"),
     [
-        ("B", True, True, True), ("Manet", True, None, True), ("The painter must be Manet, I think.", True, True, None),
+        ("B", True, True, True),
+        ("Manet", True, None, True),
+        ("The painter must be Manet, I think.", True, True, None),
         ("It is Manet.", True, None, True),
-        ("The answer is B because A is by Monet", True, False, True), ("(A) or (B)", None, True, None),
+        ("The answer is B because A is by Monet", True, False, True),
+        ("(A) or (B)", None, True, None),
         ("", None, None, None),
-        ("b", True, None, None), ("A", False, False, False), ("Manet's teacher", None, None, True),
+        ("b", True, None, None),
+        ("A", False, False, False),
+        ("Manet's teacher", None, None, True),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_mmmu_options(said: str, ours: bool | None, lmms: bool | None, kit: bool | None) -> None:
     assert [right("mmmu", CHOICE, said, h) for h in ("lostattn", "lmms-eval", "vlmevalkit")] == [ours, lmms, kit]
     assert right("mmmu", {**CHOICE, "options": ["Monet", "Manet"]}, "B") is True
@@ -78,22 +101,33 @@ def maths(answer: str, kind: str, precision: float | None = None) -> dict[str, A
 
 
 MATHS = [
-    (maths("14", "integer"), "14", True), (maths("14", "integer"), "The number is 14.", True),
+    (maths("14", "integer"), "14", True),
+    (maths("14", "integer"), "The number is 14.", True),
     (maths("14", "integer"), "14.0", True),
-    (maths("14", "integer"), "14.7", True), (maths("14", "integer"), "15", False),
-    (maths("14", "integer"), "fourteen", True), (maths("14", "integer"), "", None),
-    (maths("14", "integer"), "3 or 14", None), (maths("-2", "integer"), "minus 2", True),
-    (maths("1000", "integer"), "1,000 m", True), (maths("45", "integer"), "45%", True),
-    (maths("0", "integer"), "45%", False), (maths("1.45", "float", 2.0), "$1.45", True),
+    (maths("14", "integer"), "14.7", True),
+    (maths("14", "integer"), "15", False),
+    (maths("14", "integer"), "fourteen", True),
+    (maths("14", "integer"), "", None),
+    (maths("14", "integer"), "3 or 14", None),
+    (maths("-2", "integer"), "minus 2", True),
+    (maths("1000", "integer"), "1,000 m", True),
+    (maths("45", "integer"), "45%", True),
+    (maths("0", "integer"), "45%", False),
+    (maths("1.45", "float", 2.0), "$1.45", True),
     (maths("1.45", "float", 2.0), "1.4512", True),
-    (maths("1.45", "float", 2.0), "1.5", False), (maths("0.6", "float", 1.0), "3/5", True),
-    (maths("0.6", "float", 1.0), "60%", True), (maths("60.0", "float", 1.0), "60%", True),
-    (maths("0.6", "float", 1.0), "\\boxed{\\frac{3}{5}}", True), (maths("1.2", "float", 1.0), "1.2 cm", True),
+    (maths("1.45", "float", 2.0), "1.5", False),
+    (maths("0.6", "float", 1.0), "3/5", True),
+    (maths("0.6", "float", 1.0), "60%", True),
+    (maths("60.0", "float", 1.0), "60%", True),
+    (maths("0.6", "float", 1.0), "\\boxed{\\frac{3}{5}}", True),
+    (maths("1.2", "float", 1.0), "1.2 cm", True),
     (maths("1200.0", "float", 1.0), "1.2 × 10³", True),
-    (maths("[2007, 2008]", "list"), "between 2007 and 2008", True), (maths("[2007, 2008]", "list"), "[2007,2008]", True),
-    (maths("[2007, 2008]", "list"), "[2008, 2007]", False), (maths("[2007, 2008]", "list"), "[2007]", False),
+    (maths("[2007, 2008]", "list"), "between 2007 and 2008", True),
+    (maths("[2007, 2008]", "list"), "[2007,2008]", True),
+    (maths("[2007, 2008]", "list"), "[2008, 2007]", False),
+    (maths("[2007, 2008]", "list"), "[2007]", False),
     (maths("[0.1, 0.2]", "list"), "[0.1, 0.20]", True),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("row", "said", "is_right"), MATHS, ids=lambda x: repr(x) if isinstance(x, str) else "")
@@ -104,18 +138,27 @@ def test_mathvista_numbers(row: dict[str, Any], said: str, is_right: bool | None
 @pytest.mark.parametrize(
     ("said", "ours", "lmms", "kit"),
     [
-        ("B", True, None, True), ("(B) 8/11", True, None, True), ("8/11", True, True, True),
-        ("The answer is (B).", True, None, True), ("3/11", False, False, False),
-        ("8 / 11", True, None, None), ("9/11", None, None, None), ("", None, None, None), ("A or B", None, None, None),
+        ("B", True, None, True),
+        ("(B) 8/11", True, None, True),
+        ("8/11", True, True, True),
+        ("The answer is (B).", True, None, True),
+        ("3/11", False, False, False),
+        ("8 / 11", True, None, None),
+        ("9/11", None, None, None),
+        ("", None, None, None),
+        ("A or B", None, None, None),
         ("\\frac{8}{11}", True, None, None),
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_mathvista_options(said: str, ours: bool | None, lmms: bool | None, kit: bool | None) -> None:
     row = {
-        "question": "?", "question_type": "multi_choice", "answer_type": "text", "answer": "8/11",
+        "question": "?",
+        "question_type": "multi_choice",
+        "answer_type": "text",
+        "answer": "8/11",
         "choices": ["3/11", "8/11", "6/11", "3/5"],
-    }  # fmt: skip
+    }
     assert [right("mathvista", row, said, h) for h in ("lostattn", "lmms-eval", "vlmevalkit")] == [ours, lmms, kit]
 
 
@@ -134,9 +177,14 @@ STREET = {
 }
 
 STREETS = [
-    (STREET, "B", True), (STREET, "B. Right", True), (STREET, "right", True), (STREET, "A", False), (STREET, "D", None),
+    (STREET, "B", True),
+    (STREET, "B. Right", True),
+    (STREET, "right", True),
+    (STREET, "A", False),
+    (STREET, "D", None),
     (STREET, "You can go right", True),
-    ({"question": "How many cars?", "answer": "3"}, "3", True), ({"question": "How many cars?", "answer": "3"}, "3.", True),
+    ({"question": "How many cars?", "answer": "3"}, "3", True),
+    ({"question": "How many cars?", "answer": "3"}, "3.", True),
     ({"question": "How many cars?", "answer": "3"}, "Three", True),
     ({"question": "How many cars?", "answer": "3"}, "3 cars", True),
     ({"question": "How many cars?", "answer": "3"}, "There are three cars.", True),
@@ -153,7 +201,7 @@ STREETS = [
     ({"question": "Which lane?", "answer": "Left"}, "Sorry, I cannot see it.", None),
     ({"question": "Which lane?", "A": "Left", "B": "Right", "answer": "A"}, "Left", True),
     ({"question": "Limit?", "answer": "55"}, "55 mph", True),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("row", "said", "is_right"), STREETS, ids=lambda x: repr(x) if isinstance(x, str) else "")

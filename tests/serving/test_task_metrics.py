@@ -25,10 +25,14 @@ def pope(gold: str, response: str, category: str = "random") -> dict[str, Any]:
 
 def test_pope() -> None:
     rows = [
-        pope("yes", "Yes."), pope("yes", "no"), pope("yes", "perhaps"), pope("no", "No, there is no dog"),
+        pope("yes", "Yes."),
+        pope("yes", "no"),
+        pope("yes", "perhaps"),
+        pope("no", "No, there is no dog"),
         pope("no", "yes"),
-        pope("yes", "yes", "popular"), pope("no", "no", "popular,adversarial"),
-    ]  # fmt: skip
+        pope("yes", "yes", "popular"),
+        pope("no", "no", "popular,adversarial"),
+    ]
     found = measured("pope", rows)
     # the last row counts twice: 8 decisions, right are rows 1, 4, 6, 7, 7; "yes" was said in rows 1, 5, 6; gold is yes in
     # rows 1, 2, 3, 6
@@ -53,10 +57,13 @@ def hallusion(place: str, gold: str, response: str) -> dict[str, Any]:
 
 def test_hallusionbench() -> None:
     rows = [
-        hallusion("VD_ocr_0_0_0", "1", "Yes."), hallusion("VD_ocr_0_0_1", "0", "no"),  # figure all right
-        hallusion("VD_ocr_0_1_0", "0", "Yes"), hallusion("VD_ocr_0_1_1", "1", "yes"),  # question 0 is wrong there
-        hallusion("VS_ocr_0_0_0", "1", "I cannot tell."), hallusion("VS_ocr_0_1_0", "0", "No"),
-    ]  # fmt: skip
+        hallusion("VD_ocr_0_0_0", "1", "Yes."),
+        hallusion("VD_ocr_0_0_1", "0", "no"),  # figure all right
+        hallusion("VD_ocr_0_1_0", "0", "Yes"),
+        hallusion("VD_ocr_0_1_1", "1", "yes"),  # question 0 is wrong there
+        hallusion("VS_ocr_0_0_0", "1", "I cannot tell."),
+        hallusion("VS_ocr_0_1_0", "0", "No"),
+    ]
     found = measured("hallusionbench", rows)
     assert found["n"] == 6 and found["unparsed"] == 1 and found["aAcc"] == 4 / 6
     assert found["fAcc"] == 2 / 4, "VD figure 0 and VS figure 1"
@@ -74,21 +81,32 @@ def test_hallusionbench_without_a_judge_as_lmms_eval() -> None:
 
 def spatial(qid: str, response: str, category: str = "height_higher") -> dict[str, Any]:
     return {
-        "qid": qid, "question": "Which?", "A": "left", "B": "right", "C": "nan", "D": None, "answer": "A",
+        "qid": qid,
+        "question": "Which?",
+        "A": "left",
+        "B": "right",
+        "C": "nan",
+        "D": None,
+        "answer": "A",
         "category": category,
         "response": response,
-    }  # fmt: skip
+    }
 
 
 def test_3dsrbench() -> None:
     right, wrong = "A", "B"
     rows = [
-        spatial("AAAAAAAA", right), spatial("AAAAAAAA-1", right), spatial("AAAAAAAA-flip", right),
+        spatial("AAAAAAAA", right),
+        spatial("AAAAAAAA-1", right),
+        spatial("AAAAAAAA-flip", right),
         spatial("AAAAAAAA-flip-1", wrong),
-        spatial("BBBBBBBB", right, "location_above"), spatial("BBBBBBBB-1", right, "location_above"),
-        spatial("BBBBBBBB-flip", right, "location_above"), spatial("BBBBBBBB-flip-1", right, "location_above"),
-        spatial("CCCCCCCC", wrong, "multi_object_facing"), spatial("CCCCCCCC-1", right, "multi_object_facing"),
-    ]  # fmt: skip
+        spatial("BBBBBBBB", right, "location_above"),
+        spatial("BBBBBBBB-1", right, "location_above"),
+        spatial("BBBBBBBB-flip", right, "location_above"),
+        spatial("BBBBBBBB-flip-1", right, "location_above"),
+        spatial("CCCCCCCC", wrong, "multi_object_facing"),
+        spatial("CCCCCCCC-1", right, "multi_object_facing"),
+    ]
     found = measured("3dsrbench", rows)
     assert found["vanilla"] == 8 / 10
     assert found["flip"] == 4 / 6, "right pairs: A, B, B-1 and the unpaired C-1; wrong: A-1 and C"
@@ -111,17 +129,28 @@ def test_3dsrbench_without_variants() -> None:
 
 def vmc(category: str, response: str, answer: str = "A") -> dict[str, Any]:
     return {
-        "question": "What?", "A": "cat", "B": "dog", "C": "cow", "D": "pig", "answer": answer, "category": category,
+        "question": "What?",
+        "A": "cat",
+        "B": "dog",
+        "C": "cow",
+        "D": "pig",
+        "answer": answer,
+        "category": category,
         "response": response,
-    }  # fmt: skip
+    }
 
 
 def test_vmcbench() -> None:
     rows = [
-        *(vmc("VQAv2", r) for r in ("A", "A", "A", "B")), vmc("GQA", "A"), vmc("GQA", "?"), vmc("MathVista", "B"),
+        *(vmc("VQAv2", r) for r in ("A", "A", "A", "B")),
+        vmc("GQA", "A"),
+        vmc("GQA", "?"),
+        vmc("MathVista", "B"),
         vmc("MathVision", "cat"),
-        vmc("TextVQA", "A"), vmc("AI2D", "B"), vmc("ChartQA", "A"),
-    ]  # fmt: skip
+        vmc("TextVQA", "A"),
+        vmc("AI2D", "B"),
+        vmc("ChartQA", "A"),
+    ]
     found = measured("vmcbench", rows)
     assert found["n"] == 11 and found["unparsed"] == 1 and found["sets"] == 7
     assert found["micro"] == 7 / 11 and found["macro"] == pytest.approx((3 / 4 + 1 / 2 + 0 + 1 + 1 + 0 + 1) / 7)

@@ -21,12 +21,17 @@ def item(answer: Any, options: Any = (), question: str = "Which?", **more: Any) 
 @pytest.mark.parametrize(
     ("answer", "options", "form", "gold"),
     [
-        ("b", ANIMALS, "option", "B"), ("Dog", ANIMALS, "option", "B"), ("(C)", ANIMALS, "option", "C"),
+        ("b", ANIMALS, "option", "B"),
+        ("Dog", ANIMALS, "option", "B"),
+        ("(C)", ANIMALS, "option", "C"),
         ("A", ["B", "A"], "option", "A"),
-        ("Yes", (), "yes_no", "yes"), ("1,000", (), "number", "1,000"), ("-3.5e2", (), "number", "-3.5e2"),
-        ("The bus", (), "text", "The bus"), ("B", '["cat", "dog"]', "option", "B"),
+        ("Yes", (), "yes_no", "yes"),
+        ("1,000", (), "number", "1,000"),
+        ("-3.5e2", (), "number", "-3.5e2"),
+        ("The bus", (), "text", "The bus"),
+        ("B", '["cat", "dog"]', "option", "B"),
     ],
-)  # fmt: skip
+)
 def test_the_answer_decides_the_form(answer: str, options: Any, form: str, gold: str) -> None:
     found = item(answer, options)
     assert (found.groups["form"], found.gold) == (form, gold)
@@ -55,15 +60,25 @@ def test_options_are_listed_once() -> None:
 @pytest.mark.parametrize(
     ("answer", "options", "response", "right"),
     [
-        ("B", ANIMALS, "\\boxed{B}", True), ("B", ANIMALS, "It is a dog", True), ("C", ANIMALS, "a polar bear", True),
-        ("C", ANIMALS, "a bear", False), ("B", ANIMALS, "hm", None), ("B", ANIMALS, "a cat and a dog", None),
-        ("yes", (), "Yes, there is a cat, but no dog.", True), ("no", (), "yes and no", None),
-        ("7", (), "7.0", True), ("1,200", (), "There are 1200 people", True), ("0.5", (), "1/2", True), ("7", (), "8", False),
-        ("7", (), "I cannot say", None), ("red bus", (), " The  Red\nBus. ", True),
+        ("B", ANIMALS, "\\boxed{B}", True),
+        ("B", ANIMALS, "It is a dog", True),
+        ("C", ANIMALS, "a polar bear", True),
+        ("C", ANIMALS, "a bear", False),
+        ("B", ANIMALS, "hm", None),
+        ("B", ANIMALS, "a cat and a dog", None),
+        ("yes", (), "Yes, there is a cat, but no dog.", True),
+        ("no", (), "yes and no", None),
+        ("7", (), "7.0", True),
+        ("1,200", (), "There are 1200 people", True),
+        ("0.5", (), "1/2", True),
+        ("7", (), "8", False),
+        ("7", (), "I cannot say", None),
+        ("red bus", (), " The  Red\nBus. ", True),
         ("a red bus", (), "<answer>Red bus</answer>", True),
-        ("red bus", (), "blue bus", False), ("red bus", (), " . ", None),
+        ("red bus", (), "blue bus", False),
+        ("red bus", (), " . ", None),
     ],
-)  # fmt: skip
+)
 def test_responses_are_read_by_the_form(answer: str, options: Any, response: str, right: bool | None) -> None:
     asked = item(answer, options)
     found = TASK.parse(response, asked)

@@ -57,13 +57,14 @@ def test_a_folder_with_a_list(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        (["{"], "row 1 of q.jsonl is not JSON"), ([ROW, "[1]"], "row 2 of q.jsonl is no object"),
+        (["{"], "row 1 of q.jsonl is not JSON"),
+        ([ROW, "[1]"], "row 2 of q.jsonl is no object"),
         ([{**ROW, "image": None}], "row 1 lacks a picture: each row of task pope"),
         ([ROW, {**ROW, "answer": None}], "row 2 has no field 'answer': each row of task pope needs question, answer"),
         ([""], "has no rows"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_rows_that_cannot_be(folder: Path, rows: list[Any], says: str) -> None:
     with pytest.raises(LostattnError, match=says):
         read_items(POPE, write(folder, *rows))

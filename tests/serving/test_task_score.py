@@ -19,7 +19,7 @@ ROWS = [
     {**POPE, "question_id": 2, "answer": "no", "response": "maybe"},
     {**POPE, "question_id": 3, "answer": "no", "response": None},
     {**POPE, "question_id": 4, "answer": "no", "response": "No, nothing – wirklich"},
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -66,9 +66,11 @@ def test_every_parsed_answer(run: Run) -> None:
     assert run("score", "--task", "pope", "--responses", write(ROWS), "--items", "out.jsonl").exit_code == 0
     lines = [json.loads(line) for line in Path("out.jsonl").read_text("utf-8").splitlines()]
     assert [(r["id"], r["row"], r["answer"], r["correct"], r["parsed"]) for r in lines] == [
-        ("random/1", 1, "yes", True, True), ("random/2", 2, None, False, False), ("random/3", 3, None, False, False),
+        ("random/1", 1, "yes", True, True),
+        ("random/2", 2, None, False, False),
+        ("random/3", 3, None, False, False),
         ("random/4", 4, "no", True, True),
-    ]  # fmt: skip
+    ]
     assert lines[3]["response"] == "No, nothing – wirklich" and lines[2]["response"] == "" and lines[0]["gold"] == "yes"
     assert {p.name for p in Path().iterdir()} == {"answers.jsonl", "out.jsonl"}
     again = run("score", "--task", "pope", "--responses", "answers.jsonl", "--items", "out.jsonl")
@@ -115,9 +117,15 @@ def test_the_last_rows_of_a_guessing_harness(run: Run) -> None:
 
 def test_a_demo_run(run: Run) -> None:
     rows = [
-        {"question": q.question, "answer": q.answer, "options": q.options, "kind": q.kind,
-        "response": f"The answer is {q.answer}."} for q in held_out(20)
-    ]  # fmt: skip
+        {
+            "question": q.question,
+            "answer": q.answer,
+            "options": q.options,
+            "kind": q.kind,
+            "response": f"The answer is {q.answer}.",
+        }
+        for q in held_out(20)
+    ]
     rows[0]["response"], rows[1]["response"] = "", "E"
     found = json.loads(run("score", "--task", "digits", "--responses", write(rows), "--json").stdout)
     assert found["unparsed"] == 2 and found["metrics"] == {
@@ -131,15 +139,18 @@ def test_a_demo_run(run: Run) -> None:
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([ROWS[0], POPE],
-        "row 2 has no field 'response': each row of task pope needs question, answer (yes or no) and category, and response"),
+        (
+            [ROWS[0], POPE],
+            "row 2 has no field 'response': each row of task pope needs question, answer (yes or no) and category, and response",
+        ),
         ([ROWS[0], {**POPE, "response": "x"}], "row 2 has no field 'answer'"),
         ([{**ROWS[0], "response": ["yes"]}], "row 1 has no text in field 'response'"),
-        (["{"], "row 1 of answers.jsonl is not JSON"), (["", "7"], "row 2 of answers.jsonl is no object"),
+        (["{"], "row 1 of answers.jsonl is not JSON"),
+        (["", "7"], "row 2 of answers.jsonl is no object"),
         ([], "answers.jsonl has no rows"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_rows(run: Run, rows: list[Any], says: str) -> None:
     found = run("score", "--task", "pope", "--responses", write(rows), "--items", "out.jsonl")
     assert found.exit_code == 2 and says in found.stderr and found.stdout == "" and found.stderr.count("\n") == 1
@@ -157,7 +168,7 @@ def test_wrong_rows(run: Run, rows: list[Any], says: str) -> None:
         (["--task", "pope", "--responses", "."], "cannot read ."),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_wrong_wishes(run: Run, arguments: list[str], says: str) -> None:
     responses = [] if "--responses" in arguments else ["--responses", write(ROWS)]
     found = run("score", *responses, *arguments)

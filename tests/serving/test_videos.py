@@ -58,10 +58,14 @@ def test_what_is_no_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     good = clips.write_clip(tmp_path / "a.mp4", clips.shades(6))
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{good}\n#EXT-X-ENDLIST\n".encode()
     files = {
-        "empty.mp4": b"", "text.mp4": b"hello", "cut.mp4": good.read_bytes()[:900], "list.m3u8": playlist,
-        "list.mp4": playlist, "concat.mp4": f"ffconcat version 1.0\nfile {good}\n".encode(),
+        "empty.mp4": b"",
+        "text.mp4": b"hello",
+        "cut.mp4": good.read_bytes()[:900],
+        "list.m3u8": playlist,
+        "list.mp4": playlist,
+        "concat.mp4": f"ffconcat version 1.0\nfile {good}\n".encode(),
         "concat.txt": f"ffconcat version 1.0\nfile {good}\n".encode(),
-    }  # fmt: skip
+    }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(LostattnError, match=f"video .*{name} (cannot be read|is of kind|holds no)"):
@@ -81,9 +85,11 @@ def test_rows_with_videos(tmp_path: Path) -> None:
     clip = example.open()
     assert isinstance(clip, Clip) and len(clip.frames) == 3
     for change, says in (
-        ({"video": 5}, "must name a video file"), ({"video": "http://a/b.mp4"}, "must name a video file"),
-        ({"frames": 0}, "from 1 to 2048"), ({"frames": "many"}, "from 1 to 2048"),
-    ):  # fmt: skip
+        ({"video": 5}, "must name a video file"),
+        ({"video": "http://a/b.mp4"}, "must name a video file"),
+        ({"frames": 0}, "from 1 to 2048"),
+        ({"frames": "many"}, "from 1 to 2048"),
+    ):
         with pytest.raises(LostattnError, match=f"row 4 .*{says}"):
             example_of(Row(4, {"video": "a.mp4", "question": "What?", **change}, tmp_path))
     with pytest.raises(LostattnError, match=r"row 4: video .*b\.mp4 does not exist"):
@@ -95,10 +101,16 @@ def test_video_mme_in_its_own_form(tmp_path: Path) -> None:
 
     task = get_task("videomme")
     row = {
-        "video_id": "001", "videoID": "fFjv93ACGo8", "duration": "short", "domain": "Knowledge", "question_id": "001-1",
-        "task_type": "Counting Problem", "question": "How many?", "options": ["A. One.", "B. Two.", "C. Three.", "D. Four."],
+        "video_id": "001",
+        "videoID": "fFjv93ACGo8",
+        "duration": "short",
+        "domain": "Knowledge",
+        "question_id": "001-1",
+        "task_type": "Counting Problem",
+        "question": "How many?",
+        "options": ["A. One.", "B. Two.", "C. Three.", "D. Four."],
         "answer": "C",
-    }  # fmt: skip
+    }
     (tmp_path / "videomme").mkdir()
     (tmp_path / "data").mkdir()
     clips.write_clip(tmp_path / "data" / "fFjv93ACGo8.mp4", clips.shades(6))

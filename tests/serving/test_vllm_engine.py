@@ -66,10 +66,17 @@ def test_plans_under_memory_pressure(folders: Path, tmp_path: Path) -> None:
     """Every plan with small chunks, in batches, and with so few blocks that requests are preempted and computed anew."""
     crowd = [ask(1, i, f"Picture {i}?", 60) for i in range(5)]
     cases = [
-        {"folder": str(folders / name), "waves": [ASKED, ASKED, crowd],
-         "options": {"max_num_batched_tokens": 128, "max_model_len": 512, "num_gpu_blocks_override": BLOCKS.get(name, 24)}}
+        {
+            "folder": str(folders / name),
+            "waves": [ASKED, ASKED, crowd],
+            "options": {
+                "max_num_batched_tokens": 128,
+                "max_model_len": 512,
+                "num_gpu_blocks_override": BLOCKS.get(name, 24),
+            },
+        }
         for name in PLANS
-    ]  # fmt: skip
+    ]
     preempted = 0
     for name, found in zip(PLANS, drive(cases, tmp_path), strict=True):
         for wave, rows in zip((ASKED, ASKED, crowd), found["waves"], strict=True):

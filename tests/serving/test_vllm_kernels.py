@@ -46,10 +46,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_equal_tokens(folders: Path, tmp_path: Path) -> None:
     """In batches that requests join and leave, in chunks, one token a step inside an image too, and after prefix hits."""
     cases = [
-        {"folder": str(folders / name), "waves": [ASKED, ASKED[:1]],
-         "options": {"max_num_batched_tokens": tokens, "max_model_len": 512, "max_num_seqs": seqs}}
-        for name in PLANS for tokens, seqs in ((512, 8), (33, 3))
-    ]  # fmt: skip
+        {
+            "folder": str(folders / name),
+            "waves": [ASKED, ASKED[:1]],
+            "options": {"max_num_batched_tokens": tokens, "max_model_len": 512, "max_num_seqs": seqs},
+        }
+        for name in PLANS
+        for tokens, seqs in ((512, 8), (33, 3))
+    ]
     for case, found in zip(cases, drive(cases, tmp_path, KERNELS), strict=True):
         for wave, rows in zip(case["waves"], found["waves"], strict=True):
             for request, row in zip(wave, rows, strict=True):

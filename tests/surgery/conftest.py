@@ -25,15 +25,27 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny-llava"
     config = LlavaConfig(
         text_config={
-            "model_type": "llama", "vocab_size": 64, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3,
-            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128,
+            "model_type": "llama",
+            "vocab_size": 64,
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 128,
         },
         vision_config={
-            "model_type": "clip_vision_model", "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2,
-            "num_attention_heads": 2, "image_size": 16, "patch_size": 8, "projection_dim": 32,
+            "model_type": "clip_vision_model",
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 16,
+            "patch_size": 8,
+            "projection_dim": 32,
         },
         image_token_index=60,
-    )  # fmt: skip
+    )
     torch.manual_seed(0)
     LlavaForConditionalGeneration(config).save_pretrained(folder, max_shard_size="100KB")
     (folder / "README.md").write_text(README, encoding="utf-8")

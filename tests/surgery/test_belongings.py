@@ -233,9 +233,13 @@ def sha(path: Path) -> str:
 
 
 KEYS = [
-    "-----BEGIN OPENSSH PRIVATE KEY-----\nabc", "-----BEGIN RSA PRIVATE KEY-----", "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567",
-    "ghp_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789", "AKIAIOSFODNN7EXAMPLE", "sk-proj-AbCdEfGhIjKlMnOpQrStUvWxYz0123456789",
-]  # fmt: skip
+    "-----BEGIN OPENSSH PRIVATE KEY-----\nabc",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "hf_AbCdEfGhIjKlMnOpQrStUvWxYz01234567",
+    "ghp_AbCdEfGhIjKlMnOpQrStUvWxYz0123456789",
+    "AKIAIOSFODNN7EXAMPLE",
+    "sk-proj-AbCdEfGhIjKlMnOpQrStUvWxYz0123456789",
+]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -300,9 +304,20 @@ def test_a_single_file_beside_an_index(small: Path) -> None:
     assert resolve_source(small).weights == ("model-00001-of-00001.safetensors",)
 
 
-OTHERS = ["model.fp16.safetensors", "consolidated.safetensors", "model-00003-of-00003.safetensors", "ema.safetensors",
-          "pytorch_model.bin", "pytorch_model.bin.index.json", "tf_model.h5", "flax_model.msgpack", "model.onnx", "model.gguf",
-          "original/consolidated.00.pth", "onnx/model.onnx"]  # fmt: skip
+OTHERS = [
+    "model.fp16.safetensors",
+    "consolidated.safetensors",
+    "model-00003-of-00003.safetensors",
+    "ema.safetensors",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "tf_model.h5",
+    "flax_model.msgpack",
+    "model.onnx",
+    "model.gguf",
+    "original/consolidated.00.pth",
+    "onnx/model.onnx",
+]
 
 
 @pytest.mark.parametrize("name", OTHERS)

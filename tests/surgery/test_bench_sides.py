@@ -17,9 +17,14 @@ LAYERS = {"all": [0, 1, 2], "but-first": [1, 2], "every-second": [1]}
 
 @pytest.mark.parametrize("name", READY)
 def test_layers_of_the_ready_plans(name: str) -> None:
-    assert list(ready_spec(name, 28).layers or ()) == {  # type: ignore[arg-type]
-        "all": list(range(28)), "but-first": list(range(1, 28)), "every-second": list(range(1, 28, 2)),
-    }[name]  # fmt: skip
+    assert (
+        list(ready_spec(name, 28).layers or ())
+        == {  # type: ignore[arg-type]
+            "all": list(range(28)),
+            "but-first": list(range(1, 28)),
+            "every-second": list(range(1, 28, 2)),
+        }[name]
+    )
     if name != "all":
         with pytest.raises(LostattnError, match="take plan all"):
             ready_spec(name, 1)

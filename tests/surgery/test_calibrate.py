@@ -178,17 +178,28 @@ def test_file_and_back(file: Path, demo_calibration: Calibration) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"mass": None}, "damaged"), ({"mass": []}, "damaged"), ({"mass": [[0.0] * 4] * 7}, "damaged"), ({"mass": 5}, "damaged"),
-        ({"level": [[0.0] * 3] * 8}, "damaged"), ({"score": [["x"] * 4] * 8}, "damaged"), ({"num_heads": [4]}, "damaged"),
-        ({"score": [[float("nan")] * 4] * 8}, "damaged"), ({"score": [[10**400] * 4] * 8}, "damaged"),
+        ({"mass": None}, "damaged"),
+        ({"mass": []}, "damaged"),
+        ({"mass": [[0.0] * 4] * 7}, "damaged"),
+        ({"mass": 5}, "damaged"),
+        ({"level": [[0.0] * 3] * 8}, "damaged"),
+        ({"score": [["x"] * 4] * 8}, "damaged"),
+        ({"num_heads": [4]}, "damaged"),
+        ({"score": [[float("nan")] * 4] * 8}, "damaged"),
+        ({"score": [[10**400] * 4] * 8}, "damaged"),
         ({"samples": 0}, "damaged"),
-        ({"num_layers": "8"}, "damaged"), ({"family": 3}, "damaged"), ({"extra": 1}, "misses or invents"),
-        ({"format": 2}, "format 1"), ({"weights": 3}, "damaged"), ({"num_kv_heads": -1}, "damaged"),
-        ({"num_kv_heads": "2"}, "damaged"), ({"level": [[1e38] * 4] * 8}, "levels beyond 10000"),
+        ({"num_layers": "8"}, "damaged"),
+        ({"family": 3}, "damaged"),
+        ({"extra": 1}, "misses or invents"),
+        ({"format": 2}, "format 1"),
+        ({"weights": 3}, "damaged"),
+        ({"num_kv_heads": -1}, "damaged"),
+        ({"num_kv_heads": "2"}, "damaged"),
+        ({"level": [[1e38] * 4] * 8}, "levels beyond 10000"),
         ({"level": [[-1e5] + [0.0] * 3] * 8}, "levels beyond"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_damaged_files(file: Path, change: dict[str, Any], says: str) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
     with pytest.raises(LostattnError, match=says):

@@ -16,9 +16,18 @@ from lostattn.surgery.checkpoint.source import Source
 
 SOURCE = Source(Path("/home/me/models/llava"), "org/llava", "a" * 40, {"model_type": "llava"}, (), ())
 PLAN = Plan(
-    "llava", "noise", "paper", "raw", "all", 32, 32, 8, seed=7, options={"shape": "a|b"},
+    "llava",
+    "noise",
+    "paper",
+    "raw",
+    "all",
+    32,
+    32,
+    8,
+    seed=7,
+    options={"shape": "a|b"},
     heads={1: (0, 1), 20: (4, 5, 6, 7, 9, 30), **dict.fromkeys(range(3, 9), tuple(range(32)))},
-)  # fmt: skip
+)
 
 
 def card(plan: Plan = PLAN, source: Source = SOURCE, **kwargs: Any) -> str:
@@ -97,11 +106,23 @@ def test_a_hostile_folder_name() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [None, "", "# no front matter", "---\n", "---\n[1]\n---\n", "---\nlicense: {a: b}\n---\n",
-     "---\nlicense: [1]\n---\n", "---\nlicense: &a [*a]\n---\n", "---\nlicense: " + "[" * 4000 + "\n---\n",
-     "---\n" + "[" * 5000 + "\n---\n", "---\nlicense: !!python/object:os.system x\n---\n",
-     "---\nlicense: " + "x" * 70_000 + "\n---\n", "---\n\x00\n---\n", "---\nlicense: ''\n---\n"],
-)  # fmt: skip
+    [
+        None,
+        "",
+        "# no front matter",
+        "---\n",
+        "---\n[1]\n---\n",
+        "---\nlicense: {a: b}\n---\n",
+        "---\nlicense: [1]\n---\n",
+        "---\nlicense: &a [*a]\n---\n",
+        "---\nlicense: " + "[" * 4000 + "\n---\n",
+        "---\n" + "[" * 5000 + "\n---\n",
+        "---\nlicense: !!python/object:os.system x\n---\n",
+        "---\nlicense: " + "x" * 70_000 + "\n---\n",
+        "---\n\x00\n---\n",
+        "---\nlicense: ''\n---\n",
+    ],
+)
 def test_front_matter_from_anywhere(text: str | None) -> None:
     assert inherited(text) == {}
     assert "license" not in front(card(original=text))

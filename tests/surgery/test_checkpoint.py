@@ -223,8 +223,10 @@ def test_large_linked_weights_are_fingerprinted(
 ) -> None:
     monkeypatch.setattr(checkpoint, "FULL_LIMIT", 10)
     for name, kwargs, level in (
-        ("a", {}, "fingerprint"), ("b", {"full_hash": True}, "sha256"), ("c", {"weights": "copy"}, "sha256"),
-    ):  # fmt: skip
+        ("a", {}, "fingerprint"),
+        ("b", {"full_hash": True}, "sha256"),
+        ("c", {"weights": "copy"}, "sha256"),
+    ):
         write(small, plan, tmp_path / name, **kwargs)
         levels = {check.file: check.level for check in verify(tmp_path / name).checks}
         assert levels["model.safetensors"] == level

@@ -93,13 +93,19 @@ def test_every_json_is_json_and_nothing_else(
 ) -> None:
     question = "Is there a 7 in the image?"
     for arguments in (
-        ["families"], ["modes"], ["plan", demo, "--heads", "0.2-0.8"], ["show", patched], ["verify", patched],
-        ["verify", patched, "--quick"], ["patch", demo, tmp_path / "a", "--layers", "none"], ["unpatch", patched, tmp_path / "b"],
+        ["families"],
+        ["modes"],
+        ["plan", demo, "--heads", "0.2-0.8"],
+        ["show", patched],
+        ["verify", patched],
+        ["verify", patched, "--quick"],
+        ["patch", demo, tmp_path / "a", "--layers", "none"],
+        ["unpatch", patched, tmp_path / "b"],
         ["patch", demo, tmp_path / "c", "--heads", "3:0,1,3;4:2", "--dry-run"],
         ["ask", patched, question, "--image", picture, "--compare", demo, "--attention", "eager"],
         ["calibrate", demo, "--data", "builtin", "--samples", "2", "--out", tmp_path / "c.json"],
         ["bench", "attention", "--visual-tokens", "16", "--seconds", "0.001"],
-    ):  # fmt: skip
+    ):
         found = run(*arguments, "--json")
         assert found.exit_code == 0, found.output
         assert isinstance(json.loads(found.stdout), dict | list)
@@ -138,16 +144,29 @@ def test_spec_files(run: Run, demo: Path, tmp_path: Path) -> None:
 
 
 WRONG_PLANS = [
-    (["--layers", "0,9"], "layers 0-7"), (["--layers", "x"], "cannot read layers"), (["--layers", "3-1"], "backwards"),
-    (["--heads", "0.6-0.3"], "0 <= low <= high"), (["--heads", "3:0,9"], "within 0-3"), (["--heads", "3:0,0"], "twice"),
-    (["--heads", "3:"], "heads of layer 3"), (["--heads", "3:0;4:1", "--layers", "3"], "leave --layers out"),
-    (["--heads", "all", "--blend", "2"], "blend"), (["--heads", "all", "--seed", "-1"], "seed"), (["--preset", "x"], "efficient"),
-    (["--mode", "x"], "unknown mode"), (["--scores", "x"], "prob_rescaled"), (["--queries", "x"], "after_image"),
-    (["--rank-by", "x"], "mass, score"), (["--option", "x"], "NAME=VALUE"), (["--option", "x=y"], "no option x=y"),
-    (["--calibration", "none.json"], "cannot read the calibration"), (["--dynamic", "--heads", "all"], "--dynamic"),
-    (["--dynamic", "--preset", "efficient"], "static heads"), (["--dynamic", "--scores", "log"], "log"),
+    (["--layers", "0,9"], "layers 0-7"),
+    (["--layers", "x"], "cannot read layers"),
+    (["--layers", "3-1"], "backwards"),
+    (["--heads", "0.6-0.3"], "0 <= low <= high"),
+    (["--heads", "3:0,9"], "within 0-3"),
+    (["--heads", "3:0,0"], "twice"),
+    (["--heads", "3:"], "heads of layer 3"),
+    (["--heads", "3:0;4:1", "--layers", "3"], "leave --layers out"),
+    (["--heads", "all", "--blend", "2"], "blend"),
+    (["--heads", "all", "--seed", "-1"], "seed"),
+    (["--preset", "x"], "efficient"),
+    (["--mode", "x"], "unknown mode"),
+    (["--scores", "x"], "prob_rescaled"),
+    (["--queries", "x"], "after_image"),
+    (["--rank-by", "x"], "mass, score"),
+    (["--option", "x"], "NAME=VALUE"),
+    (["--option", "x=y"], "no option x=y"),
+    (["--calibration", "none.json"], "cannot read the calibration"),
+    (["--dynamic", "--heads", "all"], "--dynamic"),
+    (["--dynamic", "--preset", "efficient"], "static heads"),
+    (["--dynamic", "--scores", "log"], "log"),
     (["--revision", "main", "--heads", "all"], "Hub ids"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("options", "says"), WRONG_PLANS, ids=lambda x: " ".join(x) if isinstance(x, list) else "")
@@ -163,28 +182,36 @@ def test_mistakes_elsewhere(run: Run, demo: Path, patched: Path, picture: Path, 
     ask = ["ask", patched, "Q", "--image"]
     calibrate = ["calibrate", demo, "--out", tmp_path / "c.json", "--data"]
     for arguments, says in (
-        (["plan", patched], "already patched"), (["plan", tmp_path / "none"], "does not exist"),
+        (["plan", patched], "already patched"),
+        (["plan", tmp_path / "none"], "does not exist"),
         (["plan", tmp_path], "config.json"),
-        (["show", demo], "not patched by lostattn"), (["verify", "none"], "not a folder"),
+        (["show", demo], "not patched by lostattn"),
+        (["verify", "none"], "not a folder"),
         (["unpatch", demo, "x"], "not patched"),
-        (["patch", demo, patched, "--heads", "all"], "exists: choose another"), (["unpatch", patched, demo], "exists"),
-        ([*ask, "none.png"], "does not exist"), ([*ask, tmp_path], "is a folder"),
+        (["patch", demo, patched, "--heads", "all"], "exists: choose another"),
+        (["unpatch", patched, demo], "exists"),
+        ([*ask, "none.png"], "does not exist"),
+        ([*ask, tmp_path], "is a folder"),
         ([*ask, tmp_path / "bad.png"], "no picture"),
-        ([*ask, tmp_path / "thin.png"], "1 x 500 pixels"), ([*ask, picture, "--dtype", "nn"], "unknown dtype"),
-        ([*ask, picture, "--device", "x"], "unknown device"), ([*ask, picture, "--attention", "x"], "attention path"),
+        ([*ask, tmp_path / "thin.png"], "1 x 500 pixels"),
+        ([*ask, picture, "--dtype", "nn"], "unknown dtype"),
+        ([*ask, picture, "--device", "x"], "unknown device"),
+        ([*ask, picture, "--attention", "x"], "attention path"),
         ([*ask, picture, "--compare", "none"], "not a model folder"),
         (["ask", demo, "Q", "--image", picture, "--attention", "eager"], "not patched"),
         (["ask", demo, "<|image_pad|>", "--image", picture], "special tokens"),
         (["ask", GOLDEN, "Q", "--image", picture], "processor"),
-        ([*calibrate, "none"], "does not exist"), ([*calibrate, tmp_path / "bad.jsonl"], "row 2"),
+        ([*calibrate, "none"], "does not exist"),
+        ([*calibrate, tmp_path / "bad.jsonl"], "row 2"),
         (["calibrate", patched, "--data", "builtin", "--out", "c"], "already patched"),
         (["calibrate", demo, "--data", "builtin", "--out", tmp_path], "is a folder"),
         (["calibrate", demo, "--data", "builtin", "--out", "a/b/c.json"], "make it first"),
         (["calibrate", demo, "--data", "builtin", "--out", picture], "add --force"),
         (["bench", "attention", "--visual-tokens", "0"], "1 or more"),
         (["bench", "attention", "--visual-tokens", "x"], "visual tokens"),
-        (["demo", "--out", tmp_path], "not empty"), (["demo", "--seed", "1000", "--out", "x"], "take another --seed"),
-    ):  # fmt: skip
+        (["demo", "--out", tmp_path], "not empty"),
+        (["demo", "--seed", "1000", "--out", "x"], "take another --seed"),
+    ):
         assert says in mistake(run(*arguments)), arguments
     assert not (tmp_path / "c.json").exists() and not list((tmp_path / "here").iterdir())
 

@@ -61,15 +61,24 @@ def test_a_table_of_many_columns_is_turned_round() -> None:
 def test_wide_tables_become_blocks() -> None:
     rows = [["a", "x" * 50, "y" * 50], ["b", "z" * 50, ""]]
     assert table_text(["name", "one", "two"], rows, 80).splitlines() == [
-        "name  a", f"one   {'x' * 50}", f"two   {'y' * 50}", "", "name  b", f"one   {'z' * 50}", "two",
-    ]  # fmt: skip
+        "name  a",
+        f"one   {'x' * 50}",
+        f"two   {'y' * 50}",
+        "",
+        "name  b",
+        f"one   {'z' * 50}",
+        "two",
+    ]
 
 
 def test_a_narrow_table_is_as_wide_as_its_cells() -> None:
     text = table_text(["metric", "value"], [["accuracy", "91.20 %"], ["n", 500]], 80)
     assert text.splitlines() == [
-        "metric    value", "--------  -------", "accuracy  91.20 %", "n         500",
-    ]  # fmt: skip
+        "metric    value",
+        "--------  -------",
+        "accuracy  91.20 %",
+        "n         500",
+    ]
     assert "\x1b[" in table_text(["a"], [["[bold]b"]], 80, colours=True) and "[bold]b" in table_text(
         ["a"], [["[bold]b"]], 80
     )

@@ -44,10 +44,17 @@ def test_help_of_bench_is_whole() -> None:
 
 
 LISTED = {
-    choices.MODE: sorted(MODES), choices.TASK: sorted(all_tasks()), choices.PRESET: PRESETS, choices.SCORE_RULE: SCORES,
-    choices.ROWS: QUERIES, choices.RANKING: RANK_BY, choices.PATH: call.PATHS, choices.TOKENS: samples.TOKENS,
-    choices.GRID: ready.READY, choices.HARNESS: ("lostattn", "lmms-eval", "vlmevalkit"),
-}  # fmt: skip
+    choices.MODE: sorted(MODES),
+    choices.TASK: sorted(all_tasks()),
+    choices.PRESET: PRESETS,
+    choices.SCORE_RULE: SCORES,
+    choices.ROWS: QUERIES,
+    choices.RANKING: RANK_BY,
+    choices.PATH: call.PATHS,
+    choices.TOKENS: samples.TOKENS,
+    choices.GRID: ready.READY,
+    choices.HARNESS: ("lostattn", "lmms-eval", "vlmevalkit"),
+}
 
 
 @pytest.mark.parametrize("kind", LISTED, ids=lambda kind: kind.what)
@@ -57,10 +64,16 @@ def test_choices_are_what_there_is(kind: choices.OneOf) -> None:
 
 def test_help_shows_known_values() -> None:
     for command, shown in (
-        ("patch", "[paper|reference|efficient]"), ("patch", f"[{'|'.join(sorted(MODES))}]"), ("patch", "[all|after_image|last]"),
-        ("eval", "[transformers|vllm|URL]"), ("eval", "[lostattn|lmms-eval|vlmevalkit]"), ("ask", "[auto|closed|any_mask|eager]"),
-        ("score", f"[{'|'.join(task_names())}]"), ("diagnose", "[all|visual|text]"), ("trace", "[auto|float32|bfloat16|float16]"),
-    ):  # fmt: skip
+        ("patch", "[paper|reference|efficient]"),
+        ("patch", f"[{'|'.join(sorted(MODES))}]"),
+        ("patch", "[all|after_image|last]"),
+        ("eval", "[transformers|vllm|URL]"),
+        ("eval", "[lostattn|lmms-eval|vlmevalkit]"),
+        ("ask", "[auto|closed|any_mask|eager]"),
+        ("score", f"[{'|'.join(task_names())}]"),
+        ("diagnose", "[all|visual|text]"),
+        ("trace", "[auto|float32|bfloat16|float16]"),
+    ):
         assert shown in CliRunner().invoke(main, [command, "--help"]).stdout, command
 
 
@@ -73,13 +86,19 @@ def completed(line: str) -> list[str]:
 @pytest.mark.parametrize(
     ("line", "values"),
     [
-        ("ca", ["calibrate"]), ("bench p", ["patch", "plans"]), ("patch --mode ", sorted(MODES)), ("patch --mode no", ["noise"]),
-        ("eval m --task p", ["pope"]), ("eval m --harness l", ["lostattn", "lmms-eval"]),
+        ("ca", ["calibrate"]),
+        ("bench p", ["patch", "plans"]),
+        ("patch --mode ", sorted(MODES)),
+        ("patch --mode no", ["noise"]),
+        ("eval m --task p", ["pope"]),
+        ("eval m --harness l", ["lostattn", "lmms-eval"]),
         ("sweep --spec t", ["table2", "table8"]),
-        ("eval --backend v", ["vllm"]), ("trace --dtype b", ["bfloat16"]), ("plan --sco", ["--scores"]),
+        ("eval --backend v", ["vllm"]),
+        ("trace --dtype b", ["bfloat16"]),
+        ("plan --sco", ["--scores"]),
         ("patch --seed 1 --seed 2 --weights l", ["link"]),
     ],
-)  # fmt: skip
+)
 def test_completion(line: str, values: list[str]) -> None:
     assert completed(line) == values
 
@@ -94,14 +113,18 @@ def test_the_shells_own_script() -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("evl", "no such command 'evl' (did you mean eval?)"), ("bench atention", "did you mean attention?"),
+        ("evl", "no such command 'evl' (did you mean eval?)"),
+        ("bench atention", "did you mean attention?"),
         ("patch a b --mode Nois", "unknown mode 'Nois' (did you mean noise?): choose one of drop, noise"),
-        ("patch a b --mode qqq", "unknown mode 'qqq': choose one of"), ("patch a b --preset papper", "did you mean paper?"),
+        ("patch a b --mode qqq", "unknown mode 'qqq': choose one of"),
+        ("patch a b --preset papper", "did you mean paper?"),
         ("ask a q --image i --dtype float23", "unknown dtype 'float23' (did you mean float32?)"),
-        ("score --task vmcbnch --responses r", "did you mean vmcbench?"), ("plan a --layer 3", "--layers"),
-        ("eval a --task pope --out o --backend vlm", "did you mean vllm?"), ("sweep a --task pope --out o --spec head", "heads"),
+        ("score --task vmcbnch --responses r", "did you mean vmcbench?"),
+        ("plan a --layer 3", "--layers"),
+        ("eval a --task pope --out o --backend vlm", "did you mean vllm?"),
+        ("sweep a --task pope --out o --spec head", "heads"),
     ],
-)  # fmt: skip
+)
 def test_a_mistyped_word_is_told_with_the_nearest(line: str, says: str) -> None:
     assert says in told(*line.split())
 

@@ -35,10 +35,21 @@ def leftovers(folder: Path) -> list[str]:
 
 
 STEPS = [
-    (os, "fsync"), (os, "rename"), (os, "mkdir"), (os, "link"), (os, "write"), (checkpoint, "place"),
-    (checkpoint, "write_bytes"), (checkpoint, "write_json"), (checkpoint, "sync_tree"), (checkpoint, "check_file"),
-    (disk, "sync_folder"), (publish, "sync_folder"), (publish, "_recover"), (place_module, "_copy"),
-]  # fmt: skip
+    (os, "fsync"),
+    (os, "rename"),
+    (os, "mkdir"),
+    (os, "link"),
+    (os, "write"),
+    (checkpoint, "place"),
+    (checkpoint, "write_bytes"),
+    (checkpoint, "write_json"),
+    (checkpoint, "sync_tree"),
+    (checkpoint, "check_file"),
+    (disk, "sync_folder"),
+    (publish, "sync_folder"),
+    (publish, "_recover"),
+    (place_module, "_copy"),
+]
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, turn: int, error: BaseException) -> list[int]:
@@ -59,9 +70,15 @@ def failing(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, turn: int, e
 @pytest.mark.parametrize(("owner", "name"), STEPS, ids=lambda x: x if isinstance(x, str) else "")
 @pytest.mark.parametrize("replace", [False, True])
 def test_a_failure_at_any_step_leaves_the_old_or_the_new(
-    small: Path, plan: Plan, tmp_path: Path, snapshot: Snapshot,
-    replace: bool, owner: Any, name: str, error: BaseException,
-) -> None:  # fmt: skip
+    small: Path,
+    plan: Plan,
+    tmp_path: Path,
+    snapshot: Snapshot,
+    replace: bool,
+    owner: Any,
+    name: str,
+    error: BaseException,
+) -> None:
     (small / "extra.txt").write_text("extra")
     out = tmp_path / "work" / "out"
     out.parent.mkdir()

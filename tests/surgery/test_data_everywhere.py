@@ -142,15 +142,18 @@ def test_the_questions_that_rank_heads_judge_no_model(demo: Path, seen: Seen) ->
 BAD: dict[str, tuple[list[Any] | str, str]] = {
     "nothing": ("nowhere.jsonl", "the data nowhere.jsonl does not exist: give"),
     "URL": ("https://example.com/data.jsonl", "is a URL, and none is fetched"),
-    "digits": ("digits:many", "write digits:200"), "no rows": ([], "has no rows"),
+    "digits": ("digits:many", "write digits:200"),
+    "no rows": ([], "has no rows"),
     "two pictures": ([{"image": ["a.png", "b.png"]}], "row 1: the image is a list of 2 pictures"),
-    "no picture": ([{"image": {"bytes": None, "path": None}}], "row 1"), 
+    "no picture": ([{"image": {"bytes": None, "path": None}}], "row 1"),
     "URL of one": ([{"image": {"url": "http://x/a.png"}}], "row 1"),
-    "list of URLs": ([{"image": [{"url": "http://x/a.png"}]}], "row 1"), "missing": ([{"image": "a.png"}], "row 1: image"),
+    "list of URLs": ([{"image": [{"url": "http://x/a.png"}]}], "row 1"),
+    "missing": ([{"image": "a.png"}], "row 1: image"),
     "half a picture": ([{"image": data_forms.text("red")[:81]}], "row 1: the image is damaged base64 text"),
-    "long nonsense": ([{"image": "x" * 5000}], "row 1: image"), "number": ([{"image": 5}], "row 1: the image is 5"),
+    "long nonsense": ([{"image": "x" * 5000}], "row 1: image"),
+    "number": ([{"image": 5}], "row 1: the image is 5"),
     "no question": ([{"image": data_forms.text("red"), "question": None}], "row 1 has no "),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -198,10 +201,12 @@ def test_the_grammar_stands_in_every_help() -> None:
 
 
 ASK_MISTAKES = (
-    (["Q"], "give --image or --video with a QUESTION"), (["Q", "--image", "a.png", "--data", "digits:1"], "not several of them"),
-    (["--image", "a.png"], "--image needs a QUESTION"), (["--data", "digits:1", "--boxes", "b.json"], "leave --boxes out"),
+    (["Q"], "give --image or --video with a QUESTION"),
+    (["Q", "--image", "a.png", "--data", "digits:1"], "not several of them"),
+    (["--image", "a.png"], "--image needs a QUESTION"),
+    (["--data", "digits:1", "--boxes", "b.json"], "leave --boxes out"),
     (["Q", "--image", "a.png", "--samples", "2"], "--samples counts rows"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("words, says", ASK_MISTAKES)

@@ -169,9 +169,11 @@ def test_the_folder_is_never_somebody_elses(demo: Path, tmp_path: Path) -> None:
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     (tmp_path / "link").symlink_to(tmp_path / "mine")
     for name, force, says in (
-        ("file", True, "not a folder"), ("link", True, "not a folder"), ("mine", False, "not empty"),
+        ("file", True, "not a folder"),
+        ("link", True, "not a folder"),
+        ("mine", False, "not empty"),
         ("mine", True, "holds 'thesis.tex', which is not of the demo"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(LostattnError, match=says):
             unpack_model(tmp_path / name, force)
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"

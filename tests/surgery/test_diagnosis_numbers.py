@@ -81,9 +81,13 @@ def tme(x: np.ndarray) -> float:
 def measured(x: np.ndarray, new: np.ndarray) -> Step:
     change = abs(erank(new) - erank(x)) / min(x.shape)
     return {
-        "erank_new": erank(new), "delta_s": change, "delta_d": delta_d(x, new), "rid": change + delta_d(x, new),
-        "tme_new": tme(new), "mixig": tme(new) - tme(x),
-    }  # fmt: skip
+        "erank_new": erank(new),
+        "delta_s": change,
+        "delta_d": delta_d(x, new),
+        "rid": change + delta_d(x, new),
+        "tme_new": tme(new),
+        "mixig": tme(new) - tme(x),
+    }
 
 
 # plain runs
@@ -133,10 +137,11 @@ def expected_sample(model: Any, inputs: dict[str, Any], rows: np.ndarray) -> dic
     still = {**inputs, "position_ids": torch.zeros(3, 1, inputs["input_ids"].shape[1], dtype=torch.long)}
     own, unrotated = ([[s[rows] for s in layer] for layer in states(model, i)] for i in (inputs, still))
     found: dict[str, list[Step]] = {
-        "attention": [measured(x, a) for x, a, _ in own], "feed_forward": [measured(a, f) for _, a, f in own],
+        "attention": [measured(x, a) for x, a, _ in own],
+        "feed_forward": [measured(a, f) for _, a, f in own],
         "rope": [{"rid": rid(o[0], s[0])} for o, s in zip(own[1:], unrotated[1:], strict=True)],
         "reversed": [{"rid": rid(s[0], o[0])} for o, s in zip(own[1:], unrotated[1:], strict=True)],
-    }  # fmt: skip
+    }
     found["noise_delta"] = []
     for number, (x, a, _) in enumerate(own):
         draw = torch.randn(x.shape, generator=torch.Generator().manual_seed(SEED * 1000 + number), dtype=torch.float64)
@@ -183,9 +188,12 @@ def expected_model(samples: list[dict[str, list[Step]]]) -> dict[str, Any]:
     rope, other = ([[step["rid"] for step in s[name]] for s in samples] for name in ("rope", "reversed"))
     return {
         "reversed": [None, *(interval([r[i] for r in other]) for i in range(depth - 1))],
-        "samples": QUESTIONS, "modules": modules, "layers": layers, "rope": interval([sum(r) / len(r) for r in rope]),
+        "samples": QUESTIONS,
+        "modules": modules,
+        "layers": layers,
+        "rope": interval([sum(r) / len(r) for r in rope]),
         "rope_layers": [None, *(interval([r[i] for r in rope]) for i in range(depth - 1))],
-    }  # fmt: skip
+    }
 
 
 def close(found: Any, wanted: Any, at: str = "") -> None:

@@ -30,8 +30,14 @@ from lostattn.surgery.planner import make_plan
 from lostattn.surgery.spec import PatchSpec
 
 SETTINGS = {
-    "mode": "uniform", "options": {}, "scores": "log", "queries": "all", "blend": 1.0, "seed": 0, "temperature": 1.0,
-}  # fmt: skip
+    "mode": "uniform",
+    "options": {},
+    "scores": "log",
+    "queries": "all",
+    "blend": 1.0,
+    "seed": 0,
+    "temperature": 1.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +199,13 @@ def test_a_choice_keeps_what_was_asked(frontier: Frontier, keep: float | None, b
 @pytest.mark.parametrize(
     "change",
     [
-        {"steps": 3}, {"alone": [{}]}, {"settings": {}}, {"kv_groups": 0}, {"samples": "x"}, {"more": 1}, {"alone": None},
+        {"steps": 3},
+        {"alone": [{}]},
+        {"settings": {}},
+        {"kv_groups": 0},
+        {"samples": "x"},
+        {"more": 1},
+        {"alone": None},
         {"steps": [{"groups": [[7, 7]], "kl": 0, "agreement": 1, "tokens": 1}]},
         {"steps": [{"groups": [], "kl": 0, "agreement": 1, "tokens": 1}]},
         {"steps": [{"groups": [[0, 0]], "back": [[0, 1]], "kl": 0, "agreement": 1, "tokens": 1}]},
@@ -203,7 +215,7 @@ def test_a_choice_keeps_what_was_asked(frontier: Frontier, keep: float | None, b
         {"alone": [{"group": [0, 0], "kl": 0, "agreement": 2, "tokens": 1}]},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_damaged_frontiers(change: dict[str, Any], demo_calibration: Calibration, tmp_path: Path) -> None:
     good = Frontier(SETTINGS, 12, 5, 16, {(0, 0): Harm(0, 1, 1)}, (Step(((0, 0),), Harm(0, 1, 1)),))
     raw = {**replace(demo_calibration, frontier=good).to_json()}

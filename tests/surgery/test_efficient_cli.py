@@ -97,13 +97,16 @@ def test_mistakes(demo: Path, measured: Path, tmp_path: Path, demo_calibration: 
         (("--preset", "efficient", "--calibration", old, "--kv-budget", 0.5), "calibrate --frontier"),
         ((*efficient, "--kv-budget", 0.5, "--layers", 3), "leave --layers"),
         ((*efficient, "--groups", "3:0", "--heads", "all"), "leave --layers and --heads out"),
-        ((*efficient, "--groups", "3:2"), "KV heads 0-1"), ((*efficient, "--groups", "8:0"), "layers 0-7"),
-        ((*efficient, "--groups", "3"), "cannot read groups"), ((*efficient, "--mode", "noise"), "measured with mode"),
+        ((*efficient, "--groups", "3:2"), "KV heads 0-1"),
+        ((*efficient, "--groups", "8:0"), "layers 0-7"),
+        ((*efficient, "--groups", "3"), "cannot read groups"),
+        ((*efficient, "--mode", "noise"), "measured with mode"),
         ((*efficient, "--temperature", 2), "measured with temperature 1"),
         ((*efficient, "--kv-budget", 0.0, "--keep-agreement", 1.0), "most that can be saved"),
-        (("--mode", "drop", "--scores", "log"), "leave --scores out"), (("--mode", "drop", "--blend", 0.5), "leave --blend out"),
+        (("--mode", "drop", "--scores", "log"), "leave --scores out"),
+        (("--mode", "drop", "--blend", 0.5), "leave --blend out"),
         (("--mode", "drop", "--option", "a=b"), "no option"),
-    ):  # fmt: skip
+    ):
         assert says in mistake(*plan, *more), more
     assert "holds no measured KV groups" in mistake("frontier", old)
     for more, says in (
@@ -120,10 +123,12 @@ def test_mistakes_in_measuring(demo: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.json"
     for more, says in (
         (("--mode", "noise"), "--mode says how KV groups are measured: add --frontier"),
-        (("--sensitivity", "--width", 3), "--width says"), (("--max-new-tokens", 3), "--max-new-tokens says"),
-        (("--frontier", "--mode", "x"), "unknown mode"), (("--frontier", "--option", "pool=max"), "no option pool=max"),
+        (("--sensitivity", "--width", 3), "--width says"),
+        (("--max-new-tokens", 3), "--max-new-tokens says"),
+        (("--frontier", "--mode", "x"), "unknown mode"),
+        (("--frontier", "--option", "pool=max"), "no option pool=max"),
         (("--frontier", "--option", "pool"), "NAME=VALUE"),
-    ):  # fmt: skip
+    ):
         assert says in mistake("calibrate", demo, "--data", "builtin", "--out", out, *more), more
     assert not list(tmp_path.iterdir())
 

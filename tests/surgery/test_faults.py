@@ -217,7 +217,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "index names /etc/x": (lambda f: spoil_index(f, "/etc/x.safetensors"), "no plain file name"),
     "index names a missing shard": (lambda f: spoil_index(f, "gone.safetensors"), "which is missing"),
     "index nested 10,000 deep": (
-        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map":' * 10_000), "nested too deeply"
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map":' * 10_000),
+        "nested too deeply",
     ),
     "config.json not JSON": (lambda f: (f / "config.json").write_text("{'a': 1}"), "not JSON"),
     "config.json nested 10,000 deep": (lambda f: (f / "config.json").write_text('{"a":' * 10_000), "nested too deeply"),
@@ -230,7 +231,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "duplicate tensor names": (lambda f: head(first_shard(f), len(TWICE), TWICE), "twice"),
     "header nested 10,000 deep": (lambda f: head(first_shard(f), 50_000, b'{"a":' * 10_000), "nested too deeply"),
     "a pipe among the files": (lambda f: os.mkfifo(f / "pipe"), "not a regular file"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -257,12 +258,15 @@ def rename_record(folder: Path, name: str) -> None:
 PATCHED: dict[str, tuple[Callable[[Path], object], str]] = {
     "record names ../x": (lambda f: rename_record(f, "../x"), "do not trust this folder"),
     "record names /etc/passwd": (lambda f: rename_record(f, "/etc/passwd"), "do not trust this folder"),
-    "original outside": (lambda f: record(f, lambda raw: raw["originals"].update({"../x": {"text": ""}})), "lostattn.json"),
+    "original outside": (
+        lambda f: record(f, lambda raw: raw["originals"].update({"../x": {"text": ""}})),
+        "lostattn.json",
+    ),
     "record nested 10,000 deep": (lambda f: (f / "lostattn.json").write_text('{"a":' * 10_000), "nested too deeply"),
     "record of 17 MB": (lambda f: (f / "lostattn.json").write_text(" " * 17 * 2**20), "16 MB"),
     "shard a link out": (lambda f: swap_for_link(first_shard(f), Path("/etc/passwd")), "leads out"),
     "shard missing": (lambda f: first_shard(f).unlink(), "missing"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", PATCHED)

@@ -232,11 +232,19 @@ def test_file_and_back(fit: Fit, demo_calibration: Calibration, tmp_path: Path) 
 @pytest.mark.parametrize(
     "change",
     [
-        {"weights": {}}, {"features": ["colour"]}, {"levels": {"1": [1.0]}}, {"samples": -1}, {"harm": {}}, {"more": 1},
-        {"settings": {}}, {"weights": 3}, {"rounds": "x"}, {"weights": {"1": [[1e9] * 6], "4": [[0.0] * 6] * 2}},
+        {"weights": {}},
+        {"features": ["colour"]},
+        {"levels": {"1": [1.0]}},
+        {"samples": -1},
+        {"harm": {}},
+        {"more": 1},
+        {"settings": {}},
+        {"weights": 3},
+        {"rounds": "x"},
+        {"weights": {"1": [[1e9] * 6], "4": [[0.0] * 6] * 2}},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_damaged_fits(fit: Fit, change: dict[str, Any]) -> None:
     with pytest.raises(LostattnError, match="damaged: make it anew"):
         Fit.from_json(fit.to_json() | change)
@@ -250,7 +258,7 @@ def test_a_fit_is_for_its_own_groups_and_settings(fit: Fit, plan: Plan) -> None:
         (replace(same, mode="noise", options={}), "made with mode"),
         (replace(same, queries="after_image"), "made with queries"),
         (replace(same, heads={1: (0,)}, levels={1: (0.0,)}), "for whole KV groups"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(LostattnError, match=says):
             fit_for([fit], other)
     with pytest.raises(LostattnError, match="it holds no fit"):

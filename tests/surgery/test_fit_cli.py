@@ -101,9 +101,21 @@ def test_a_fit_of_what_the_frontier_lets_go(demo: Path, tmp_path: Path) -> None:
             == sum(map(len, found["plan"]["weights"].values()))
         )
     told = run(
-        "bench", "plans", demo, "--calibration", out, "--questions", 8, "--groups", "8", "--random", 0, "--json",
-        "--out", tmp_path / "plans",
-    )  # fmt: skip
+        "bench",
+        "plans",
+        demo,
+        "--calibration",
+        out,
+        "--questions",
+        8,
+        "--groups",
+        "8",
+        "--random",
+        0,
+        "--json",
+        "--out",
+        tmp_path / "plans",
+    )
     rows = {row["plan"]: row for row in json.loads(told.stdout)["rows"]}
     assert rows["fitted"]["groups"] == rows["efficient"]["groups"] and rows["fitted"]["versus_original"]["n"] == 8
     assert len(list((tmp_path / "plans").rglob("plan-*"))) >= 5, "answers of its own"
@@ -113,26 +125,30 @@ def test_a_fit_of_what_the_frontier_lets_go(demo: Path, tmp_path: Path) -> None:
 def test_mistakes(demo: Path, measured: Path, tmp_path: Path) -> None:
     calibrate = ("calibrate", demo, "--data", "builtin", "--out", tmp_path / "c.json")
     for more, says in (
-        (("--fit",), "name them with --groups, or add --frontier"), (("--groups", "1:0"), "add --fit"),
-        (("--kv-budget", "0.5"), "add --fit"), (("--rounds", 3), "add --fit"),
+        (("--fit",), "name them with --groups, or add --frontier"),
+        (("--groups", "1:0"), "add --fit"),
+        (("--kv-budget", "0.5"), "add --fit"),
+        (("--rounds", 3), "add --fit"),
         (("--fit", "--groups", "1:0", "--kv-budget", "0.5"), "give one of them"),
-        (("--fit", "--groups", "9:0"), "layers 0-7"), (("--fit", "--groups", "1"), "cannot read groups"),
+        (("--fit", "--groups", "9:0"), "layers 0-7"),
+        (("--fit", "--groups", "1"), "cannot read groups"),
         (("--fit", "--frontier", "--kv-budget", "half"), "such as 0.75,0.5"),
         (("--fit", "--frontier", "--kv-budget", "1.5"), "such as 0.75,0.5"),
         (("--fit", "--groups", "1:0", "--samples", 7), "at least 8 questions"),
         (("--fit", "--groups", "1:0", "--width", 2), "--width"),
         (("--fit", "--groups", "1:0", "--mode", "drop"), "nothing can be fitted"),
-    ):  # fmt: skip
+    ):
         assert says in mistake(*calibrate, *more), more
     assert not list(tmp_path.iterdir())
     plan = ("plan", demo, "--scores", "fitted")
     for more, says in (
-        ((), "calibrate --fit"), (("--calibration", measured, "--groups", "1:0"), "no fit of exactly these 1"),
+        ((), "calibrate --fit"),
+        (("--calibration", measured, "--groups", "1:0"), "no fit of exactly these 1"),
         (("--calibration", measured, "--heads", "0.3-0.6"), "for whole KV groups"),
         (("--calibration", measured, "--heads", "0.3-0.6", "--dynamic"), "needs levels of known heads"),
         (("--calibration", measured, "--groups", "1:0;4:0,1", "--mode", "noise"), "made with mode"),
         (("--calibration", measured, "--mode", "drop"), "leave --scores out"),
-    ):  # fmt: skip
+    ):
         assert says in mistake(*plan, *more), more
 
 
@@ -142,17 +158,27 @@ def test_mistakes(demo: Path, measured: Path, tmp_path: Path) -> None:
 def test_the_exported_file_obeys_the_numbers(tiny_llava: Path, tmp_path: Path) -> None:
     """With lostattn and without it, bit for bit; and other weights answer otherwise."""
     given = {
-        "scores": "fitted", "heads": {1: (0, 1), 2: (0, 1, 2, 3)}, "levels": {1: (1.0, 0.5), 2: (0.0, 0.2, 0.4, 2.0)},
-        "features": ("fewness", "prior", "row"), "options": MODES["patch_complexity"].settle("efficient"),
+        "scores": "fitted",
+        "heads": {1: (0, 1), 2: (0, 1, 2, 3)},
+        "levels": {1: (1.0, 0.5), 2: (0.0, 0.2, 0.4, 2.0)},
+        "features": ("fewness", "prior", "row"),
+        "options": MODES["patch_complexity"].settle("efficient"),
         "pixels": Pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    }  # fmt: skip
+    }
     logits = []
     for number, scale in enumerate((1.0, 2.0)):
         weights = {1: ((scale, 2.0, -1.0),), 2: ((0.5, scale, 1.0), (0.0, -2.0, 3.0 * scale))}
         plan = Plan(
-            family="llava", mode="patch_complexity", preset="efficient", queries="all", num_layers=3, num_heads=4,
-            num_kv_heads=2, weights=weights, **given,
-        )  # fmt: skip
+            family="llava",
+            mode="patch_complexity",
+            preset="efficient",
+            queries="all",
+            num_layers=3,
+            num_heads=4,
+            num_kv_heads=2,
+            weights=weights,
+            **given,
+        )
         folder = write_patched(resolve_source(tiny_llava), plan, tmp_path / f"sap{number}", card="# card\n").path
         cache = tmp_path / f"cache{number}"
         cache.mkdir()

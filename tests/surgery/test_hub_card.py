@@ -23,8 +23,17 @@ from lostattn.surgery.hub.session import hub_session
 
 pytest_plugins = ["hub_server.fixtures"]
 Run = Callable[..., Result]
-ROW = {"dataset": "VMCBench", "dataset_id": "org/VMCBench", "split": "dev", "metric": "accuracy", "value": 0.74, "n": 1000,
-       "low": 0.71, "high": 0.77, "base": 0.743}  # fmt: skip
+ROW = {
+    "dataset": "VMCBench",
+    "dataset_id": "org/VMCBench",
+    "split": "dev",
+    "metric": "accuracy",
+    "value": 0.74,
+    "n": 1000,
+    "low": 0.71,
+    "high": 0.77,
+    "base": 0.743,
+}
 
 
 def pushed_card(hub: Hub, name: str = "me/tiny") -> tuple[dict[str, Any], str]:
@@ -63,13 +72,20 @@ def test_results_become_a_model_index_and_a_table(hub: Hub, run: Run, folder: Pa
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ("{", "not JSON"), ({}, "holds no results"), ([], "holds no results"), ([3], "row 1"),
-        ([{**ROW, "more": 1}], "unknown keys more"), ([{**ROW, "value": "x"}], "wrong value: 'x'"),
-        ([{**ROW, "value": float("nan")}], "wrong value"), ([{**ROW, "n": 0}], "wrong n"), ([{**ROW, "n": True}], "wrong n"),
-        ([{**ROW, "dataset": ""}], "wrong dataset"), ([{"metric": "accuracy"}], "wrong dataset: None (it is missing)"),
+        ("{", "not JSON"),
+        ({}, "holds no results"),
+        ([], "holds no results"),
+        ([3], "row 1"),
+        ([{**ROW, "more": 1}], "unknown keys more"),
+        ([{**ROW, "value": "x"}], "wrong value: 'x'"),
+        ([{**ROW, "value": float("nan")}], "wrong value"),
+        ([{**ROW, "n": 0}], "wrong n"),
+        ([{**ROW, "n": True}], "wrong n"),
+        ([{**ROW, "dataset": ""}], "wrong dataset"),
+        ([{"metric": "accuracy"}], "wrong dataset: None (it is missing)"),
         ([{**ROW, "low": "x"}], "wrong low"),
     ],
-)  # fmt: skip
+)
 def test_wrong_results(run: Run, folder: Path, tmp_path: Path, rows: Any, says: str) -> None:
     (tmp_path / "r.json").write_text(rows if isinstance(rows, str) else json.dumps(rows))
     assert says in mistake(run("push", folder, "me/tiny", "--dry-run", "--results", tmp_path / "r.json"))
@@ -109,9 +125,13 @@ def test_a_licence_that_only_the_hub_knows(
 
 @pytest.mark.parametrize(
     ("front", "says"),
-    [("", "no readable front matter"), ("---\n[1\n---\n", "no readable front matter"), ("---\n3: 4\n---\n", "front matter"),
-     ("---\nlicense: apache-2.0\nmodel-index: [3]\n---\n", "model-index")],
-)  # fmt: skip
+    [
+        ("", "no readable front matter"),
+        ("---\n[1\n---\n", "no readable front matter"),
+        ("---\n3: 4\n---\n", "front matter"),
+        ("---\nlicense: apache-2.0\nmodel-index: [3]\n---\n", "model-index"),
+    ],
+)
 def test_cards_that_the_hub_could_not_read(hub: Hub, run: Run, folder: Path, front: str, says: str) -> None:
     (folder / "README.md").write_text(f"{front}# Mine\n")
     assert says in mistake(run("push", folder, "me/tiny", "--private")) and hub.store.repos == {}
@@ -125,9 +145,17 @@ def test_a_file_beside_the_model_stays_at_home(hub: Hub, run: Run, folder: Path)
 
 
 @given(
-    st.lists(st.builds(Row, dataset=st.text(min_size=1, max_size=9), metric=st.text(min_size=1, max_size=9),
-                       value=st.floats(allow_nan=False, allow_infinity=False), n=st.integers(1, 10**9)), min_size=1)
-)  # fmt: skip
+    st.lists(
+        st.builds(
+            Row,
+            dataset=st.text(min_size=1, max_size=9),
+            metric=st.text(min_size=1, max_size=9),
+            value=st.floats(allow_nan=False, allow_infinity=False),
+            n=st.integers(1, 10**9),
+        ),
+        min_size=1,
+    )
+)
 def test_rows_and_back(tmp_path_factory: pytest.TempPathFactory, rows: list[Row]) -> None:
     path = tmp_path_factory.mktemp("rows") / "r.json"
     path.write_text(json.dumps([{k: v for k, v in vars(row).items() if v is not None} for row in rows]))

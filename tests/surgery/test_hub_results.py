@@ -124,8 +124,11 @@ def test_eval_becomes_the_card(hub: Hub, run: Run, demo: Path, tmp_path: Path) -
         mine["accuracy"]["share"],
     )
     assert metric["args"] == {
-        "n": 12, "low": mine["accuracy"]["low"], "high": mine["accuracy"]["high"], "base": first["accuracy"]["share"]
-    }  # fmt: skip
+        "n": 12,
+        "low": mine["accuracy"]["low"],
+        "high": mine["accuracy"]["high"],
+        "base": first["accuracy"]["share"],
+    }
     assert "| digits | accuracy |" in body
 
 

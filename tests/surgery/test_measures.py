@@ -68,11 +68,18 @@ def test_recorded_paper(name, step, eps):
     wanted = CASES[name][("paper_attn", "paper_ffn")[step]]
     found = measure_step(x, x_new, eps=EPS32 if eps == "eps32" else None)
     names = {
-        "erank_X": found.erank, "erank_Xp": found.erank_new, "delta_S": found.delta_s, f"rank_X_{eps}": found.rank,
-        f"delta_D_{eps}": found.delta_d, f"col_residual_{eps}": found.column_residual,
-        f"row_residual_{eps}": found.row_residual, f"RID_{eps}": found.rid, "tme_X": found.tme, "tme_Xp": found.tme_new,
+        "erank_X": found.erank,
+        "erank_Xp": found.erank_new,
+        "delta_S": found.delta_s,
+        f"rank_X_{eps}": found.rank,
+        f"delta_D_{eps}": found.delta_d,
+        f"col_residual_{eps}": found.column_residual,
+        f"row_residual_{eps}": found.row_residual,
+        f"RID_{eps}": found.rid,
+        "tme_X": found.tme,
+        "tme_Xp": found.tme_new,
         "mixig": found.mixig,
-    }  # fmt: skip
+    }
     assert set(names) == {k for k in wanted if not k.endswith(("eps32", "eps64")) or k.endswith(eps)}
     for key, value in names.items():
         assert float(value) == pytest.approx(wanted[key], rel=1e-9, abs=1e-9), key

@@ -39,9 +39,14 @@ def pair(seed: int, tokens: int, features: int, rank: int) -> tuple[torch.Tensor
 
 @settings(max_examples=80, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), tokens=st.integers(1, 9), features=st.integers(1, 9), rank=st.integers(1, 9),
-    first=st.floats(-300, 307.9), second=st.floats(-300, 307.9), sign=st.sampled_from([1.0, -1.0]),
-)  # fmt: skip
+    seed=st.integers(0, 10**6),
+    tokens=st.integers(1, 9),
+    features=st.integers(1, 9),
+    rank=st.integers(1, 9),
+    first=st.floats(-300, 307.9),
+    second=st.floats(-300, 307.9),
+    sign=st.sampled_from([1.0, -1.0]),
+)
 def test_sizes_change_nothing(
     seed: int, tokens: int, features: int, rank: int, first: float, second: float, sign: float
 ) -> None:
@@ -65,14 +70,20 @@ def wide(*rows: list[float]) -> torch.Tensor:
 
 
 ODD: dict[str, torch.Tensor] = {
-    "constant, largest": wide(*[[LARGEST] * 6] * 5), "constant, smallest": wide(*[[SUBNORMAL] * 6] * 5),
+    "constant, largest": wide(*[[LARGEST] * 6] * 5),
+    "constant, smallest": wide(*[[SUBNORMAL] * 6] * 5),
     "signs, largest": wide([LARGEST, -LARGEST], [-LARGEST, -LARGEST], [LARGEST, LARGEST]),
-    "subnormal": wide([3.0, -2.0, 7.0], [1.0, 1.0, 0.0]) * SUBNORMAL, "one row": wide([1e308, -1e308, 3.0]),
-    "one row, subnormal": wide([1.0, 2.0, 5.0]) * SUBNORMAL, "one column": wide([1e308], [1e-308], [-2e307]),
-    "one number": wide([LARGEST]), "all sizes": wide([1e308, 1e-308], [1e-160, 1e160]),
-    "a zero token": wide([0.0, 0.0], [1e300, 2e300]), "zero": wide([0.0, 0.0], [0.0, 0.0]), "minus zero": wide([-0.0, 0.0, -0.0]),
+    "subnormal": wide([3.0, -2.0, 7.0], [1.0, 1.0, 0.0]) * SUBNORMAL,
+    "one row": wide([1e308, -1e308, 3.0]),
+    "one row, subnormal": wide([1.0, 2.0, 5.0]) * SUBNORMAL,
+    "one column": wide([1e308], [1e-308], [-2e307]),
+    "one number": wide([LARGEST]),
+    "all sizes": wide([1e308, 1e-308], [1e-160, 1e160]),
+    "a zero token": wide([0.0, 0.0], [1e300, 2e300]),
+    "zero": wide([0.0, 0.0], [0.0, 0.0]),
+    "minus zero": wide([-0.0, 0.0, -0.0]),
     "one large": torch.eye(4, dtype=torch.float64) * LARGEST,
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ODD)

@@ -51,17 +51,31 @@ def refused(config: dict[str, Any], weights: Tables) -> str:
 
 THOROUGH = ("llava-llama", "qwen2_5_vl", "qwen3_vl")
 TEXT_LIES: list[tuple[str, Callable[[int], int]]] = [
-    ("num_hidden_layers", lambda n: n + 1), ("num_hidden_layers", lambda n: n - 1), ("num_hidden_layers", lambda n: 10**12),
-    ("num_hidden_layers", lambda n: 0), ("num_key_value_heads", lambda n: 2 * n), ("num_key_value_heads", lambda n: n // 2),
-    ("num_key_value_heads", lambda n: -n), ("num_attention_heads", lambda n: 2 * n), ("num_attention_heads", lambda n: n // 2),
-    ("num_attention_heads", lambda n: 0), ("hidden_size", lambda n: 2 * n), ("hidden_size", lambda n: n // 2),
-    ("hidden_size", lambda n: 10**12), ("intermediate_size", lambda n: n + 8), ("vocab_size", lambda n: n - 1),
-    ("vocab_size", lambda n: n + 64), ("vocab_size", lambda n: 0),
-]  # fmt: skip
+    ("num_hidden_layers", lambda n: n + 1),
+    ("num_hidden_layers", lambda n: n - 1),
+    ("num_hidden_layers", lambda n: 10**12),
+    ("num_hidden_layers", lambda n: 0),
+    ("num_key_value_heads", lambda n: 2 * n),
+    ("num_key_value_heads", lambda n: n // 2),
+    ("num_key_value_heads", lambda n: -n),
+    ("num_attention_heads", lambda n: 2 * n),
+    ("num_attention_heads", lambda n: n // 2),
+    ("num_attention_heads", lambda n: 0),
+    ("hidden_size", lambda n: 2 * n),
+    ("hidden_size", lambda n: n // 2),
+    ("hidden_size", lambda n: 10**12),
+    ("intermediate_size", lambda n: n + 8),
+    ("vocab_size", lambda n: n - 1),
+    ("vocab_size", lambda n: n + 64),
+    ("vocab_size", lambda n: 0),
+]
 VISION_LIES: list[tuple[tuple[str, ...], Callable[[int], int]]] = [
-    (("num_hidden_layers", "depth"), lambda n: n + 1), (("num_hidden_layers", "depth"), lambda n: 10**9),
-    (("hidden_size",), lambda n: 2 * n), (("patch_size",), lambda n: 2 * n), (("num_attention_heads", "num_heads"), lambda n: -n),
-]  # fmt: skip
+    (("num_hidden_layers", "depth"), lambda n: n + 1),
+    (("num_hidden_layers", "depth"), lambda n: 10**9),
+    (("hidden_size",), lambda n: 2 * n),
+    (("patch_size",), lambda n: 2 * n),
+    (("num_attention_heads", "num_heads"), lambda n: -n),
+]
 
 
 @pytest.mark.parametrize("name", ONE_PER_FAMILY)
@@ -140,9 +154,13 @@ def record(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "says"),
-    [({"num_hidden_layers": 80}, "80 layers, the weights hold 3"), ({"num_key_value_heads": 4}, "by the config"),
-     ({"num_attention_heads": 8}, "by the config"), ({"vocab_size": 63}, "64 x 64 in the files and 63 x 64")],
-)  # fmt: skip
+    [
+        ({"num_hidden_layers": 80}, "80 layers, the weights hold 3"),
+        ({"num_key_value_heads": 4}, "by the config"),
+        ({"num_attention_heads": 8}, "by the config"),
+        ({"vocab_size": 63}, "64 x 64 in the files and 63 x 64"),
+    ],
+)
 def test_plan_patch_and_verify_say_so(src: Path, tmp_path: Path, change: dict[str, int], says: str) -> None:
     patch_checkpoint(src, tmp_path / "good", layers="1", heads="all")
     spoil(src, **change)

@@ -20,13 +20,22 @@ from served import tokenizer
 QWEN, LLAVA, ONEVISION = (range(1, 28), (0.3, 0.6)), (range(18, 24), (0.2, 0.8)), (range(21, 28), (0.3, 0.6))
 # layers, heads, KV heads of the decoder; the paper's layers and band
 SHAPES: dict[str, tuple[int, int, int, tuple[range, tuple[float, float]]]] = {
-    "Qwen2.5-VL-3B": (36, 16, 2, QWEN), "Qwen2.5-VL-7B": (28, 28, 4, QWEN), "Qwen2.5-VL-32B": (64, 40, 8, QWEN),
-    "CoF-sft-7B": (28, 28, 4, QWEN), "CoF-rl-7B": (28, 28, 4, QWEN), "Reverse": (36, 16, 2, QWEN),
-    "MM-Eureka-7B": (28, 28, 4, QWEN), "MM-Eureka-32B": (64, 40, 8, QWEN), "Orsta-7B": (28, 28, 4, QWEN),
-    "Ocean-R1-7B": (28, 28, 4, QWEN), "LLaVA-1.5-7B": (32, 32, 32, LLAVA), "Yi-VL-6B": (32, 32, 4, LLAVA),
-    "LLaVA-1.6-Mistral-7B": (32, 32, 8, LLAVA), "LLaVA-1.6-Vicuna-7B": (32, 32, 32, LLAVA),
+    "Qwen2.5-VL-3B": (36, 16, 2, QWEN),
+    "Qwen2.5-VL-7B": (28, 28, 4, QWEN),
+    "Qwen2.5-VL-32B": (64, 40, 8, QWEN),
+    "CoF-sft-7B": (28, 28, 4, QWEN),
+    "CoF-rl-7B": (28, 28, 4, QWEN),
+    "Reverse": (36, 16, 2, QWEN),
+    "MM-Eureka-7B": (28, 28, 4, QWEN),
+    "MM-Eureka-32B": (64, 40, 8, QWEN),
+    "Orsta-7B": (28, 28, 4, QWEN),
+    "Ocean-R1-7B": (28, 28, 4, QWEN),
+    "LLaVA-1.5-7B": (32, 32, 32, LLAVA),
+    "Yi-VL-6B": (32, 32, 4, LLAVA),
+    "LLaVA-1.6-Mistral-7B": (32, 32, 8, LLAVA),
+    "LLaVA-1.6-Vicuna-7B": (32, 32, 32, LLAVA),
     "LLaVA-OneVision-7B": (28, 28, 4, ONEVISION),
-}  # fmt: skip
+}
 
 
 def test_these_are_the_fifteen() -> None:

@@ -34,10 +34,20 @@ def logits(model: Any, chat: Chat) -> torch.Tensor:
 def test_the_signature_is_a_contract() -> None:
     parameters = inspect.signature(patch_checkpoint).parameters
     wanted = {
-        "src": inspect.Parameter.empty, "out": inspect.Parameter.empty, "preset": "paper", "mode": "patch_complexity",
-        "layers": None, "heads": None, "dynamic": False, "rank_by": None, "calibration": None, "scores": None,
-        "queries": None, "blend": 1.0, "seed": 0,
-    }  # fmt: skip
+        "src": inspect.Parameter.empty,
+        "out": inspect.Parameter.empty,
+        "preset": "paper",
+        "mode": "patch_complexity",
+        "layers": None,
+        "heads": None,
+        "dynamic": False,
+        "rank_by": None,
+        "calibration": None,
+        "scores": None,
+        "queries": None,
+        "blend": 1.0,
+        "seed": 0,
+    }
     assert {name: parameters[name].default for name in wanted} == wanted
     assert all(p.kind is p.KEYWORD_ONLY for name, p in parameters.items() if name not in ("src", "out"))
 
@@ -51,16 +61,28 @@ def test_a_plan_that_changes_nothing(options: dict[str, Any], demo: Path, demo_c
 
 
 def test_plan_folder_and_card_agree(demo: Path, demo_chat: Chat, tmp_path: Path) -> None:
-    plan = patch_checkpoint(str(demo), str(tmp_path / "out"), mode="uniform", layers=range(2, 4), heads="all", scores="log",
-                            calibration=saved(tmp_path, demo_chat))  # fmt: skip
+    plan = patch_checkpoint(
+        str(demo),
+        str(tmp_path / "out"),
+        mode="uniform",
+        layers=range(2, 4),
+        heads="all",
+        scores="log",
+        calibration=saved(tmp_path, demo_chat),
+    )
     assert plan.heads == {2: (0, 1, 2, 3), 3: (0, 1, 2, 3)} and all(len(plan.levels[x]) == 4 for x in (2, 3))
     found = read_patched(tmp_path / "out")
     model = load_patched(tmp_path / "out")
     assert found.plan == model.sap_plan == plan and verify(tmp_path / "out").ok
     spec = yaml.safe_load(found.manifest.spec or "")
     assert spec == {
-        "preset": "paper", "mode": "uniform", "layers": [2, 3], "heads": "all", "calibration": "c.json", "scores": "log",
-    }  # fmt: skip
+        "preset": "paper",
+        "mode": "uniform",
+        "layers": [2, 3],
+        "heads": "all",
+        "calibration": "c.json",
+        "scores": "log",
+    }
     assert "scores: log" in (tmp_path / "out" / "README.md").read_text()
     assert not torch.allclose(logits(model, demo_chat), logits(demo_chat.model, demo_chat), atol=1e-3)
     unpatch(tmp_path / "out", tmp_path / "back")
@@ -113,16 +135,26 @@ def test_reference_stays_dynamic_unless_calibrated(demo: Path, demo_chat: Chat, 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"layers": [8]}, "layers 0-7"), ({"layers": [1, "x"]}, "whole numbers"), ({"layers": 1j}, "whole numbers"),
-        ({"heads": 3}, "a band"), ({"heads": {3: [4]}}, "within 0-3"), ({"heads": (0.6, 0.3)}, "0 <= low"),
-        ({"preset": None}, "preset must be text"), ({"mode": "x"}, "unknown mode"), ({"blend": "1"}, "blend must be a number"),
-        ({"blend": 2, "heads": "all"}, "blend must lie"), ({"seed": None}, "seed must be a whole number"),
-        ({"options": 3}, "mapping"), ({"options": {"x": "y"}, "heads": "all"}, "no option x=y"), ({"weights": "x"}, "auto, link"),
-        ({"calibration": "none.json"}, "cannot read the calibration"), ({"revision": "main"}, "--revision belongs to Hub ids"),
+        ({"layers": [8]}, "layers 0-7"),
+        ({"layers": [1, "x"]}, "whole numbers"),
+        ({"layers": 1j}, "whole numbers"),
+        ({"heads": 3}, "a band"),
+        ({"heads": {3: [4]}}, "within 0-3"),
+        ({"heads": (0.6, 0.3)}, "0 <= low"),
+        ({"preset": None}, "preset must be text"),
+        ({"mode": "x"}, "unknown mode"),
+        ({"blend": "1"}, "blend must be a number"),
+        ({"blend": 2, "heads": "all"}, "blend must lie"),
+        ({"seed": None}, "seed must be a whole number"),
+        ({"options": 3}, "mapping"),
+        ({"options": {"x": "y"}, "heads": "all"}, "no option x=y"),
+        ({"weights": "x"}, "auto, link"),
+        ({"calibration": "none.json"}, "cannot read the calibration"),
+        ({"revision": "main"}, "--revision belongs to Hub ids"),
         ({"dynamic": "yes"}, "true or false"),
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_mistakes_write_nothing(demo: Path, tmp_path: Path, options: dict[str, Any], says: str) -> None:
     defaults = {} if "calibration" in options else {"heads": "all"}
     with pytest.raises(LostattnError, match=says) as error:
@@ -141,10 +173,14 @@ def test_a_calibration_of_another_model(tmp_path: Path, demo: Path, demo_calibra
 
 @pytest.mark.parametrize(
     "options",
-    [{"heads": "all", "layers": 1}, {"heads": {0: [1]}, "mode": "noise"}, {"dynamic": True, "layers": "0-3"},
-     {"preset": "reference", "layers": "2-3"}],
+    [
+        {"heads": "all", "layers": 1},
+        {"heads": {0: [1]}, "mode": "noise"},
+        {"dynamic": True, "layers": "0-3"},
+        {"preset": "reference", "layers": "2-3"},
+    ],
     ids=str,
-)  # fmt: skip
+)
 def test_a_folder_of_config_and_weights(options: dict[str, Any], tmp_path: Path) -> None:
     assert sorted(p.name for p in GOLDEN.iterdir()) == ["config.json", "model.safetensors"]
     plan = patch_checkpoint(GOLDEN, tmp_path / "out", **options)
@@ -173,13 +209,17 @@ def test_what_then_needs_a_processor_says_so(tmp_path: Path) -> None:
     ("name", "text", "says"),
     [
         ("processor_config.json", "{", "processor_config.json is not JSON"),
-        ("processor_config.json", '{"image_processor": {"image_mean": 0.5, "image_std": [1, 1, 1]}}', "not usable numbers"),
+        (
+            "processor_config.json",
+            '{"image_processor": {"image_mean": 0.5, "image_std": [1, 1, 1]}}',
+            "not usable numbers",
+        ),
         ("preprocessor_config.json", '{"image_mean": [0, 0, 0], "image_std": [1, 0, 1]}', "not usable numbers"),
         ("preprocessor_config.json", '{"image_mean": null, "image_std": null}', "not usable numbers"),
         ("config.json", '{"model_type": "llava", "text_config": 5}', "cannot be read as llava"),
         ("config.json", '{"model_type": "bert"}', "families are .*llava"),
     ],
-)  # fmt: skip
+)
 def test_damaged_sources(tmp_path: Path, name: str, text: str, says: str) -> None:
     shutil.copytree(GOLDEN, tmp_path / "src", copy_function=shutil.copyfile)
     (tmp_path / "src").chmod(0o755)

@@ -81,9 +81,15 @@ def test_copying_in_blocks_and_short_writes(old: Path, tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("number", "word"),
-    [(errno.ENOSPC, "full"), (errno.EDQUOT, "quota"), (errno.EROFS, "read-only"), (errno.EACCES, "permission"),
-     (errno.EIO, "disk"), (errno.ENODATA, "mend")],
-)  # fmt: skip
+    [
+        (errno.ENOSPC, "full"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "read-only"),
+        (errno.EACCES, "permission"),
+        (errno.EIO, "disk"),
+        (errno.ENODATA, "mend"),
+    ],
+)
 def test_disk_errors_are_one_sentence(
     old: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, word: str
 ) -> None:

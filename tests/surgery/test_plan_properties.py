@@ -43,16 +43,29 @@ def plans(draw: st.DrawFn) -> Plan:
         vector = st.tuples(*[LEVELS] * len(features))
         weights = {layer: tuple(draw(vector) for _ in {h // size for h in found}) for layer, found in heads.items()}
     return Plan(
-        family=draw(st.sampled_from(["llava", "qwen2_5_vl"])), mode=draw(st.sampled_from(["noise", "uniform"])),
-        preset=draw(st.sampled_from(PRESETS)), scores=scores, queries=draw(st.sampled_from(QUERIES)),
-        num_layers=layers, num_heads=groups * size, num_kv_heads=groups, heads=heads,
+        family=draw(st.sampled_from(["llava", "qwen2_5_vl"])),
+        mode=draw(st.sampled_from(["noise", "uniform"])),
+        preset=draw(st.sampled_from(PRESETS)),
+        scores=scores,
+        queries=draw(st.sampled_from(QUERIES)),
+        num_layers=layers,
+        num_heads=groups * size,
+        num_kv_heads=groups,
+        heads=heads,
         band=Band(min(band[:2]), max(band[:2]), band[2]) if band else None,
-        blend=draw(st.floats(0, 1)), seed=draw(st.integers(0, 2**63 - 1)),
-        temperature=1.0 if features else draw(POSITIVE), features=features, weights=weights,
-        levels={layer: tuple(draw(LEVELS) for _ in found) for layer, found in heads.items()} if levelled and not band else {},
+        blend=draw(st.floats(0, 1)),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        temperature=1.0 if features else draw(POSITIVE),
+        features=features,
+        weights=weights,
+        levels={layer: tuple(draw(LEVELS) for _ in found) for layer, found in heads.items()}
+        if levelled and not band
+        else {},
         options=draw(st.dictionaries(st.sampled_from(["law", "pool"]), st.text(max_size=3))),
-        pixels=draw(st.none() | st.builds(Pixels, st.tuples(FINITE, FINITE, FINITE), st.tuples(*[POSITIVE] * 3), POSITIVE)),
-    )  # fmt: skip
+        pixels=draw(
+            st.none() | st.builds(Pixels, st.tuples(FINITE, FINITE, FINITE), st.tuples(*[POSITIVE] * 3), POSITIVE)
+        ),
+    )
 
 
 @given(plans())
@@ -118,7 +131,8 @@ def _is_share(value: Any) -> bool:
 
 # what a value that is refused is called in the message, where that is not the field's own name
 WRONG = {
-    "preset": JSON.filter(lambda v: v not in PRESETS), "mode": JSON.filter(lambda v: not isinstance(v, str)),
+    "preset": JSON.filter(lambda v: v not in PRESETS),
+    "mode": JSON.filter(lambda v: not isinstance(v, str)),
     "layers": st.floats() | st.booleans() | st.lists(st.floats(), min_size=1, max_size=2),
     "heads": st.booleans() | st.integers() | st.floats() | st.lists(st.text(max_size=2), max_size=3),
     "rank_by": JSON.filter(lambda v: v is not None and v not in RANK_BY),
@@ -133,7 +147,7 @@ WRONG = {
     "keep_agreement": JSON.filter(lambda v: v is not None and not _is_share(v)),
     "kv_budget": JSON.filter(lambda v: v is not None and not _is_share(v)),
     "groups": st.booleans() | st.integers() | st.floats() | st.lists(st.integers(), max_size=2),
-}  # fmt: skip
+}
 
 
 def test_every_field_of_a_spec_is_tried() -> None:

@@ -90,9 +90,18 @@ def test_presets() -> None:
 
 def test_wishes_win_over_presets() -> None:
     found = plan_of(
-        QWEN, preset="reference", scores="raw", queries="after_image", rank_by="mass", heads=(0, 0.5), layers="3,5",
-        blend=0.25, seed=9, mode="noise", options={"law": "normal"},
-    )  # fmt: skip
+        QWEN,
+        preset="reference",
+        scores="raw",
+        queries="after_image",
+        rank_by="mass",
+        heads=(0, 0.5),
+        layers="3,5",
+        blend=0.25,
+        seed=9,
+        mode="noise",
+        options={"law": "normal"},
+    )
     assert found.band == Band(0, 0.5, "mass") and found.layers == (3, 5)
     assert (found.scores, found.queries, found.blend, found.seed) == ("raw", "after_image", 0.25, 9)
     assert found.options == {"law": "normal"}
@@ -164,19 +173,28 @@ def no_measuring() -> Calibration:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"layers": [28]}, "layers 0-27"), ({"heads": {3: [28]}}, "within 0-27"), ({"heads": {28: [1]}}, "layers 0-27"),
-        ({"heads": {3: [-1]}}, "within 0-27"), ({"heads": {3: [28]}, "scores": "log"}, "within 0-27"),
+        ({"layers": [28]}, "layers 0-27"),
+        ({"heads": {3: [28]}}, "within 0-27"),
+        ({"heads": {28: [1]}}, "layers 0-27"),
+        ({"heads": {3: [-1]}}, "within 0-27"),
+        ({"heads": {3: [28]}, "scores": "log"}, "within 0-27"),
         ({"heads": {3: [28]}, "preset": "efficient"}, "within 0-27"),
-        ({"heads": (0.6, 0.3)}, "0 <= low <= high <= 1"), ({"heads": (float("nan"), 1)}, "0 <= low"),
+        ({"heads": (0.6, 0.3)}, "0 <= low <= high <= 1"),
+        ({"heads": (float("nan"), 1)}, "0 <= low"),
         ({"heads": (0, 2.0)}, "0 <="),
         ({"heads": {3: [1]}, "layers": [4]}, "--layers names 4 but --heads names 3"),
-        ({"blend": 1.5}, r"blend must lie in \[0, 1\]"), ({"blend": float("nan")}, "blend"), ({"seed": -1}, "seed must lie"),
-        ({"temperature": 0}, "temperature"), ({"mode": "x"}, "unknown mode 'x': choose one of"),
-        ({"options": {"pool": "max"}}, "no option pool=max"), ({"options": {"range": 3}}, "no option range=3"),
-        ({"dynamic": True, "heads": "all"}, "--dynamic chooses"), ({"dynamic": True, "preset": "efficient"}, "efficient"),
+        ({"blend": 1.5}, r"blend must lie in \[0, 1\]"),
+        ({"blend": float("nan")}, "blend"),
+        ({"seed": -1}, "seed must lie"),
+        ({"temperature": 0}, "temperature"),
+        ({"mode": "x"}, "unknown mode 'x': choose one of"),
+        ({"options": {"pool": "max"}}, "no option pool=max"),
+        ({"options": {"range": 3}}, "no option range=3"),
+        ({"dynamic": True, "heads": "all"}, "--dynamic chooses"),
+        ({"dynamic": True, "preset": "efficient"}, "efficient"),
         ({"dynamic": True, "scores": "log"}, "levels of known heads"),
     ],
-)  # fmt: skip
+)
 def test_wishes_that_cannot_be_are_refused_before_measuring(options: dict[str, Any], says: str) -> None:
     with pytest.raises(LostattnError, match=says):
         plan_of(QWEN, no_measuring, **options)
@@ -216,11 +234,15 @@ def test_plans_survive_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"model_type": "bert"}, "families are .*llava, llava_next"), ({"num_hidden_layers": "x"}, "num_hidden_layers"),
-        ({"num_attention_heads": 0}, "cannot be read as qwen2_5_vl"), ({"num_key_value_heads": 3}, "28 heads share 3 KV heads"),
-        ({"num_attention_heads": -4}, "-4 heads"), ({"vision_config": 5}, "vision_config"), ({"num_key_value_heads": -1}, "KV"),
+        ({"model_type": "bert"}, "families are .*llava, llava_next"),
+        ({"num_hidden_layers": "x"}, "num_hidden_layers"),
+        ({"num_attention_heads": 0}, "cannot be read as qwen2_5_vl"),
+        ({"num_key_value_heads": 3}, "28 heads share 3 KV heads"),
+        ({"num_attention_heads": -4}, "-4 heads"),
+        ({"vision_config": 5}, "vision_config"),
+        ({"num_key_value_heads": -1}, "KV"),
     ],
-)  # fmt: skip
+)
 def test_configs_that_cannot_be(change: dict[str, Any], says: str) -> None:
     with pytest.raises(LostattnError, match=says) as error:
         model_shape({**QWEN, **change})

@@ -110,13 +110,19 @@ def test_the_repository_moved_between_two_runs(hub: Hub, tiny: str, run: Run) ->
 @pytest.mark.parametrize(
     ("where", "kind", "says"),
     [
-        ("GET /api/models", 500, "HTTP 500"), ("GET /api/models", "garbage", "not what a Hub gives"),
-        ("GET /api/models", 401, "does not accept the token"), ("GET /api/models", 429, "fewer requests"),
-        ("GET /api/models", "slow", "did not answer in time"), ("GET .*/tree/", 502, "HTTP 502"),
-        ("GET .*/tree/", "garbage", "not what a Hub gives"), ("HEAD .*safetensors", 404, "not there"),
-        ("GET /storage/", 403, "may not"), ("GET /storage/", 500, "HTTP 500"), ("GET /storage/", "slow", "in time"),
+        ("GET /api/models", 500, "HTTP 500"),
+        ("GET /api/models", "garbage", "not what a Hub gives"),
+        ("GET /api/models", 401, "does not accept the token"),
+        ("GET /api/models", 429, "fewer requests"),
+        ("GET /api/models", "slow", "did not answer in time"),
+        ("GET .*/tree/", 502, "HTTP 502"),
+        ("GET .*/tree/", "garbage", "not what a Hub gives"),
+        ("HEAD .*safetensors", 404, "not there"),
+        ("GET /storage/", 403, "may not"),
+        ("GET /storage/", 500, "HTTP 500"),
+        ("GET /storage/", "slow", "in time"),
     ],
-)  # fmt: skip
+)
 def test_faults_leave_the_destination_as_it_was(
     hub: Hub, tiny: str, run: Run, where: str, kind: Any, says: str, snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -215,12 +215,18 @@ def test_damaged_folders_stay_at_home(hub: Hub, run: Run, folder: Path, small: P
 def test_other_mistakes(run: Run, hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.store.create("me/there", private=True)
     for arguments, says in (
-        (["tiny"], "lacks its owner"), (["../x"], "no Hub id"), (["a/b/c"], "no Hub id"),
-        (["me/t", "--revision", "a..b"], "no git name"), (["me/t", "--tag", "-x"], "no git name"),
-        (["me/t", "--create-pr", "--revision", "b"], "against main only"), (["me/t", "--create-pr", "--tag", "v"], "merged"),
-        (["me/t", "--message", " "], "--message is empty"), (["me/t", "--base-repo", "me/t"], "the repository itself"),
-        (["me/t", "--results", "none.json"], "does not exist"), (["me/there", "--timeout", "0"], "--timeout"),
-    ):  # fmt: skip
+        (["tiny"], "lacks its owner"),
+        (["../x"], "no Hub id"),
+        (["a/b/c"], "no Hub id"),
+        (["me/t", "--revision", "a..b"], "no git name"),
+        (["me/t", "--tag", "-x"], "no git name"),
+        (["me/t", "--create-pr", "--revision", "b"], "against main only"),
+        (["me/t", "--create-pr", "--tag", "v"], "merged"),
+        (["me/t", "--message", " "], "--message is empty"),
+        (["me/t", "--base-repo", "me/t"], "the repository itself"),
+        (["me/t", "--results", "none.json"], "does not exist"),
+        (["me/there", "--timeout", "0"], "--timeout"),
+    ):
         assert says in mistake(run("push", folder, *arguments)), arguments
     as_user(monkeypatch, READ_TOKEN)
     assert "write access" in mistake(run("push", folder, "me/there"))

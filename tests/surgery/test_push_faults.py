@@ -98,18 +98,32 @@ def test_trouble_that_passes(hub: Hub, push: Callable[..., Result], folder: Path
 @pytest.mark.parametrize(
     ("where", "kind", "says"),
     [
-        ("whoami", 401, "does not accept the token"), ("preupload", 403, "write access"), ("PUT", 403, "storage refused"),
-        ("batch", 413, "no more room"), ("/commit/", 413, "no more room"), ("/commit/", 507, "no more room"),
-        ("/commit/", 409, "changed by somebody else"), ("/commit/", 412, "changed by somebody else"),
-        ("/commit/", 429, "fewer requests"), ("/commit/", 400, "malformed"), ("/commit/", 404, "not there"),
-        ("/commit/", 402, "paid plan"), ("/commit/", 418, "HTTP 418"), ("preupload", 500, "HTTP 500"),
-        ("whoami", "garbage", "not what a Hub gives"), ("preupload", "garbage", "not what a Hub gives"),
-        ("batch", "garbage", "not what a Hub gives"), ("/commit/", "garbage", "not what a Hub gives"),
-        ("validate-yaml", "garbage", "not what a Hub gives"), ("validate-yaml", 400, "malformed|README"),
-        ("PUT", "slow", "did not answer in time"), ("/commit/", "slow", "did not answer in time"),
-        ("preupload", "slow", "did not answer in time"), ("GET /api/models", "slow", "did not answer in time"),
+        ("whoami", 401, "does not accept the token"),
+        ("preupload", 403, "write access"),
+        ("PUT", 403, "storage refused"),
+        ("batch", 413, "no more room"),
+        ("/commit/", 413, "no more room"),
+        ("/commit/", 507, "no more room"),
+        ("/commit/", 409, "changed by somebody else"),
+        ("/commit/", 412, "changed by somebody else"),
+        ("/commit/", 429, "fewer requests"),
+        ("/commit/", 400, "malformed"),
+        ("/commit/", 404, "not there"),
+        ("/commit/", 402, "paid plan"),
+        ("/commit/", 418, "HTTP 418"),
+        ("preupload", 500, "HTTP 500"),
+        ("whoami", "garbage", "not what a Hub gives"),
+        ("preupload", "garbage", "not what a Hub gives"),
+        ("batch", "garbage", "not what a Hub gives"),
+        ("/commit/", "garbage", "not what a Hub gives"),
+        ("validate-yaml", "garbage", "not what a Hub gives"),
+        ("validate-yaml", 400, "malformed|README"),
+        ("PUT", "slow", "did not answer in time"),
+        ("/commit/", "slow", "did not answer in time"),
+        ("preupload", "slow", "did not answer in time"),
+        ("GET /api/models", "slow", "did not answer in time"),
     ],
-)  # fmt: skip
+)
 def test_trouble_that_stays(
     hub: Hub, push: Callable[..., Result], folder: Path, where: str, kind: Any, says: str
 ) -> None:

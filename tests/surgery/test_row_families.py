@@ -28,51 +28,117 @@ from tiny import TINY
 # the form of Qwen/Qwen2-VL-7B-Instruct, Qwen/Qwen3-VL-8B-Instruct and zai-org/GLM-4.1V-9B-Thinking
 PUBLISHED: dict[str, dict[str, Any]] = {
     "qwen2_vl": {
-        "architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl", "hidden_act": "silu",
-        "hidden_size": 3584, "intermediate_size": 18944, "max_position_embeddings": 32768, "max_window_layers": 28,
-        "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
-        "rope_theta": 1000000.0, "sliding_window": 32768, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
-        "use_sliding_window": False, "vocab_size": 152064, "image_token_id": 151655, "video_token_id": 151656,
+        "architectures": ["Qwen2VLForConditionalGeneration"],
+        "model_type": "qwen2_vl",
+        "hidden_act": "silu",
+        "hidden_size": 3584,
+        "intermediate_size": 18944,
+        "max_position_embeddings": 32768,
+        "max_window_layers": 28,
+        "num_attention_heads": 28,
+        "num_hidden_layers": 28,
+        "num_key_value_heads": 4,
+        "rms_norm_eps": 1e-06,
+        "rope_theta": 1000000.0,
+        "sliding_window": 32768,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "use_sliding_window": False,
+        "vocab_size": 152064,
+        "image_token_id": 151655,
+        "video_token_id": 151656,
         "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
         "vision_config": {
-            "depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3, "hidden_size": 3584,
-            "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2,
+            "depth": 32,
+            "embed_dim": 1280,
+            "mlp_ratio": 4,
+            "num_heads": 16,
+            "in_chans": 3,
+            "hidden_size": 3584,
+            "patch_size": 14,
+            "spatial_merge_size": 2,
+            "spatial_patch_size": 14,
+            "temporal_patch_size": 2,
         },
     },
     "qwen3_vl": {
-        "architectures": ["Qwen3VLForConditionalGeneration"], "model_type": "qwen3_vl", "image_token_id": 151655,
-        "video_token_id": 151656, "tie_word_embeddings": False,
+        "architectures": ["Qwen3VLForConditionalGeneration"],
+        "model_type": "qwen3_vl",
+        "image_token_id": 151655,
+        "video_token_id": 151656,
+        "tie_word_embeddings": False,
         "text_config": {
-            "attention_bias": False, "dtype": "bfloat16", "head_dim": 128, "hidden_act": "silu", "hidden_size": 4096,
-            "intermediate_size": 12288, "max_position_embeddings": 262144, "model_type": "qwen3_vl_text",
-            "num_attention_heads": 32, "num_hidden_layers": 36, "num_key_value_heads": 8, "rms_norm_eps": 1e-06,
+            "attention_bias": False,
+            "dtype": "bfloat16",
+            "head_dim": 128,
+            "hidden_act": "silu",
+            "hidden_size": 4096,
+            "intermediate_size": 12288,
+            "max_position_embeddings": 262144,
+            "model_type": "qwen3_vl_text",
+            "num_attention_heads": 32,
+            "num_hidden_layers": 36,
+            "num_key_value_heads": 8,
+            "rms_norm_eps": 1e-06,
             "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
-            "rope_theta": 5000000, "vocab_size": 151936,
+            "rope_theta": 5000000,
+            "vocab_size": 151936,
         },
         "vision_config": {
-            "deepstack_visual_indexes": [8, 16, 24], "depth": 27, "hidden_act": "gelu_pytorch_tanh", "hidden_size": 1152,
-            "in_channels": 3, "intermediate_size": 4304, "model_type": "qwen3_vl", "num_heads": 16,
-            "num_position_embeddings": 2304, "out_hidden_size": 4096, "patch_size": 16, "spatial_merge_size": 2,
+            "deepstack_visual_indexes": [8, 16, 24],
+            "depth": 27,
+            "hidden_act": "gelu_pytorch_tanh",
+            "hidden_size": 1152,
+            "in_channels": 3,
+            "intermediate_size": 4304,
+            "model_type": "qwen3_vl",
+            "num_heads": 16,
+            "num_position_embeddings": 2304,
+            "out_hidden_size": 4096,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
             "temporal_patch_size": 2,
         },
     },
     "glm4v": {
-        "architectures": ["Glm4vForConditionalGeneration"], "model_type": "glm4v", "tie_word_embeddings": False,
-        "image_token_id": 151343, "video_token_id": 151344,
+        "architectures": ["Glm4vForConditionalGeneration"],
+        "model_type": "glm4v",
+        "tie_word_embeddings": False,
+        "image_token_id": 151343,
+        "video_token_id": 151344,
         "text_config": {
-            "attention_bias": True, "dtype": "bfloat16", "hidden_act": "silu", "hidden_size": 4096,
-            "intermediate_size": 13696, "max_position_embeddings": 65536, "model_type": "glm4v_text",
-            "num_attention_heads": 32, "num_hidden_layers": 40, "num_key_value_heads": 2, "partial_rotary_factor": 0.5,
-            "rms_norm_eps": 1e-05, "rope_scaling": {"mrope_section": [8, 12, 12], "rope_type": "default"},
-            "rope_theta": 10000.0, "vocab_size": 151552,
+            "attention_bias": True,
+            "dtype": "bfloat16",
+            "hidden_act": "silu",
+            "hidden_size": 4096,
+            "intermediate_size": 13696,
+            "max_position_embeddings": 65536,
+            "model_type": "glm4v_text",
+            "num_attention_heads": 32,
+            "num_hidden_layers": 40,
+            "num_key_value_heads": 2,
+            "partial_rotary_factor": 0.5,
+            "rms_norm_eps": 1e-05,
+            "rope_scaling": {"mrope_section": [8, 12, 12], "rope_type": "default"},
+            "rope_theta": 10000.0,
+            "vocab_size": 151552,
         },
         "vision_config": {
-            "hidden_size": 1536, "depth": 24, "num_heads": 12, "attention_bias": False, "intermediate_size": 13696,
-            "hidden_act": "silu", "image_size": 336, "patch_size": 14, "out_hidden_size": 4096, "rms_norm_eps": 1e-05,
-            "spatial_merge_size": 2, "temporal_patch_size": 2,
+            "hidden_size": 1536,
+            "depth": 24,
+            "num_heads": 12,
+            "attention_bias": False,
+            "intermediate_size": 13696,
+            "hidden_act": "silu",
+            "image_size": 336,
+            "patch_size": 14,
+            "out_hidden_size": 4096,
+            "rms_norm_eps": 1e-05,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
         },
     },
-}  # fmt: skip
+}
 SHAPES = {"qwen2_vl": (28, 28, 4, 128), "qwen3_vl": (36, 32, 8, 128), "glm4v": (40, 32, 2, 128)}
 
 
@@ -112,9 +178,15 @@ def shrunken(name: str, number: Any, tied: bool) -> dict[str, Any]:
     raw = copy.deepcopy(PUBLISHED[name])
     text = raw.get("text_config", raw)
     text |= {
-        "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "vocab_size": 320, "initializer_range": 0.2, "pad_token_id": number("<pad>"),
-    }  # fmt: skip
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 320,
+        "initializer_range": 0.2,
+        "pad_token_id": number("<pad>"),
+    }
     dim = 64 // 4
     if name == "qwen3_vl":
         dim = text["head_dim"] = 32
@@ -172,9 +244,11 @@ def test_cut_checked_and_loaded_through_both_doors(name: str, tied: bool, tmp_pa
     ids = torch.tensor([[3, 4, *[plain.config.image_token_id] * 12, 5, 6]])
     patch = plain.config.vision_config.patch_size
     inputs = {
-        "input_ids": ids, "pixel_values": torch.randn(48, 3 * 2 * patch**2),
-        "image_grid_thw": torch.tensor([[1, 4, 12]]), "mm_token_type_ids": (ids == plain.config.image_token_id).int(),
-    }  # fmt: skip
+        "input_ids": ids,
+        "pixel_values": torch.randn(48, 3 * 2 * patch**2),
+        "image_grid_thw": torch.tensor([[1, 4, 12]]),
+        "mm_token_type_ids": (ids == plain.config.image_token_id).int(),
+    }
     with torch.no_grad():
         before, after = (model.eval()(**inputs).logits for model in (plain, patched))
     assert torch.allclose(before[:, :2], after[:, :2], atol=1e-5) and not torch.allclose(before, after, atol=1e-3)
@@ -182,8 +256,13 @@ def test_cut_checked_and_loaded_through_both_doors(name: str, tied: bool, tmp_pa
     environment = {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
     arguments = [str(cut), str(tmp_path / "inputs.safetensors"), str(tmp_path / "out.safetensors")]
     child = subprocess.run(
-        [sys.executable, "-c", CHILD, *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-        env={**environment, "PATH": "/usr/bin:/bin"}, cwd=tmp_path, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", CHILD, *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**environment, "PATH": "/usr/bin:/bin"},
+        cwd=tmp_path,
+        check=False,
+    )
     assert child.returncode == 0, child.stderr[-2000:]
     assert torch.allclose(load_file(tmp_path / "out.safetensors")["logits"], after, atol=1e-6)

@@ -168,9 +168,18 @@ def load_copy(path: Path, family: str, version: str) -> Any:
 @pytest.fixture(scope="module")
 def patched(tiny_llava: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     plan = Plan(
-        "llava", "noise", "paper", "log", "all", 3, 4, 2, heads={1: (0, 1), 2: (3,)},
-        options=MODES["noise"].settle("paper"), pixels=Pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    )  # fmt: skip
+        "llava",
+        "noise",
+        "paper",
+        "log",
+        "all",
+        3,
+        4,
+        2,
+        heads={1: (0, 1), 2: (3,)},
+        options=MODES["noise"].settle("paper"),
+        pixels=Pixels((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    )
     out = tmp_path_factory.mktemp("runtime") / "tiny-sap.v1"
     return write_patched(resolve_source(tiny_llava), plan, out, card="# card\n").path
 

@@ -34,9 +34,15 @@ def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepare(folder: Path, **changes: Any) -> serving.Prepared:
     given: dict[str, Any] = {
-        "name": None, "host": "127.0.0.1", "port": 1, "api_key": None, "max_image_pixels": 1, "max_images": 1, "options": [],
+        "name": None,
+        "host": "127.0.0.1",
+        "port": 1,
+        "api_key": None,
+        "max_image_pixels": 1,
+        "max_images": 1,
+        "options": [],
         "log": folder.parent / "log",
-    } | changes  # fmt: skip
+    } | changes
     return serving.prepare(folder, **given)
 
 

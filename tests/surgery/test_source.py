@@ -125,15 +125,19 @@ def test_missing_parts(small: Path, tmp_path: Path) -> None:
         ({"w": F32 | {"dtype": "F33"}}, b"x" * 8, None, "F33"),
         ({"w": []}, b"", None, "wrongly"),
         ([], b"", None, "table"),
-        (b'{"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
-         b"", None, "twice"),
+        (
+            b'{"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},"w":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}',
+            b"",
+            None,
+            "twice",
+        ),
         (b'{"w":{"dtype":"U8","dtype":"U8","shape":[0],"data_offsets":[0,0]}}', b"", None, "twice"),
         (b'{"w":' * 10_000, b"", None, "nested"),
         (b"\xff\xff", b"", None, "not JSON"),
         (b"{}", b"", 2**63, "cut short"),
         (b"{}", b"", 3, "cut short"),
     ],
-)  # fmt: skip
+)
 def test_lying_headers(
     small: Path, safetensors_file: Callable[..., None], header: Any, data: bytes, length: int | None, word: str
 ) -> None:
@@ -180,9 +184,21 @@ def test_tables_agree_with_safetensors(tiny_llava: Path) -> None:
 
 @pytest.mark.parametrize(
     "shard",
-    ["../x.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "", ".", "x.bin", "a\\b.safetensors",
-     "x\0.safetensors", 7, None, ["x.safetensors"]],
-)  # fmt: skip
+    [
+        "../x.safetensors",
+        "/etc/x.safetensors",
+        "a/b.safetensors",
+        "..",
+        "",
+        ".",
+        "x.bin",
+        "a\\b.safetensors",
+        "x\0.safetensors",
+        7,
+        None,
+        ["x.safetensors"],
+    ],
+)
 def test_hostile_shard_names(small: Path, shard: Any) -> None:
     (small / INDEX).write_text(json.dumps({"weight_map": {"w": shard}}))
     refused(small, "no plain file name")

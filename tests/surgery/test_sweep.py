@@ -161,12 +161,19 @@ def test_tables_have_the_papers_layout(results: Path) -> None:
     assert "(" not in rows[0][2] and all("[" in r[2] for r in rows[1:])
     head, rows = grid_table(report, "heads")
     assert head == ["Model", "Heads", "digits"] and [r[1] for r in rows[1:]] == [
-        "[0.0, 0.3]", "[0.3, 0.6]", "[0.6, 0.9]", "[0.2, 0.8]", "[0.0, 1.0]"
-    ]  # fmt: skip
+        "[0.0, 0.3]",
+        "[0.3, 0.6]",
+        "[0.6, 0.9]",
+        "[0.2, 0.8]",
+        "[0.0, 1.0]",
+    ]
     head, rows = grid_table(report, "mine")
     assert head == ["Model", "Mode", "Layers", "digits"] and [r[1:3] for r in rows[1:]] == [
-        ["noise", "0-1"], ["noise", "5"], ["uniform", "0-1"], ["uniform", "5"]
-    ]  # fmt: skip
+        ["noise", "0-1"],
+        ["noise", "5"],
+        ["uniform", "0-1"],
+        ["uniform", "5"],
+    ]
     found = breakdown_table(report, "heads", "digits")
     assert found is not None and found[0] == ["Heads", *sorted(KINDS), "accuracy"]
     text = (results / "sweep.md").read_text()

@@ -131,12 +131,16 @@ def test_a_workers_mistake_is_the_sweeps(wanted: list[object], workers_find_us: 
 @pytest.mark.parametrize(
     ("code", "kind", "told"),
     [
-        ("print('note: x'); print('Error: choose another --out'); exit(2)", LostattnError, "go on: choose another --out$"),
+        (
+            "print('note: x'); print('Error: choose another --out'); exit(2)",
+            LostattnError,
+            "go on: choose another --out$",
+        ),
         ("print('TypeError: oh\\n'); exit(1)", WorkerDied, r"failed \(TypeError: oh\): the same command"),
         ("exit(1)", WorkerDied, "said nothing"),
         ("import os; os.kill(os.getpid(), 9)", WorkerDied, "on cuda:1 was killed by SIGKILL: the same command"),
     ],
-)  # fmt: skip
+)
 def test_how_a_worker_ended_is_one_sentence(code: str, kind: type[Exception], told: str) -> None:
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen([sys.executable, "-c", code], stdout=said)

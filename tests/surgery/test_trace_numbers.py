@@ -45,17 +45,22 @@ def expected(row: Any, model: Any, processor: Any) -> dict[str, Any]:
         touches = key[looks] | key[seen]
         layers.append(
             {
-                "edges": len(looks), "edges_without_loops": int((looks != seen).sum()), "key_edges": int(touches.sum()),
+                "edges": len(looks),
+                "edges_without_loops": int((looks != seen).sum()),
+                "key_edges": int(touches.sum()),
                 "rho": float(touches.mean()) if len(looks) else None,
                 "weights": {(int(j), int(i)): mean[i, j] for i, j in zip(looks, seen, strict=True)},
             }
-        )  # fmt: skip
+        )
     ratios = [x["rho"] for x in layers if x["rho"] is not None]
     answer = processor.batch_decode(new, skip_special_tokens=True)[0].strip()
     return {
-        "answer": answer, "layers": layers, "key_tokens": int(key.sum()), "visual_tokens": len(key),
+        "answer": answer,
+        "layers": layers,
+        "key_tokens": int(key.sum()),
+        "visual_tokens": len(key),
         "mean_rho": sum(ratios) / len(ratios) if ratios else None,
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

@@ -119,10 +119,19 @@ def test_a_damaged_record(out: Path, text: str, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("base", []), ("versions", 3), ("command", None), ("plan", 3), ("spec", ["x"]), ("originals", {}),
-     ("originals", {"config.json": {"base64": "*"}}), ("originals", {"config.json": {"text": "\ud800"}}),
-     ("originals", {"config.json": {}}), ("originals", {"config.json": {"text": "{}"}, "plan.py": {"text": "x"}})],
-)  # fmt: skip
+    [
+        ("base", []),
+        ("versions", 3),
+        ("command", None),
+        ("plan", 3),
+        ("spec", ["x"]),
+        ("originals", {}),
+        ("originals", {"config.json": {"base64": "*"}}),
+        ("originals", {"config.json": {"text": "\ud800"}}),
+        ("originals", {"config.json": {}}),
+        ("originals", {"config.json": {"text": "{}"}, "plan.py": {"text": "x"}}),
+    ],
+)
 def test_a_record_with_wrong_values(out: Path, key: str, value: object) -> None:
     raw = json.loads((out / "lostattn.json").read_text())
     (out / "lostattn.json").write_text(json.dumps(raw | {key: value}))

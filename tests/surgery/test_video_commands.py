@@ -63,12 +63,14 @@ def test_ask(demo: Path, patched: Path, data: Path, questions: list[Any]) -> Non
 @pytest.mark.parametrize(
     "more, says",
     [
-        (["--video", "gone.mp4", "What?"], "gone.mp4"), (["--video", "a", "--image", "b", "What?"], "not several"),
-        (["--video", "VIDEO"], "--video needs a QUESTION"), (["--video", "TEXT", "What?"], "cannot be read"),
+        (["--video", "gone.mp4", "What?"], "gone.mp4"),
+        (["--video", "a", "--image", "b", "What?"], "not several"),
+        (["--video", "VIDEO"], "--video needs a QUESTION"),
+        (["--video", "TEXT", "What?"], "cannot be read"),
         (["--image", "VIDEO", "--frames", "3", "What?"], "belongs to --video"),
         (["--video", "VIDEO", "--boxes", "b.json", "What?"], "leave --boxes out"),
     ],
-)  # fmt: skip
+)
 def test_wrong_wishes(more: list[str], says: str, patched: Path, data: Path) -> None:
     named = {"VIDEO": str(data / "0.mp4"), "TEXT": str(data / "rows.jsonl")}
     found = run("ask", patched, *[named.get(word, word) for word in more])
@@ -80,9 +82,15 @@ def test_calibrate_and_eval(demo: Path, patched: Path, data: Path, tmp_path: Pat
     found = run("calibrate", demo, "--data", rows, "--out", tmp_path / "c.json")
     assert found.exit_code == 0, found.output
     mme = [
-        {"videoID": str(i), "question": q["question"], "options": ["A. yes", "B. no"], "answer": "AB"[i % 2], "duration": "short"}
+        {
+            "videoID": str(i),
+            "question": q["question"],
+            "options": ["A. yes", "B. no"],
+            "answer": "AB"[i % 2],
+            "duration": "short",
+        }
         for i, q in enumerate(map(json.loads, rows.read_text().splitlines()))
-    ]  # fmt: skip
+    ]
     (data / "test.jsonl").write_text("\n".join(map(json.dumps, mme)))
     asked = ["--task", "videomme", "--data", data / "test.jsonl", "--max-tokens", 4]
     found = run("eval", demo, patched, *asked, "--frames", 4, "--out", tmp_path / "r", "--json")

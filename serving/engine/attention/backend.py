@@ -78,9 +78,10 @@ def wrap_backend(native: Any, base: Any, on_device: bool = False) -> Any:
 
     cached = lru_cache(get_builder_cls)
     body = {
-        "native": native, "get_builder_cls": staticmethod(cached),
+        "native": native,
+        "get_builder_cls": staticmethod(cached),
         "get_impl_cls": staticmethod(lambda: _classes(base, on_device)[1]),
-    }  # fmt: skip
+    }
     return type(f"{base.__name__}Of{native.__name__}", (base, native), body)
 
 

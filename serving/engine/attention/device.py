@@ -157,9 +157,13 @@ class _OnDevice:
         buffers: Buffers = self.buffers
         self._make_ready(rows if single else 0)
         step = DeviceStep(
-            common.num_actual_tokens, common.slot_mapping, buffers.text, buffers,
-            common.query_start_loc[: rows + 1], common.seq_lens[:rows],
-        )  # fmt: skip
+            common.num_actual_tokens,
+            common.slot_mapping,
+            buffers.text,
+            buffers,
+            common.query_start_loc[: rows + 1],
+            common.seq_lens[:rows],
+        )
         table, heads = common.block_table_tensor, self.kv_cache_spec.num_kv_heads
         prepare(step.text, table, step.lengths, buffers.spans, heads, buffers.programs, step.starts)
         if not single:

@@ -34,9 +34,14 @@ class FittedImpl(SummaryImpl):
         return pages.read_summaries(slots, by_head=True)
 
     def run_decode(
-        self, q: torch.Tensor, pages: Pages, queries: DecodeRows, log_mass: torch.Tensor, mean: torch.Tensor,
+        self,
+        q: torch.Tensor,
+        pages: Pages,
+        queries: DecodeRows,
+        log_mass: torch.Tensor,
+        mean: torch.Tensor,
         out: torch.Tensor,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """As in `SapImpl`, with log_mass (B, Hkv)."""
         rows = q[queries.at].unflatten(1, (self.num_kv_heads, self.group))
         result = decode_attention(queries, rows, pages, self.scale, log_mass, mean, self.levels(q.device))

@@ -148,9 +148,13 @@ class AttentionReplacer:
 
     def _sap(self, index: int, old: Any, patched: tuple[int, ...], level: torch.Tensor | None) -> dict[str, Any]:
         return {
-            "native": old.attn_backend.get_impl_cls(), "state": self.state, "plan": self.plan, "index": index,
-            "patched": patched, "level": level,
-        }  # fmt: skip
+            "native": old.attn_backend.get_impl_cls(),
+            "state": self.state,
+            "plan": self.plan,
+            "index": index,
+            "patched": patched,
+            "level": level,
+        }
 
 
 def _query_heads(kv_heads: tuple[int, ...], group: int) -> list[int]:

@@ -130,5 +130,12 @@ def local_layer_plan(
     mask = torch.zeros(count, dtype=torch.bool)
     mask[list(heads)] = True
     return LayerPlan(
-        result.settings, mask, levels, None, heads, result.two_sided, result.rescale, result.blend,
-    )  # fmt: skip
+        result.settings,
+        mask,
+        levels,
+        None,
+        heads,
+        result.two_sided,
+        result.rescale,
+        result.blend,
+    )

@@ -60,8 +60,17 @@ def compiled_rows(
         at = slice(piece.start, piece.end)
         text, share = _text_and_share(piece, len(heads), rows.weights.log_mass[at], level, values)
         arguments = (
-            *_flat(text), share, *_flat(values[:, at]), own[at], mass[at], sums, *heads_of, keep[at], means.numpy(), to[at],
-        )  # fmt: skip
+            *_flat(text),
+            share,
+            *_flat(values[:, at]),
+            own[at],
+            mass[at],
+            sums,
+            *heads_of,
+            keep[at],
+            means.numpy(),
+            to[at],
+        )
         in_parallel(
             lambda first, end, a=arguments: kernel(*a, first, end),  # type: ignore[misc]
             len(used),

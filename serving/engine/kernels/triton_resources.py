@@ -189,9 +189,15 @@ def _prepare(variant: Variant) -> None:
 
 
 _LAUNCH: dict[str, Callable[[Variant], None]] = {
-    "decode": _decode, "prefill": _prefill, "running": _running, "whole": _whole, "prepare": _prepare,
-    "write": _write, "write-extend": _write, "write-keep": _write,
-}  # fmt: skip
+    "decode": _decode,
+    "prefill": _prefill,
+    "running": _running,
+    "whole": _whole,
+    "prepare": _prepare,
+    "write": _write,
+    "write-extend": _write,
+    "write-keep": _write,
+}
 
 
 def main(path: str) -> None:
