@@ -15,10 +15,10 @@ from lostattn.patches.errors import LostattnError
 from lostattn.surgery import bench_plans, calibrate, calibration, conform
 from lostattn.surgery.chat import Chat
 from lostattn.surgery.cli import main
-from lostattn.surgery.diagnosis import run as diagnosis
+from lostattn.surgery.diagnosis import diagnose as diagnosis
 from lostattn.surgery.evaluation import compare as compare_module
-from lostattn.surgery.evaluation import run as evaluation
-from lostattn.surgery.sweep import run as sweep
+from lostattn.surgery.evaluation import evaluate as evaluation
+from lostattn.surgery.sweep import sweep
 from lostattn.surgery.tracing import compare as tracing
 from PIL import Image, ImageColor
 

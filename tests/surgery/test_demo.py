@@ -17,7 +17,7 @@ from lostattn.surgery.demo.builtin import builtin_examples
 from lostattn.surgery.demo.demo import run_demo
 from lostattn.surgery.demo.digits import KINDS, held_out
 from lostattn.surgery.demo.experiments import SAVED, headline
-from lostattn.surgery.demo.folder import CALIBRATION, MODES, folder_name, options, unpack_model
+from lostattn.surgery.demo.folder import CALIBRATION, MODES, folder_name, specs, unpack_model
 from lostattn.surgery.demo.report import layer_table, markdown, page, plan_table, series, table
 from lostattn.surgery.log_lines import lines_to
 from PIL import Image
@@ -65,7 +65,7 @@ def test_the_original_is_good_and_modes_are_there(report: dict[str, Any], out: P
         and original["paths"] == {"plain": QUESTIONS}
     )
     assert set(MODES) == {"patch_complexity", "vision_attention", "noise", "uniform"} <= set(found)
-    assert set(found) == {"original", *options(out)}
+    assert set(found) == {"original", *specs(out)}
     for name, row in found.items():
         if name != "original":
             difference = row["versus_original"]
@@ -124,7 +124,7 @@ def test_what_is_said_and_left(report: dict[str, Any], out: Path, said: list[str
     assert sum(line.endswith(f"{QUESTIONS}/{QUESTIONS} answers") or "answers," in line for line in said) >= len(
         rows(report)
     )
-    for name in options(out):
+    for name in specs(out):
         assert verify(out / folder_name(name)).ok
     for path in demo.iterdir():
         assert (out / "base" / path.name).read_bytes() == path.read_bytes()

@@ -136,9 +136,9 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     torch.set_num_threads(1)
     examples = builtin_examples(4)
     whole = diagnose([MODEL], examples, tmp_path / "a", DiagnosisSettings(), "test")
-    from lostattn.surgery.diagnosis import run
+    from lostattn.surgery.diagnosis import diagnose as module
 
-    real, calls = run.measure_sample, []
+    real, calls = module.measure_sample, []
 
     def cut(*args):
         calls.append(args)
@@ -146,7 +146,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(run, "measure_sample", cut)
+    monkeypatch.setattr(module, "measure_sample", cut)
     with pytest.raises(KeyboardInterrupt):
         diagnose([MODEL], examples, tmp_path / "b", DiagnosisSettings(), "test")
     resumed = diagnose([MODEL], examples, tmp_path / "b", DiagnosisSettings(), "test")
@@ -159,7 +159,7 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
 def test_an_interrupted_run_of_a_patched_model_counts_every_call(tmp_path, monkeypatch):
     """The report of a run that was cut is that of one that was not; numbers of an older kind are measured anew."""
     from lostattn.surgery import patch_checkpoint
-    from lostattn.surgery.diagnosis import run
+    from lostattn.surgery.diagnosis import diagnose as module
 
     torch.set_num_threads(1)
     patch_checkpoint(MODEL, tmp_path / "sap", layers="1-5", heads="all", mode="uniform")
@@ -169,9 +169,9 @@ def test_an_interrupted_run_of_a_patched_model_counts_every_call(tmp_path, monke
     (tmp_path / "a" / "sap.samples.jsonl").write_text("\n".join(lines[:3]) + "\n")
     resumed = diagnose([tmp_path / "sap"], examples, tmp_path / "a", DiagnosisSettings(), "test")
     assert resumed["models"] == whole["models"] and sum(whole["models"]["sap"]["paths"].values()) == 3 * 5
-    monkeypatch.setattr(run, "VERSION", run.VERSION + 1)
-    measured, real = [], run.measure_sample
-    monkeypatch.setattr(run, "measure_sample", lambda *args: measured.append(1) or real(*args))
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
+    measured, real = [], module.measure_sample
+    monkeypatch.setattr(module, "measure_sample", lambda *args: measured.append(1) or real(*args))
     diagnose([tmp_path / "sap"], examples, tmp_path / "a", DiagnosisSettings(), "test")
     assert len(measured) == 3
 
