@@ -35,6 +35,15 @@ class SapGemma4Model(SapInner, Gemma4Model):
 
     config_class = SapGemma4Config
 
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """All rows run through all layers.
+
+        Newer versions of transformers give layers that read another's keys only the rows whose logits are kept; which rows a
+        plan patches is counted from the first.
+        """
+        kwargs.pop("logits_to_keep", None)
+        return super().forward(*args, **kwargs)
+
 
 class SapGemma4ForConditionalGeneration(SapGeneration, Gemma4ForConditionalGeneration):
     """Gemma 4 with a Shared Attention Prior."""

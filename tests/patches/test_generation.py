@@ -80,11 +80,13 @@ def test_returned_sequences(name, model):
     assert drawn.shape[0] == 4
 
 
-def test_static_cache(name, model, near):
+def test_static_cache(name, model, near, plain):
     inputs = tiny.left_pad([tiny.make_inputs(name, images=1, seed=1), tiny.make_inputs(name, images=2, seed=2)])
     told = dict(inputs)
     if name == "gemma4":  # transformers 5.19 makes the masks for a static cache without a look at where images are
-        del told["mm_token_type_ids"]
+        ways = [plain(name).generate(**inputs, **WATCH, cache_implementation=way) for way in ("static", "dynamic")]
+        if not near(*map(logits, ways)):
+            del told["mm_token_type_ids"]
     wanted = logits(model.generate(**told, **WATCH))
     assert near(logits(model.generate(**inputs, **WATCH, cache_implementation="static")), wanted)
     single = tiny.make_inputs(name)
