@@ -169,8 +169,9 @@ def markdown(report: Mapping[str, Any], pictures: Sequence[str] = ()) -> str:
 def body(report: Mapping[str, Any]) -> list[str]:
     """Its tables and conditions, without a title."""
     settings = report["settings"]
+    shown = "video" if settings.get("videos") else "picture"
     load = (
-        f"Load by vLLM's serving benchmark: one random picture and {settings['text_tokens']} random text tokens a request, "
+        f"Load by vLLM's serving benchmark: one random {shown} and {settings['text_tokens']} random text tokens a request, "
         f"{settings['output_tokens']} output tokens, {settings['repeats']} repeats; servers "
         f"{'all alive, one under load at a time, taking turns within every load' if report['together'] else 'one by one'}. "
         f"vLLM options: `{' '.join(report['options'])}`."
