@@ -21,124 +21,13 @@ from lostattn.surgery.cli import main
 from lostattn.surgery.planner import make_plan
 from lostattn.surgery.predict import predict
 from lostattn.surgery.spec import PatchSpec
+from published import find_models
 from safetensors.torch import load_file, save_file
 from served import TEMPLATE, placeholder, tokenizer
 from tiny import TINY
 
-# the form of Qwen/Qwen2-VL-7B-Instruct, Qwen/Qwen3-VL-8B-Instruct and zai-org/GLM-4.1V-9B-Thinking
-PUBLISHED: dict[str, dict[str, Any]] = {
-    "qwen2_vl": {
-        "architectures": ["Qwen2VLForConditionalGeneration"],
-        "model_type": "qwen2_vl",
-        "hidden_act": "silu",
-        "hidden_size": 3584,
-        "intermediate_size": 18944,
-        "max_position_embeddings": 32768,
-        "max_window_layers": 28,
-        "num_attention_heads": 28,
-        "num_hidden_layers": 28,
-        "num_key_value_heads": 4,
-        "rms_norm_eps": 1e-06,
-        "rope_theta": 1000000.0,
-        "sliding_window": 32768,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        "use_sliding_window": False,
-        "vocab_size": 152064,
-        "image_token_id": 151655,
-        "video_token_id": 151656,
-        "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
-        "vision_config": {
-            "depth": 32,
-            "embed_dim": 1280,
-            "mlp_ratio": 4,
-            "num_heads": 16,
-            "in_chans": 3,
-            "hidden_size": 3584,
-            "patch_size": 14,
-            "spatial_merge_size": 2,
-            "spatial_patch_size": 14,
-            "temporal_patch_size": 2,
-        },
-    },
-    "qwen3_vl": {
-        "architectures": ["Qwen3VLForConditionalGeneration"],
-        "model_type": "qwen3_vl",
-        "image_token_id": 151655,
-        "video_token_id": 151656,
-        "tie_word_embeddings": False,
-        "text_config": {
-            "attention_bias": False,
-            "dtype": "bfloat16",
-            "head_dim": 128,
-            "hidden_act": "silu",
-            "hidden_size": 4096,
-            "intermediate_size": 12288,
-            "max_position_embeddings": 262144,
-            "model_type": "qwen3_vl_text",
-            "num_attention_heads": 32,
-            "num_hidden_layers": 36,
-            "num_key_value_heads": 8,
-            "rms_norm_eps": 1e-06,
-            "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
-            "rope_theta": 5000000,
-            "vocab_size": 151936,
-        },
-        "vision_config": {
-            "deepstack_visual_indexes": [8, 16, 24],
-            "depth": 27,
-            "hidden_act": "gelu_pytorch_tanh",
-            "hidden_size": 1152,
-            "in_channels": 3,
-            "intermediate_size": 4304,
-            "model_type": "qwen3_vl",
-            "num_heads": 16,
-            "num_position_embeddings": 2304,
-            "out_hidden_size": 4096,
-            "patch_size": 16,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-        },
-    },
-    "glm4v": {
-        "architectures": ["Glm4vForConditionalGeneration"],
-        "model_type": "glm4v",
-        "tie_word_embeddings": False,
-        "image_token_id": 151343,
-        "video_token_id": 151344,
-        "text_config": {
-            "attention_bias": True,
-            "dtype": "bfloat16",
-            "hidden_act": "silu",
-            "hidden_size": 4096,
-            "intermediate_size": 13696,
-            "max_position_embeddings": 65536,
-            "model_type": "glm4v_text",
-            "num_attention_heads": 32,
-            "num_hidden_layers": 40,
-            "num_key_value_heads": 2,
-            "partial_rotary_factor": 0.5,
-            "rms_norm_eps": 1e-05,
-            "rope_scaling": {"mrope_section": [8, 12, 12], "rope_type": "default"},
-            "rope_theta": 10000.0,
-            "vocab_size": 151552,
-        },
-        "vision_config": {
-            "hidden_size": 1536,
-            "depth": 24,
-            "num_heads": 12,
-            "attention_bias": False,
-            "intermediate_size": 13696,
-            "hidden_act": "silu",
-            "image_size": 336,
-            "patch_size": 14,
-            "out_hidden_size": 4096,
-            "rms_norm_eps": 1e-05,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-        },
-    },
-}
+NAMES = {"qwen2_vl": "Qwen2-VL-7B", "qwen3_vl": "Qwen3-VL-8B", "glm4v": "GLM-4.1V-9B nested"}
+PUBLISHED = {family: find_models()[name].config for family, name in NAMES.items()}
 SHAPES = {"qwen2_vl": (28, 28, 4, 128), "qwen3_vl": (36, 32, 8, 128), "glm4v": (40, 32, 2, 128)}
 
 
@@ -191,7 +80,8 @@ def shrunken(name: str, number: Any, tied: bool) -> dict[str, Any]:
     if name == "qwen3_vl":
         dim = text["head_dim"] = 32
     turned = dim // 4 if name == "glm4v" else dim // 2  # GLM turns half of every head
-    text["rope_scaling"]["mrope_section"] = [turned - 2 * (turned // 3), turned // 3, turned // 3]
+    turning = "rope_scaling" if "rope_scaling" in text else "rope_parameters"
+    text[turning]["mrope_section"] = [turned - 2 * (turned // 3), turned // 3, turned // 3]
     raw["tie_word_embeddings"] = text["tie_word_embeddings"] = tied
     tower = {"depth": 2, "num_heads": 2, "hidden_size": 32, "intermediate_size": 64, "initializer_range": 0.2}
     own = {"qwen2_vl": {"embed_dim": 32, "hidden_size": 64}, "qwen3_vl": {"deepstack_visual_indexes": [0, 1]}}
