@@ -187,8 +187,8 @@ class Call:
         start = self.offsets.get(layer, 0)
         known = (start, count, device)
         if known not in self._features:
-            result = self.state.features[:, start : start + count]
-            self._features[known] = torch.nn.functional.pad(result, (0, 0, 0, count - result.shape[1])).to(device)
+            part = self.state.features[:, start : start + count]
+            self._features[known] = torch.nn.functional.pad(part, (0, 0, 0, count - part.shape[1])).to(device)
         return self._features[known]
 
     def seen(self, layer: int, mask: torch.Tensor | None, rows: int, keys: int) -> Layout | None:

@@ -64,11 +64,11 @@ def _grids(arguments: Arguments) -> list[tuple[int, int]]:
 
 def split(inner: Any, pixel_values: torch.Tensor, arguments: Arguments) -> list[torch.Tensor]:
     """Pictures (3, h, w) of their own size, from patches (pictures, P, size size 3) that stand row by row."""
-    size, result = inner.config.vision_config.patch_size, []
+    size, pictures = inner.config.vision_config.patch_size, []
     for patches, (rows, columns) in zip(pixel_values, _grids(arguments), strict=True):
         grid = patches[: rows * columns].view(rows, columns, size, size, 3)
-        result.append(grid.permute(4, 0, 2, 1, 3).reshape(3, rows * size, columns * size))
-    return result
+        pictures.append(grid.permute(4, 0, 2, 1, 3).reshape(3, rows * size, columns * size))
+    return pictures
 
 
 def complexity(

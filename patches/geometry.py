@@ -127,15 +127,15 @@ def base_and_tiles(inner: Any, arguments: Arguments, sizes: Sequence[Size], fit:
             f"the processor saw pictures of (width, height) {stated} but the sizes given are {[tuple(s) for s in sizes]}"
         )
     vision, points = inner.config.vision_config, inner.config.image_grid_pinpoints
-    result, n = [], vision.image_size // vision.patch_size
+    rectangles, n = [], vision.image_size // vision.patch_size
     for image, (size, pictures) in enumerate(zip(stated, counts(inner, arguments), strict=True)):
         height, width = select_best_resolution((size[1], size[0]), points)
         numbers = _packed_numbers(inner, arguments, image, pictures, width // vision.image_size)
         # several pictures in one prompt: each is padded to a square and shown once
         base = _square(vision, Fit(pad=True).frame(size) if pictures == 1 else WHOLE)
         tiles = _Tiles(_tile_frame(size, (width, height)), (width, height), vision.image_size, vision.patch_size)
-        result.append(torch.stack([_rectangle(x, n, base, tiles) for x in numbers.tolist()]))
-    return result
+        rectangles.append(torch.stack([_rectangle(x, n, base, tiles) for x in numbers.tolist()]))
+    return rectangles
 
 
 def _packed_numbers(inner: Any, arguments: Arguments, image: int, pictures: int, across: int) -> torch.Tensor:

@@ -180,7 +180,7 @@ class SapInner:
     def _seen(self, call: dict[str, Any], encoded: dict[str, Any], past: int) -> list[Seen]:
         """Images and videos that this call brings; none: text alone."""
         supplied = supplied_for(self)  # type: ignore[arg-type]
-        ids, result = call.get("input_ids"), []
+        ids, seen = call.get("input_ids"), []
         for kind, out in encoded.items():
             if out is None:
                 continue
@@ -193,17 +193,17 @@ class SapInner:
                     f"transformers cannot repeat this model's {kind}s for beams or returned sequences: ask for one sequence"
                 )
             visual = self._placeholders(kind, ids, call.get("inputs_embeds"))
-            result.append(Seen(visual, out["sap_prior"], bool(out.get("sap_exact")), kind))
-        if len(result) == 2 and bool((result[0].visual & result[1].visual).any()):
+            seen.append(Seen(visual, out["sap_prior"], bool(out.get("sap_exact")), kind))
+        if len(seen) == 2 and bool((seen[0].visual & seen[1].visual).any()):
             raise LostattnError(
                 "this model marks the places of images and videos by one token, so transformers cannot tell them apart in one "
                 "prompt: send either images or videos"
             )
-        if result:
-            for kind in set(KINDS_OF_PIXELS) - {one.kind for one in result}:
+        if seen:
+            for kind in set(KINDS_OF_PIXELS) - {one.kind for one in seen}:
                 if supplied is not None and not past:
                     supplied.for_lengths([], kind)
-            return result
+            return seen
         if ids is None:
             one = self._features(call, supplied, past)
             return [] if one is None else [one]

@@ -110,11 +110,11 @@ def _copy_side_files(source: Any, folder: Path) -> None:
         if (folder / name).exists():
             continue
         try:
-            result = cached_file(source, name, local_files_only=True)
+            file = cached_file(source, name, local_files_only=True)
         except (OSError, ValueError):  # not there, or the model came from nowhere
             continue
-        if result is not None:
-            shutil.copyfile(result, folder / name)
+        if file is not None:
+            shutil.copyfile(file, folder / name)
 
 
 def _record(path: Path, role: str) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def text_pieces(inputs: AttentionInputs, heads: list[int]) -> list[Piece]:
     k, v = of_heads(layout.keys(inputs.k, 2, False), layout.keys(inputs.v, 2, False), kv)
     if layout.window is not None:
         return _windowed(inputs, q, k, v, layout.text, layout.window)
-    result, texts, seen = [], [], 0
+    pieces, texts, seen = [], [], 0
     for first, last, visual in layout.runs:
         seen += 0 if visual else last - first
         if last <= offset:
@@ -45,13 +45,13 @@ def text_pieces(inputs: AttentionInputs, heads: list[int]) -> list[Piece]:
         if not visual:
             texts.append((start, end))
         elif not seen:
-            result.append(Piece(start, end, None, None))
+            pieces.append(Piece(start, end, None, None))
         else:  # every row of a visual run sees the same text keys: no mask
             seen_k, seen_v = k[:, :, :seen], v[:, :, :seen]
-            result.append(
+            pieces.append(
                 Piece(start, end, *attention_with_lse(q[:, :, start:end], seen_k, seen_v, inputs.scale, False))
             )
-    return sorted(result + _text_rows(q, k, v, texts, inputs.scale))
+    return sorted(pieces + _text_rows(q, k, v, texts, inputs.scale))
 
 
 def _text_rows(

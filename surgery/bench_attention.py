@@ -140,8 +140,8 @@ def _pairs(
     start = time.perf_counter()
     while len(times[0]) < 5 or time.perf_counter() - start < seconds:
         order = ((a, times[0]), (b, times[1])) if len(times[0]) % 2 == 0 else ((b, times[1]), (a, times[0]))
-        for function, result in order:
-            result.append(_once(function, clock, repeat))
+        for function, timed in order:
+            timed.append(_once(function, clock, repeat))
     return times
 
 

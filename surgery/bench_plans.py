@@ -142,9 +142,9 @@ def _rows(
     measured = {row["model"]: row for row in outcome_rows(outcomes, seed)}
     right = {o.model: o.right for o in outcomes}
     rows = []
-    for result in chosen.values():
-        best = right[way_key(result["efficient"])]
-        for name, way in result.items():
+    for ways in chosen.values():
+        best = right[way_key(ways["efficient"])]
+        for name, way in ways.items():
             key = way_key(way)
             groups = [] if isinstance(way, TokenDrop) else groups_of(way)
             saved = way.saved(layers) if isinstance(way, TokenDrop) else len(groups) / frontier.kv_groups

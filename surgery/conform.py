@@ -164,12 +164,12 @@ def conform(
         _refuse_other_prompt(case, one["input_ids"][0].tolist(), answer.prompt)
     logger.info("transformers answers")
     chat = Chat.load(folder, dtype, device)
-    bar, result = bar_of("prompts", len(cases)), list[Result]()
+    bar, judged = bar_of("prompts", len(cases)), list[Result]()
     for case, one, answer in zip(cases, inputs, answers, strict=True):
-        result.append(_judge(chat, case, one, answer, TOLERANCE[dtype]))
+        judged.append(_judge(chat, case, one, answer, TOLERANCE[dtype]))
         if bar is not None:
-            bar(len(result))
-    return result
+            bar(len(judged))
+    return judged
 
 
 def _server_options(cases: Sequence[Case], inputs: Sequence[Any], max_tokens: int, given: Sequence[str]) -> list[str]:

@@ -234,9 +234,9 @@ def _numbers(value: Any) -> Iterator[tuple[str, int]]:
 
 def _refuse(fit: Fit, parsed: Any) -> None:
     if fit.other:
-        name, (result, wanted) = next(iter(fit.other.items()))
+        name, (shape, wanted) = next(iter(fit.other.items()))
         raise LostattnError(
-            f"config.json does not describe the weights: {name} is {_size(result)} in the files and {_size(wanted)} by the "
+            f"config.json does not describe the weights: {name} is {_size(shape)} in the files and {_size(wanted)} by the "
             f"config ({len(fit.other)} tensors differ): {MEND}"
         )
     if fit.missing:

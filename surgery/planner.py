@@ -63,8 +63,8 @@ def make_plan(
     # a fitted plan is planned as the one of rule `log` that its fit began with, and takes the fit's numbers in the end
     first = "log" if scores == "fitted" else scores
     empty = _empty_plan(spec, shape, first, folder)  # refuses what no measurement could mend, before measuring
-    result = _Statistics(spec, shape, calibrate, identity, notes)
-    frontier, steps = _frontier(spec, shape, empty, result)
+    statistics = _Statistics(spec, shape, calibrate, identity, notes)
+    frontier, steps = _frontier(spec, shape, empty, statistics)
     if frontier is not None:
         wanted: Heads | None = heads_of(frontier.chosen(steps), shape)
         notes.append(told(frontier, steps))
@@ -81,15 +81,15 @@ def make_plan(
         if dynamic:
             plan = replace(empty, heads=dict.fromkeys(layers, ()), band=band if layers else None)
         else:
-            plan = replace(empty, heads=_heads_in_band(spec, shape, layers, band, result, notes))
+            plan = replace(empty, heads=_heads_in_band(spec, shape, layers, band, statistics, notes))
     else:
         plan = replace(empty, heads=_named_heads(wanted, layers, shape))
     if spec.preset == "efficient":
         _check_whole_groups(plan)
     if scores == "fitted" and plan.heads:
-        plan = fit_for(result.get().fits, plan).applied(plan)
+        plan = fit_for(statistics.get().fits, plan).applied(plan)
     elif first == "log" and plan.heads:
-        measured = result.get().level
+        measured = statistics.get().level
         levels = {layer: tuple(measured[layer][h] for h in heads) for layer, heads in plan.heads.items()}
         plan = replace(plan, levels=levels)
     notes += _half_shared(plan, shape)

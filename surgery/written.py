@@ -36,9 +36,9 @@ def _entry(kind: str, name: str) -> dict[str, ast.expr]:
     """What the file writes down, as code."""
     for node in ast.walk(_tree(f"{kind}_{name}")):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == kind.capitalize():
-            results = {k.arg: k.value for k in node.keywords if k.arg}
-            if _plain(results).get("name") == name:
-                return results
+            fields = {k.arg: k.value for k in node.keywords if k.arg}
+            if _plain(fields).get("name") == name:
+                return fields
     raise RuntimeError(f"{kind}_{name}.py registers no {kind} of the name '{name}'")
 
 
@@ -53,16 +53,16 @@ def _defaults(kind: str) -> dict[str, ast.expr]:
 
 def _plain(values: dict[str, ast.expr]) -> dict[str, Any]:
     """Those that are no code; a field that makes an empty dict has that."""
-    results: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for name, value in values.items():
         if ast.unparse(value) == "field(default_factory=dict)":
-            results[name] = {}
+            plain[name] = {}
             continue
         try:
-            results[name] = ast.literal_eval(value)
+            plain[name] = ast.literal_eval(value)
         except ValueError:  # code, such as the name of a function
             continue
-    return results
+    return plain
 
 
 def _tree(module: str) -> ast.Module:

@@ -47,12 +47,12 @@ def demo(out: Path, questions: int, seed: int, force: bool, serve: bool, as_json
     if as_json:
         print_json(report)
         return
-    for result, shown in (
+    for table_of, shown in (
         (table(report), SHOWN),
         (layer_table(report["layers"]), ("patched", "right", "difference (95 %)", "verdict")),
         (plan_table(report["plans"]), ("visual KV saved", "plan", "right", "difference to the original (95 %)")),
     ):
-        head, *rows = result
+        head, *rows = table_of
         at = [head.index(name) for name in shown]
         print_table(shown, [[row[i] for i in at] for row in rows])
         click.echo()

@@ -113,13 +113,13 @@ def _one(
 
     picture: Any = open_picture(image) if image else VideoFile(str(video[0]), video[1] or FRAMES).open()
     file, coco, name = evidence
-    result: list[Box] = read_boxes(file) if file else []
+    boxes: list[Box] = read_boxes(file) if file else []
     if coco and name and image:
-        result = Coco(coco).find(image, name, picture.size)
-    check_inside(result, picture.size)
+        boxes = Coco(coco).find(image, name, picture.size)
+    check_inside(boxes, picture.size)
     chat = Chat.load(model, settings["dtype"], settings["device"])
-    seen = trace_image(chat, picture, question, result, settings["threshold"], settings["max_new_tokens"])
-    maps = prior_maps(chat, model, seen.inputs, seen.rectangles, result, picture.size)
+    seen = trace_image(chat, picture, question, boxes, settings["threshold"], settings["max_new_tokens"])
+    maps = prior_maps(chat, model, seen.inputs, seen.rectangles, boxes, picture.size)
     if isinstance(picture, Clip):
         picture = contact_sheet(picture, steps_of(seen.inputs))
     report = {

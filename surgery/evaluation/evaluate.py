@@ -100,10 +100,10 @@ def run_eval(
 
     out = Path(out)
     backend = backend or make_backend(settings, out)
-    result = read_models(models, settings)
+    opened = read_models(models, settings)
     with working_in(out):
-        outcomes = answer_and_score(result, asked, out, settings, backend)
-        report = make_report("eval", result, asked, outcomes, settings, backend)
+        outcomes = answer_and_score(opened, asked, out, settings, backend)
+        report = make_report("eval", opened, asked, outcomes, settings, backend)
         write_report(report, out, pictures_of(report, asked))
     return report
 

@@ -40,7 +40,7 @@ def answer_plans(
         ways: key -> a plan, or token pruning to compare with. Plans may be of several modes.
     """
     own = InProcess(settings.dtype, settings.device, settings.batch).settings
-    identity, result = folder_fingerprint(source.path), []
+    identity, outcomes = folder_fingerprint(source.path), []
     chat = Chat.load(source.path, settings.dtype, settings.device)
     encoded = Encoded(chat.processor, asked.items)
     memory = TowerMemory(chat.model)
@@ -53,8 +53,8 @@ def answer_plans(
             with under, memory.recalling(way):
                 answer_locally(chat, encoded, store, asked.max_tokens, settings.batch, rate)
         seconds = time.perf_counter() - start
-        result.append(score_answers(asked, key, store, settings.harness, settings.seed, seconds))
-    return result
+        outcomes.append(score_answers(asked, key, store, settings.harness, settings.seed, seconds))
+    return outcomes
 
 
 class TowerMemory:

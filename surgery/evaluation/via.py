@@ -44,17 +44,17 @@ def run_via_lmms(
     backend = ThroughLmmsEval(
         url, settings.options, settings.concurrency, settings.seed, settings.api_key, out / "lmms-eval"
     )
-    result = read_models(models, settings)
-    rows: list[dict[str, Any]] = [{"model": model.name, "lmms-eval": {}, "lostattn": {}} for model in result]
+    opened = read_models(models, settings)
+    rows: list[dict[str, Any]] = [{"model": model.name, "lmms-eval": {}, "lostattn": {}} for model in opened]
     report = {"models": rows, **circumstances(settings, backend)}
     if local:
         results = run_eval(models, local, out, settings, backend)
-        for row, model in zip(rows, result, strict=True):
+        for row, model in zip(rows, opened, strict=True):
             for one in local:
                 row["lmms-eval"] |= read_results(backend.results(model, one))
                 mine = next(r for r in results["results"] if (r["model"], r["task"]) == (model.name, one.task.name))
                 row["lostattn"][one.task.name] = mine["metrics"]
-    for row, model in zip(rows, result, strict=True):
+    for row, model in zip(rows, opened, strict=True):
         if own:
             place = backend.place / model.name / "own"
             with backend.endpoint(model, local) as (at, name):

@@ -170,16 +170,16 @@ def sweep_over(
     calibration: Path | None = None,
 ) -> dict[str, Any]:
     """As `run_sweep`, with the models on the workers of the Ray cluster at `address`; `out` lies on this machine alone."""
-    with cluster(address) as result:
+    with cluster(address) as found:
         return run_sweep(
             base,
             specs,
             asked,
             out,
-            replace(settings, device=result.device),
+            replace(settings, device=found.device),
             calibration,
-            lambda work, plans: answer_over(result, work, plans),
-            lambda source, dtype, device, partial: measure_on(result, source, dtype),
+            lambda work, plans: answer_over(found, work, plans),
+            lambda source, dtype, device, partial: measure_on(found, source, dtype),
         )
 
 

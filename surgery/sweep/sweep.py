@@ -55,14 +55,16 @@ def prepare(
     source, out = resolve_source(base), Path(out)
     check_fit(source.config, source.tensors)
     measured = Measured(source, out, settings, calibration, measure)
-    result = grids(specs, source.config)
-    points = [p for grid in result for p in make_points(grid, source.config, source.path, measured.get)]
-    notes = list(dict.fromkeys(n for g in result for n in g.notes) | dict.fromkeys(n for p in points for n in p.notes))
+    expanded = grids(specs, source.config)
+    points = [p for grid in expanded for p in make_points(grid, source.config, source.path, measured.get)]
+    notes = list(
+        dict.fromkeys(n for g in expanded for n in g.notes) | dict.fromkeys(n for p in points for n in p.notes)
+    )
     for note in notes:
         logger.warning(f"note: {note}")
     plans = _plans(source, points)
-    logger.info(f"{len(points)} points of {len(result)} grid(s), {len(plans) - 1} different plans and the original")
-    return Sweep(Work(source, asked, out, settings), result, points, notes, plans)
+    logger.info(f"{len(points)} points of {len(expanded)} grid(s), {len(plans) - 1} different plans and the original")
+    return Sweep(Work(source, asked, out, settings), expanded, points, notes, plans)
 
 
 def run_sweep(
@@ -98,12 +100,12 @@ def run_sweep(
     need_matplotlib()
     began = time.monotonic()
     sweep = prepare(base, specs, asked, out, settings, calibration, measure)
-    work, result, points, plans = sweep.work, sweep.grids, sweep.points, sweep.plans
+    work, expanded, points, plans = sweep.work, sweep.grids, sweep.points, sweep.plans
     more = spread(work, plans) if spread else ()
     outcomes = _all(work, plans)
     report = {
         "base": work.source.name,
-        "grids": [{"name": g.name, "layout": g.layout, "varying": g.varying} for g in result],
+        "grids": [{"name": g.name, "layout": g.layout, "varying": g.varying} for g in expanded],
         "notes": [*sweep.notes, *more],
         "points": [{"grid": p.grid, "key": p.key, "labels": dict(p.labels)} for p in points],
         "plans": {key: {"plan": describe_plan(plan), "sap": plan.to_json()} for key, (plan, _) in plans.items()},

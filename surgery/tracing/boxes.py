@@ -53,15 +53,15 @@ class Coco:
     """COCO instance annotations, read once."""
 
     def __init__(self, path: str | Path) -> None:
-        result = _json(path)
+        content = _json(path)
         parts = ("images", "annotations", "categories")
-        if not isinstance(result, dict) or not all(isinstance(result.get(p), list) for p in parts):
+        if not isinstance(content, dict) or not all(isinstance(content.get(p), list) for p in parts):
             raise LostattnError(f"{path} is no COCO instances file: it needs lists {', '.join(parts)}")
         try:
-            self.names = {c["name"]: c["id"] for c in result["categories"]}
-            self.images = {Path(i["file_name"]).name: i for i in result["images"]}
+            self.names = {c["name"]: c["id"] for c in content["categories"]}
+            self.images = {Path(i["file_name"]).name: i for i in content["images"]}
             self.boxes: dict[tuple[int, int], list[Box]] = {}
-            for a in result["annotations"]:
+            for a in content["annotations"]:
                 self.boxes.setdefault((a["image_id"], a["category_id"]), []).append(a["bbox"])
         except (KeyError, TypeError) as error:
             raise LostattnError(f"{path} is no COCO instances file: an entry lacks {error}") from error

@@ -42,12 +42,12 @@ def hook_grouping() -> None:
 
 def _grouping(plain: Any) -> Any:
     def get_kv_cache_groups(vllm_config: Any, kv_cache_spec: Specs) -> list[Any]:
-        result = kinds(kv_cache_spec)
+        by_kind = kinds(kv_cache_spec)
         layout = KVCacheLayout[vllm_config.cache_config.kv_cache_layout or KVCacheLayout.LBHNC.name]
-        if result is None or not layout.is_block_outermost or _staged(vllm_config):
+        if by_kind is None or not layout.is_block_outermost or _staged(vllm_config):
             return plain(vllm_config, kv_cache_spec)
-        chosen, groups = packing(result), []
-        for kind, factor, parts in zip(result, chosen.factors, chosen.parts, strict=True):
+        chosen, groups = packing(by_kind), []
+        for kind, factor, parts in zip(by_kind, chosen.factors, chosen.parts, strict=True):
             specs = {name: _enlarged(spec, factor, vllm_config) for name, spec in kind.items()}
             for part in divided(list(specs), parts):
                 same = UniformTypeKVCacheSpecs.from_specs({name: specs[name] for name in part})

@@ -33,12 +33,12 @@ def decode_attention(
     q = (q.float() * scale)[:, None]  # (B, 1, g, G, D)
     log_mass = (log_mass[:, None] if log_mass.dim() == 1 else log_mass)[..., None] + level
     per_block = pages.block_bytes
-    result, start = [], 0
+    parts, start = [], 0
     for piece in queries.split(max(SCRATCH_BYTES // per_block, 1)):
         rows = slice(start, start + len(piece.entries))
-        result.append(_attend(piece, q[rows], pages, log_mass[rows], mean[rows]))
+        parts.append(_attend(piece, q[rows], pages, log_mass[rows], mean[rows]))
         start = rows.stop
-    return result[0] if len(result) == 1 else torch.cat(result)
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _attend(

@@ -101,7 +101,7 @@ def specify_prepare(
     table: torch.Tensor, lengths: torch.Tensor, spans: Spans, size: int, starts: torch.Tensor | None = None
 ) -> list[tuple[list[tuple[int, int, int]], int, int]]:
     """For every request: its units (number, place, word) and the slots `summary` and `carry`, slot by slot."""
-    result, unit = [], unit_of(size)
+    layout, unit = [], unit_of(size)
     for row, length in enumerate(lengths.tolist()):
         own = range(int(spans.at[row]), int(spans.at[row + 1]))
         visual = [any(spans.first[i] <= x < spans.end[i] for i in own) for x in range(length)]
@@ -112,8 +112,8 @@ def specify_prepare(
         units = [(slots[i * unit] // unit, i, w - (w >> 63 << 64)) for i, w in enumerate(words) if w]
         past = length if starts is None else length - int(starts[row + 1] - starts[row])
         summary, carry = (slots[x] if (x := _last(visual, n)) >= 0 else -1 for n in (length, past))
-        result.append((units, summary, carry))
-    return result
+        layout.append((units, summary, carry))
+    return layout
 
 
 def _last(visual: list[bool], end: int) -> int:
